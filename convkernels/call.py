@@ -1,0 +1,324 @@
+"""What every public call shares: its keywords, its arrays, its errors, and the run itself.
+
+A public function builds a `Call`, which knows the operation, the spec and the canonical arrays, and runs it. The same
+function called inside `recording` runs nothing: its calls are collected, which is how `explain` tells what would run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypedDict, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .config import Config, Precision, get_config
+from .errors import ConvkernelsError, DTypeError, IntegerOverflowError, OptionError, OverlapError, ShapeError, one_of
+from .layout import SPATIAL, Array, Layout, data_layout
+from .operation import Implementation, Operation, Resources
+from .spec import Shape, Spec
+from .window import whole
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Execution(TypedDict, total=False):
+    """The keywords of every call that say how, not what."""
+
+    strategy: str
+    precision: Precision | None
+    out: Array | None
+    threads: int | None
+    max_workspace: int | None
+
+
+EXECUTION: dict[str, Any] = {
+    "strategy": "auto",
+    "precision": None,
+    "out": None,
+    "threads": None,
+    "max_workspace": None,
+}
+
+EXECUTION_DOC = {
+    "<execution>": """strategy : str
+        "auto", or the name of an implementation: "im2col", "stride_tricks", "naive", or one that was registered.
+    precision : {"default", "highest"}, optional
+        Which implementations "auto" may take; see `Config`. By default the configured one.
+    out : ndarray, optional
+        Where to write the result: any writable view of its shape and dtype that shares no memory with an input.
+    threads : int, optional
+        Threads for the implementations that have their own. By default the processors this process may use.
+    max_workspace : int, optional
+        Bytes of scratch memory that this call may take. By default the configured 64 MiB."""
+}
+
+
+PUBLIC: dict[str, Callable[..., Any]] = {}
+"""Every public function of the families, by name."""
+
+
+def family(
+    function: Callable[P, R], keywords: Mapping[str, Any], doc: Mapping[str, str]
+) -> tuple[Callable[P, R], ...]:
+    """Make the public functions of one n-dimensional function: itself, and under its names for 1, 2 and 3 axes.
+
+    The private function takes its arrays, then all keywords. Its docstring speaks of two axes; each marker in it that
+    `doc` has stands for a text that several functions share.
+    """
+    text = function.__doc__ or ""
+    for marker, shared in {**doc, **EXECUTION_DOC}.items():
+        text = text.replace(marker, shared)
+    return tuple(_public(function, keywords, rank, text) for rank in (None, 1, 2, 3))
+
+
+def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | None, doc: str) -> Callable[P, R]:
+    name = ranked_name(function.__name__.lstrip("_"), rank)
+    defaults = {**keywords, "layout": "NC" + SPATIAL[rank or 2], **EXECUTION}
+    *explicit, _ = inspect.signature(function).parameters.values()
+    allowed = {*defaults, *(parameter.name for parameter in explicit)}
+    first = explicit[0].name
+
+    @functools.wraps(function)
+    def public(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not allowed.issuperset(kwargs):
+            unknown = next(key for key in kwargs if key not in allowed)
+            raise TypeError(f"{name}() has no keyword {unknown!r}; there are {one_of(sorted(allowed), unknown)}")
+        options: Any = {**defaults, **kwargs}
+        try:
+            if rank is not None:
+                data_layout(options["layout"], rank)
+            return function(*args, **options, function=name)
+        except ConvkernelsError as error:
+            locate(error, name, first, args[0] if args else kwargs.get(first), options["layout"])
+            raise
+
+    PUBLIC[name] = public
+    public.__name__ = public.__qualname__ = name
+    public.__doc__ = _ranked_doc(doc, rank)
+    public.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have one, says the language
+        [
+            *explicit,
+            *(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in defaults.items()),
+        ]
+    )
+    return public
+
+
+def gradient_options(options: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
+    """A forward call's options for its gradient: the same strategy if the gradient has it, else "auto"."""
+    strategy = options["strategy"]
+    return {**options, "out": None, "strategy": strategy if strategy in operation.names() else "auto"}
+
+
+def locate(error: ConvkernelsError, call: str, name: str, subject: object, layout: object) -> None:
+    """Add to an error the public call it was met in, and the array that the call was about."""
+    shape = getattr(subject, "shape", None)
+    seen = f"{name} has shape {shape}" if shape is not None else f"{name} is a {type(subject).__name__}"
+    error.locate(call, f"{seen}, layout {layout!r}")
+
+
+@contextmanager
+def located(call: str, name: str, subject: object, layout: object) -> Iterator[None]:
+    """Locate the errors of a block, as `family` does those of a public function."""
+    try:
+        yield
+    except ConvkernelsError as error:
+        locate(error, call, name, subject, layout)
+        raise
+
+
+_FAMILY = re.compile(r"(conv_transpose|conv|pool)(2d)?")
+
+
+def ranked_name(name: str, rank: int | None) -> str:
+    """The public name for so many axes, None for the general one.
+
+    Examples
+    --------
+    >>> ranked_name("conv_input_grad", 3), ranked_name("max_pool2d", None)
+    ('conv3d_input_grad', 'max_pool')
+    """
+    return _FAMILY.sub(rf"\g<1>{f'{rank}d' if rank else ''}", name, count=1)
+
+
+def _ranked_doc(doc: str, rank: int | None) -> str:
+    """Turn a docstring for two axes into one for `rank`: names, layouts, and shapes that end in a square."""
+    doc = re.sub(r"\b(\w*(?:conv_transpose|conv|pool))2d", rf"\g<1>{f'{rank}d' if rank else ''}", doc)
+    if rank is None:
+        return doc
+    doc = re.sub(r"(\d+), \1\)", lambda square: ", ".join([square[1]] * rank) + ")", doc)
+    return re.sub(r'(?<="N|"O|NC|OI)HW|"HW(?=[CI])', lambda axes: axes[0].replace("HW", SPATIAL[rank]), doc)
+
+
+_recorder: ContextVar[list[Call] | None] = ContextVar("convkernels_recorder", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[Call]]:
+    """Collect the calls that public functions make in this block instead of running them."""
+    calls: list[Call] = []
+    token = _recorder.set(calls)
+    try:
+        yield calls
+    finally:
+        _recorder.reset(token)
+
+
+def as_array(name: str, value: ArrayLike) -> Array:
+    """Take an array or anything that makes one, without copying arrays."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{name} is a masked array, whose mask would be lost: fill it first")
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{name} is no array: {error}") from None
+
+
+def frozen(name: str, option: object) -> Any:
+    """Make an option hashable and its entries ints, so that a spec can be remembered by the options as given.
+
+    Equal keys must mean equal options, but True == 1 == 1.0: inside a sequence only whole numbers pass, and a number
+    that stands alone is told apart by its type.
+    """
+    if isinstance(option, np.ndarray):
+        option = option.tolist()
+    if isinstance(option, tuple | list):
+        return tuple(
+            frozen(name, entry) if isinstance(entry, tuple | list | np.ndarray) else whole(name, entry) for entry in option
+        )
+    if option is None or isinstance(option, str | int | np.bool_):
+        return option
+    return whole(name, option)
+
+
+def magnitude(array: Array) -> int:
+    """The largest absolute value of an integer array."""
+    return max(abs(int(array.min())), abs(int(array.max()))) if array.size else 0
+
+
+def check_overflow(bound: int, dtype: np.dtype[Any]) -> None:
+    """Refuse integer data whose sums could leave the accumulator."""
+    most = int(np.iinfo(dtype).max)
+    if bound > most:
+        raise IntegerOverflowError(f"sums of this data could reach {bound}, {dtype} holds {most}: convert to float64")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of an operation: what to compute, on which arrays, into what.
+
+    Parameters
+    ----------
+    operation, spec
+        What is computed.
+    order
+        The memory order that the caller's layout stands for.
+    arrays
+        Canonical views of any type; None for one that is not there.
+    shape
+        The canonical shape of the result.
+    layout
+        The layout of the result.
+    options
+        The keywords of the call.
+    bound
+        For integers, the largest absolute value that a sum of this data could reach.
+    """
+
+    operation: Operation
+    spec: Spec
+    order: Any
+    arrays: tuple[Array | None, ...]
+    shape: Shape
+    layout: Layout
+    options: Mapping[str, Any]
+    bound: Callable[[], int] = lambda: 0
+
+    @property
+    def config(self) -> Config:
+        """The settings in force for this call."""
+        options = self.options
+        return get_config().updated(
+            max_workspace=options["max_workspace"], threads=options["threads"], precision=options["precision"]
+        )
+
+    def select(self, config: Config) -> Implementation:
+        """The implementation that runs."""
+        return self.operation.select(
+            self.spec,
+            self.order,
+            self.options["strategy"],
+            precision=config.precision,
+            limit=config.max_workspace,
+        )
+
+    def run(self) -> Array:
+        """Compute, and return the result in the caller's layout."""
+        spec, config = self.spec, self.config
+        result = self._result()
+        calls = _recorder.get()
+        if calls is not None:
+            calls.append(self)
+            return np.broadcast_to(spec.result_dtype.type(0), self.layout.shape(self.shape))
+        implementation = self.select(config)
+        compute = spec.compute_dtype
+        arrays = [array if array is None or array.dtype == compute else array.astype(compute) for array in self.arrays]
+        if compute.kind in "iu":
+            check_overflow(self.bound(), compute)
+        resources = Resources(config.max_workspace, config.threads)
+        if result is None:
+            result = self.layout.empty(self.shape, spec.result_dtype)
+        if compute == spec.result_dtype:
+            implementation.run(spec, *arrays, out=self.layout.view(result), resources=resources)
+        else:
+            wide = self.layout.empty(self.shape, compute)
+            implementation.run(spec, *arrays, out=self.layout.view(wide), resources=resources)
+            result[...] = wide
+        return result
+
+    def _result(self) -> Array | None:
+        out = self.options["out"]
+        if out is None:
+            return None
+        shape, dtype = self.layout.shape(self.shape), self.spec.result_dtype
+        if not isinstance(out, np.ndarray):
+            raise OptionError(f"out is a {type(out).__name__}, must be an array")
+        if out.shape != shape:
+            raise ShapeError(f"out has shape {out.shape}, must have {shape}")
+        if out.dtype != dtype:
+            raise DTypeError(f"out has dtype {out.dtype}, must have {dtype}")
+        if not out.flags.writeable:
+            raise OptionError("out is read-only, must be writable")
+        if self_overlapping(out):
+            raise OverlapError(f"out overlaps itself in memory (strides {out.strides}), must not")
+        for array in self.arrays:
+            if array is not None and np.shares_memory(out, array):
+                raise OverlapError("out shares memory with an input, must not")
+        return out
+
+
+def self_overlapping(array: Array) -> bool:
+    """Whether two elements may share memory: some stride is shorter than what the shorter strides span.
+
+    Examples
+    --------
+    >>> self_overlapping(np.zeros((2, 3))), self_overlapping(np.lib.stride_tricks.as_strided(np.zeros(3), (2, 2), (8, 8)))
+    (False, True)
+    """
+    if not array.size:
+        return False
+    axes = sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True) if size > 1)
+    span = array.itemsize
+    for stride, size in axes:
+        if stride < span:
+            return True
+        span += stride * (size - 1)
+    return False

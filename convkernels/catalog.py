@@ -1,0 +1,49 @@
+"""THE LIST: every operation with its implementations, the preferred first, the definition last."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from .kernels import im2col, naive, pooling, stride_tricks
+from .operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, OPERATIONS, POOL, POOL_GRAD, Implementation, Operation
+
+_columns = partial(
+    Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS
+)
+_taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
+_pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
+_pool_columns = partial(Implementation, "im2col", claims=pooling.CLAIMS)
+_definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive.CLAIMS)
+
+CATALOG: dict[Operation, tuple[Implementation, ...]] = {
+    CONV: (
+        _columns(im2col.conv),
+        _taps(stride_tricks.conv),
+        _definition(naive.conv),
+    ),
+    CONV_INPUT_GRAD: (
+        _columns(im2col.conv_input_grad),
+        _taps(stride_tricks.conv_input_grad),
+        _definition(naive.conv_input_grad),
+    ),
+    CONV_WEIGHT_GRAD: (
+        _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
+        _taps(stride_tricks.conv_weight_grad),
+        _definition(naive.conv_weight_grad),
+    ),
+    POOL: (
+        _pool_views(pooling.pool_views, workspace=pooling.workspace),
+        _pool_columns(pooling.pool_columns, workspace=pooling.workspace_columns),
+        _definition(naive.pool),
+    ),
+    POOL_GRAD: (
+        _pool_views(pooling.pool_views_grad, workspace=pooling.workspace_grad),
+        _pool_columns(pooling.pool_columns_grad, workspace=pooling.workspace_grad),
+        _definition(naive.pool_grad),
+    ),
+}
+
+for _operation, _implementations in CATALOG.items():
+    _operation.implementations = _implementations
+
+assert set(CATALOG) == set(OPERATIONS.values()), "every operation is listed"

@@ -1,0 +1,1 @@
+"""The implementations: each file one strategy, or one family of operations."""

@@ -1,0 +1,121 @@
+"""Pooling by any reducer: over copied windows (`im2col`), or over views of them (`stride_tricks`).
+
+The two differ in what happens at the border. Copied windows are padded with the reducer's `pad_value`. Views have
+nothing to pad: the outputs are cut into pieces whose windows lose the same taps to the padding (one piece inside, one
+for each way to hang over the border), and each piece is a pool without padding over the taps it has left. The gradient
+always goes by pieces, for a padding cell that ties with the maximum, minus infinity, must not take the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..layout import Array
+from ..operation import Resources
+from ..reducers import Count
+from ..spec import PoolSpec
+from ..views import scatter_windows, windows
+from ..window import Ints, Tile, Window
+from .blocking import Block, choose, padded_cells
+
+CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
+
+TEMPORARIES = 4
+"""Arrays of an output's size, or in a gradient of the windows' size, that a reducer may make beside its result."""
+
+
+def plan(spec: PoolSpec, limit: int, window_copies: int) -> Block:
+    """The block sizes, with room for so many copies of the windows; a reducer such as a median makes one by itself."""
+
+    def cost(tile: Ints) -> int:
+        cells = (window_copies * spec.window.taps + TEMPORARIES) * math.prod(tile) + padded_cells(spec.window, tile)
+        return cells * spec.compute_dtype.itemsize
+
+    return choose(spec.batch, spec.channels, spec.window.out_size, cost, limit)
+
+
+def workspace(spec: PoolSpec, limit: int) -> int:
+    """Scratch bytes of `pool_views`."""
+    return plan(spec, limit, 1).bytes
+
+
+def workspace_columns(spec: PoolSpec, limit: int) -> int:
+    """Scratch bytes of `pool_columns`."""
+    return plan(spec, limit, 2).bytes
+
+
+def workspace_grad(spec: PoolSpec, limit: int) -> int:
+    """Scratch bytes of both gradients."""
+    return plan(spec, limit, TEMPORARIES).bytes
+
+
+def count_of(spec: PoolSpec, tile: Tile) -> Count:
+    """The counts of a tile's windows."""
+    return spec.count if isinstance(spec.count, int) else spec.count[tile]
+
+
+def pieces(spec: PoolSpec, block: Block) -> Iterator[tuple[slice, slice, Tile, Tile, Window]]:
+    """Every block's pieces: images, channels, the outputs, the input they read, and the unpadded window of the two."""
+    for images, channels, tile in block.walk(spec.batch, spec.channels, spec.window.out_size):
+        part, restricted = spec.window.restrict(tile)
+        for outputs, cells, inner in restricted.unpadded_pieces():
+            yield images, channels, shifted(outputs, tile), shifted(cells, part), inner
+
+
+def shifted(slices: Tile, origin: Tile) -> Tile:
+    """Slices within a tile, as slices of the whole."""
+    return tuple(
+        slice(start.start + part.start, start.start + part.stop) for part, start in zip(slices, origin, strict=True)
+    )
+
+
+def gathered(seen: Array, rank: int) -> Array:
+    """Copy windows so that each tap's plane is contiguous; the window axes become one, the last."""
+    taps_first = np.moveaxis(seen, range(-rank, 0), range(2, 2 + rank))
+    columns = taps_first.reshape(*seen.shape[:2], -1, *seen.shape[2 : 2 + rank])
+    return np.moveaxis(np.ascontiguousarray(columns), 2, -1)
+
+
+def pool_views(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
+    """Reduce views of the windows, piece by piece."""
+    axes = tuple(range(2 + spec.window.rank, 2 + 2 * spec.window.rank))
+    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, 1)):
+        seen = windows(x[(images, channels, *cells)], inner)
+        out[(images, channels, *outputs)] = spec.reducer.reduce(seen, axes, count_of(spec, outputs))
+
+
+def pool_columns(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
+    """Reduce padded copies of the windows."""
+    pad_value = spec.reducer.pad_value(spec.compute_dtype) if spec.reducer.pad_value else 0
+    block = plan(spec, resources.max_workspace, 2)
+    for images, channels, tile in block.walk(spec.batch, spec.channels, spec.window.out_size):
+        columns = gathered(windows(x[images, channels], spec.window, tile, pad_value), spec.window.rank)
+        out[(images, channels, *tile)] = spec.reducer.reduce(columns, (columns.ndim - 1,), count_of(spec, tile))
+
+
+def pool_views_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
+    """Give each window's cells their share of dy, from views of the windows."""
+    grad(spec, dy, x, y, out, resources, copy=False)
+
+
+def pool_columns_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
+    """Give each window's cells their share of dy, from copies of the windows."""
+    grad(spec, dy, x, y, out, resources, copy=True)
+
+
+def grad(spec: PoolSpec, dy: Array, x: Array, y: Array, dx: Array, resources: Resources, *, copy: bool) -> None:
+    """Scatter the reducer's gradient of every piece."""
+    assert spec.reducer.vjp is not None, "a reducer without a gradient is refused before it gets here"
+    rank = spec.window.rank
+    dx[...] = 0
+    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, TEMPORARIES)):
+        seen = windows(x[(images, channels, *cells)], inner)
+        shape = seen.shape
+        seen = gathered(seen, rank) if copy else seen
+        axes = tuple(range(2 + rank, seen.ndim))
+        place = (images, channels, *outputs)
+        shares = spec.reducer.vjp(dy[place], seen, y[place], axes, count_of(spec, outputs))
+        scatter_windows(shares.reshape(shape), inner, dx[(images, channels, *cells)])

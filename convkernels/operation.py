@@ -1,0 +1,373 @@
+"""Operations, their implementations, and the choice between them.
+
+An *operation* fixes one signature; an *implementation* is one way of computing it. Implementations get canonical views
+with arbitrary strides, all of the spec's ``compute_dtype``, and write every element of `out`:
+
+====================  ==================================================================================
+operation             signature
+====================  ==================================================================================
+``conv``              ``run(spec, x, w, b, *, out, resources)``; `b` is None where the spec has no bias
+``conv_input_grad``   ``run(spec, dy, w, *, out, resources)``
+``conv_weight_grad``  ``run(spec, x, dy, *, out, resources)``
+``pool``              ``run(spec, x, *, out, resources)``
+``pool_grad``         ``run(spec, dy, x, y, *, out, resources)``
+====================  ==================================================================================
+
+The gradients are bilinear as they stand: for complex data the caller conjugates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from threading import RLock
+from typing import Any
+
+from .config import Precision
+from .errors import OptionError, UnknownStrategyError, UnsupportedError, WorkspaceError, one_of
+from .layout import Order
+from .spec import Spec
+
+CLAIMS = ("exact_on_integers", "batch_invariant", "nan_strict", "bounded", "bounded_tile")
+ENTRY_POINTS = "convkernels.implementations"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use: bytes of scratch memory, and threads (None: the processors this process may use)."""
+
+    max_workspace: int
+    threads: int | None = None
+
+
+def _always(spec: Any, order: Order) -> None:
+    return None
+
+
+def _anything(spec: Any) -> None:
+    return None
+
+
+def _nothing_needed(spec: Any, limit: int) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way of computing an operation.
+
+    Parameters
+    ----------
+    name : str
+        What users pass as `strategy`.
+    run : callable
+        The computation; the operation's row in this module's table gives its signature.
+    supports : callable
+        ``supports(spec)`` is None, or the reason why it cannot run.
+    prefers : callable
+        ``prefers(spec, order)`` is None, or the reason why ``strategy="auto"`` should look further.
+    workspace : callable
+        ``workspace(spec, limit)`` is the scratch memory in bytes that it takes if it may take `limit`: at most
+        `limit`, or, where that is too little, the least that would do.
+    claims : frozenset of str
+        What it promises: "exact_on_integers" (integer-valued floats give exact results), "batch_invariant" (a sample's
+        result does not depend on the batch, bit for bit), "nan_strict" (NaN and infinities reach exactly the outputs
+        whose windows hold them), "bounded" (each output's error stays within n_acc * eps * sum |x||w|) or
+        "bounded_tile" (that bound over the tile computed together).
+    uses_threads : bool
+        Whether it heeds `threads`.
+    """
+
+    name: str
+    run: Callable[..., None]
+    supports: Callable[[Any], str | None] = _anything
+    prefers: Callable[[Any, Order], str | None] = _always
+    workspace: Callable[[Any, int], int] = _nothing_needed
+    claims: frozenset[str] = frozenset()
+    uses_threads: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or self.name == "auto":
+            raise OptionError(f"strategy name {self.name!r} must be a non-empty string other than 'auto'")
+        for name in ("run", "supports", "prefers", "workspace"):
+            if not callable(getattr(self, name)):
+                raise OptionError(f"{name}={getattr(self, name)!r} must be callable")
+        for claim in self.claims:
+            if claim not in CLAIMS:
+                raise OptionError(f"claim {claim!r} must be one of {one_of(CLAIMS, str(claim))}")
+
+    def declines(self, spec: Spec, precision: Precision) -> str | None:
+        """Why it cannot run, or may not at this precision; None if it can."""
+        reason = self.supports(spec)
+        if reason is None and precision == "highest":
+            missing = {"bounded", "batch_invariant"} - self.claims
+            if missing:
+                return f"precision='highest' needs the claims {' and '.join(sorted(missing))}"
+        return reason
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one implementation in a choice; `reason` is empty for the one chosen."""
+
+    implementation: Implementation
+    reason: str
+    workspace: int
+
+
+@dataclass(eq=False)
+class Operation:
+    """One computation with a fixed signature, and its implementations: the preferred first, the definition last."""
+
+    name: str
+    implementations: tuple[Implementation, ...] = ()
+    _lock: RLock = field(default_factory=RLock, repr=False)
+
+    def names(self) -> tuple[str, ...]:
+        """The strategies it has."""
+        return tuple(implementation.name for implementation in self.implementations)
+
+    def find(self, name: object) -> Implementation:
+        """The implementation of that name; names are exact."""
+        for implementation in self.implementations:
+            if implementation.name == name:
+                return implementation
+        load_plugins()
+        for implementation in self.implementations:
+            if implementation.name == name:
+                return implementation
+        listed = one_of(("auto", *self.names()), str(name))
+        raise UnknownStrategyError(f"strategy={name!r} is not one of {self.name}'s: {listed}")
+
+    def insert(self, implementation: Implementation, before: str | None) -> None:
+        """Take in an implementation, in front of the one named or of all."""
+        with self._lock:
+            names = self.names()
+            if implementation.name in names:
+                raise OptionError(f"{self.name} has a strategy {implementation.name!r} already")
+            if before is not None and before not in names:
+                raise UnknownStrategyError(f"before={before!r} is not one of {self.name}'s: {one_of(names, str(before))}")
+            place = 0 if before is None else names.index(before)
+            present = self.implementations
+            self.implementations = (*present[:place], implementation, *present[place:])
+
+    def remove(self, name: str) -> None:
+        """Drop the implementation of that name."""
+        with self._lock:
+            dropped = self.find(name)
+            self.implementations = tuple(kept for kept in self.implementations if kept is not dropped)
+
+    def select(
+        self, spec: Spec, order: Order, strategy: str = "auto", *, precision: Precision = "default", limit: int
+    ) -> Implementation:
+        """Choose the implementation that runs: the one named, which may decline, or the first that prefers to."""
+        if strategy == "auto":
+            load_plugins()
+            return _choose(self, self.implementations, spec, order, precision, limit)
+        implementation = self.find(strategy)
+        reason = implementation.declines(spec, precision)
+        if reason:
+            raise UnsupportedError(f"strategy={strategy!r} declines {spec}: {reason}")
+        needed = implementation.workspace(spec, limit)
+        if needed > limit:
+            raise WorkspaceError(f"max_workspace={limit} bytes is too small for strategy={strategy!r}: {needed} would do")
+        return implementation
+
+    def verdicts(
+        self, spec: Spec, order: Order, strategy: str = "auto", *, precision: Precision = "default", limit: int
+    ) -> list[Verdict]:
+        """Say for each implementation whether it would run, and else why not."""
+        load_plugins()
+        chosen: Implementation | None
+        try:
+            chosen = self.select(spec, order, strategy, precision=precision, limit=limit)
+        except (UnsupportedError, WorkspaceError):
+            chosen = None
+        found = []
+        for implementation in self.implementations:
+            declined = implementation.declines(spec, precision)
+            needed = 0 if declined else implementation.workspace(spec, limit)
+            if implementation is chosen:
+                reason = ""
+            elif declined:
+                reason = f"declines: {declined}"
+            elif needed > limit:
+                reason = f"declines: needs {needed} bytes of workspace, max_workspace is {limit}"
+            elif strategy != "auto":
+                reason = f"not asked for: strategy={strategy!r}"
+            else:
+                reason = f"not preferred: {implementation.prefers(spec, order) or 'comes later in the list'}"
+            found.append(Verdict(implementation, reason, needed))
+        return found
+
+
+@lru_cache(maxsize=4096)
+def _choose(
+    operation: Operation,
+    implementations: tuple[Implementation, ...],
+    spec: Spec,
+    order: Order,
+    precision: Precision,
+    limit: int,
+) -> Implementation:
+    """The choice of "auto", remembered: the first that can run and prefers to, else the first that can run.
+
+    Memory is never short in silence: where an implementation would be preferred but for `limit`, and none that fits
+    is preferred, that is an error and not a slow run.
+    """
+    reasons, willing, too_small = [], [], []
+    for implementation in implementations:
+        reason = implementation.declines(spec, precision)
+        if reason:
+            reasons.append(f"\n  {implementation.name}: {reason}")
+            continue
+        needed = implementation.workspace(spec, limit)
+        if needed > limit:
+            too_small.append(needed)
+            continue
+        if implementation.prefers(spec, order) is None:
+            return implementation
+        willing.append(implementation)
+    if too_small:
+        raise WorkspaceError(f"max_workspace={limit} bytes is too small for every fast strategy: {min(too_small)} would do")
+    if willing:
+        return willing[0]
+    raise UnsupportedError(f"no strategy of {operation.name} takes {spec}:{''.join(reasons)}")
+
+
+CONV = Operation("conv")
+CONV_INPUT_GRAD = Operation("conv_input_grad")
+CONV_WEIGHT_GRAD = Operation("conv_weight_grad")
+POOL = Operation("pool")
+POOL_GRAD = Operation("pool_grad")
+OPERATIONS = {
+    operation.name: operation for operation in (CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, POOL, POOL_GRAD)
+}
+
+
+def find_operation(name: object) -> Operation:
+    """The operation of that name."""
+    if name not in OPERATIONS:
+        raise OptionError(f"operation={name!r} must be one of {one_of(OPERATIONS, str(name))}")
+    return OPERATIONS[str(name)]
+
+
+def register(
+    operation: str,
+    name: str,
+    run: Callable[..., None],
+    *,
+    supports: Callable[[Any], str | None] = _anything,
+    prefers: Callable[[Any, Order], str | None] = _always,
+    workspace: Callable[[Any, int], int] = _nothing_needed,
+    claims: Iterable[str] = (),
+    uses_threads: bool = False,
+    before: str | None = None,
+) -> Implementation:
+    """Plug an implementation into an operation, as a strategy that users can name and "auto" can take.
+
+    Parameters
+    ----------
+    operation : str
+        "conv", "conv_input_grad", "conv_weight_grad", "pool" or "pool_grad".
+    name : str
+        The strategy's name, which the operation must not have yet.
+    run : callable
+        The computation, with the operation's signature (see `convkernels.operation`). It gets canonical views of any
+        strides and must write every element of `out`.
+    supports, prefers, workspace, claims, uses_threads
+        As for `Implementation`.
+    before : str, optional
+        The strategy in front of which it stands when "auto" looks for one. By default it stands first.
+
+    Returns
+    -------
+    Implementation
+        What was registered.
+
+    Raises
+    ------
+    OptionError
+        If the operation is unknown, the name taken, or a claim is none of those that exist.
+    UnknownStrategyError
+        If `before` names no strategy of the operation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> def pointwise(spec, x, w, b, *, out, resources):
+    ...     np.einsum("nchw,oc->nohw", x, w[:, :, 0, 0], out=out)
+    >>> def supports(spec):
+    ...     plain = spec.window.taps == 1 and spec.window.rank == 2 and spec.groups == 1 and not spec.bias
+    ...     return None if plain and spec.y_shape[2:] == spec.x_shape[2:] else "only plain 1x1 convolutions"
+    >>> _ = ck.register("conv", "pointwise", pointwise, supports=supports, before="naive")
+    >>> ck.conv2d(np.ones((1, 3, 2, 2)), np.ones((1, 3, 1, 1)), strategy="pointwise")
+    array([[[[3., 3.],
+             [3., 3.]]]])
+    >>> ck.unregister("conv", "pointwise")
+    """
+    implementation = Implementation(name, run, supports, prefers, workspace, frozenset(claims), uses_threads)
+    find_operation(operation).insert(implementation, before)
+    return implementation
+
+
+def unregister(operation: str, name: str) -> None:
+    """Take a strategy out of an operation again.
+
+    Parameters
+    ----------
+    operation, name : str
+        As given to `register`.
+
+    Raises
+    ------
+    OptionError, UnknownStrategyError
+        If there is no such operation, or no such strategy.
+
+    Examples
+    --------
+    >>> import convkernels as ck
+    >>> _ = ck.register("pool", "mine", lambda spec, x, *, out, resources: None)
+    >>> ck.unregister("pool", "mine")
+    """
+    find_operation(operation).remove(name)
+
+
+@dataclass
+class _Plugins:
+    started: bool = False
+    loaded: bool = False
+    failures: dict[str, str] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock)
+
+
+_plugins = _Plugins()
+
+
+def load_plugins() -> dict[str, str]:
+    """Read the entry-point group once; return the plugins that failed, with the reason for each.
+
+    Each entry point names a function without arguments, which calls `register`. One that fails breaks nothing else.
+    """
+    if not _plugins.loaded:
+        # Other threads wait here; a plugin that convolves while it loads comes back here on its own thread.
+        with _plugins.lock:
+            if not _plugins.started:
+                _plugins.started = True
+                for entry in entry_points(group=ENTRY_POINTS):
+                    reason = _load(entry)
+                    if reason:
+                        _plugins.failures[f"{entry.name} ({entry.value})"] = reason
+                _plugins.loaded = True
+    return _plugins.failures
+
+
+def _load(entry: EntryPoint) -> str | None:
+    try:
+        entry.load()()
+    except Exception as error:  # a stranger's code may raise anything, and must not break a call that never named it
+        return f"{type(error).__name__}: {error}"
+    return None

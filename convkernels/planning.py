@@ -1,0 +1,167 @@
+"""Saying before a run what it would do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .call import EXECUTION, PUBLIC, Call, recording
+from .errors import OptionError, one_of
+from .layout import Layout, data_layout, weight_layout_for
+from .operation import Implementation, Operation, Verdict, find_operation, load_plugins
+from .spec import ConvSpec, Spec, parse_problem
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of every implementation in one call, and what the one chosen takes.
+
+    Attributes
+    ----------
+    operation, spec
+        The problem.
+    order : str
+        The memory order: "channels_first", "channels_last" or "other".
+    chosen : Implementation or None
+        What would run; None if the call would raise.
+    verdicts : tuple of Verdict
+        For every implementation why it would not run, and the scratch memory in bytes it would take.
+    notes : tuple of str
+        What to know about the numbers or the settings.
+    """
+
+    operation: Operation
+    spec: Spec
+    order: str
+    chosen: Implementation | None
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of what would run."""
+        return next((verdict.workspace for verdict in self.verdicts if verdict.implementation is self.chosen), 0)
+
+    @property
+    def flops(self) -> int:
+        """Operations of the direct method."""
+        return self.spec.flops
+
+    def __str__(self) -> str:
+        problem = str(self.spec).removeprefix("pool:")
+        lines = [f"{self.operation.name}:{problem}", f"  {self.order}, {self.flops:,} flops"]
+        for verdict in self.verdicts:
+            name = verdict.implementation.name
+            if verdict.implementation is self.chosen:
+                lines.append(f"  -> {name:<14} runs, with {verdict.workspace:,} bytes of workspace")
+            else:
+                lines.append(f"     {name:<14} {verdict.reason}")
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The choices of one public call, in the order they run; prints as text."""
+
+    choices: tuple[Choice, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.choices))
+
+    __repr__ = __str__
+
+
+def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
+    """Say what a call would run and why each other implementation would not, without running it.
+
+    Parameters
+    ----------
+    call : str
+        The name of a public function, such as "conv2d", or a problem string.
+    *args, **kwargs
+        What that function would be given; for a problem string its execution keywords and `layout`. A ``_vjp`` is
+        explained with its gradients.
+
+    Returns
+    -------
+    Explanation
+        One choice for each operation that would run; it prints as text.
+
+    Raises
+    ------
+    OptionError
+        If there is no function of that name and it is no problem string.
+    ConvkernelsError
+        Whatever the call itself would raise for its arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> explanation = ck.explain("conv2d", np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), strategy="stride_tricks")
+    >>> explanation.choices[0].chosen.name, explanation.choices[0].flops
+    ('stride_tricks', 7776)
+    >>> ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max").choices[0].workspace_bytes
+    4014080
+    """
+    if call in PUBLIC:
+        with recording() as calls:
+            result = PUBLIC[call](*args, **kwargs)
+            if call.endswith("_vjp"):
+                y, vjp = result
+                vjp(y)
+    elif isinstance(call, str) and "_in" in call:
+        calls = [_problem_call(call, *args, **kwargs)]
+    else:
+        raise OptionError(
+            f"explain: {call!r} is neither a problem string nor one of {one_of(sorted(PUBLIC), str(call))}"
+        )
+    return Explanation(tuple(map(_choice, calls)))
+
+
+def _problem_call(problem: str, *, layout: str | None = None, **execution: Any) -> Call:
+    """The call that a problem string stands for, with no arrays."""
+    unknown = [key for key in execution if key not in EXECUTION]
+    if unknown:
+        raise TypeError(f"explain() has no keyword {unknown[0]!r}; there are {one_of((*EXECUTION, 'layout'), unknown[0])}")
+    name, spec = parse_problem(problem)
+    rank = spec.window.rank
+    data = data_layout(layout or "NC" + "DHW"[3 - rank :], rank)
+    results: dict[str, tuple[Any, Layout]] = {"conv": (spec.y_shape, data), "pool": (spec.y_shape, data)}
+    if name == "conv_weight_grad":
+        assert isinstance(spec, ConvSpec), "parsed as one"
+        weights = Layout("OI" + "DHW"[3 - rank :], "OI") if data.order == "other" else weight_layout_for(data, None)
+        results[name] = (spec.w_shape, weights)
+    shape, result_layout = results.get(name, (spec.x_shape, data))
+    return Call(find_operation(name), spec, data.order, (), shape, result_layout, {**EXECUTION, **execution})
+
+
+def _choice(call: Call) -> Choice:
+    config = call.config
+    verdicts = call.operation.verdicts(
+        call.spec,
+        call.order,
+        call.options["strategy"],
+        precision=config.precision,
+        limit=config.max_workspace,
+    )
+    chosen = next((verdict.implementation for verdict in verdicts if not verdict.reason), None)
+    notes = tuple(_notes(call, chosen))
+    return Choice(call.operation, call.spec, call.order, chosen, tuple(verdicts), notes)
+
+
+def _notes(call: Call, chosen: Implementation | None) -> list[str]:
+    spec, notes = call.spec, []
+    if spec.compute_dtype != spec.dtype:
+        notes.append(f"{spec.dtype} computes in {spec.compute_dtype} and returns {spec.result_dtype}")
+    if chosen is not None:
+        if not chosen.uses_threads:
+            notes.append(f"{chosen.name} has no threads of its own: `threads` is ignored, BLAS runs as it is set")
+        if "nan_strict" not in chosen.claims:
+            notes.append(f"{chosen.name} may spread NaN and infinities to neighbouring outputs")
+        if "bounded" not in chosen.claims:
+            notes.append(f"{chosen.name} does not bound the error of each output by itself")
+    notes += [f"plugin {name} failed to load: {reason}" for name, reason in load_plugins().items()]
+    return notes

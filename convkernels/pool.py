@@ -1,0 +1,346 @@
+"""Pooling in any layout by any reducer, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Unpack
+
+from numpy.typing import ArrayLike
+
+from . import catalog  # noqa: F401  # fills the operations
+from .call import Call, Execution, as_array, family, frozen, gradient_options, located, magnitude
+from .conv import check_dy
+from .errors import OptionError, UnsupportedError
+from .layout import Array, data_layout
+from .operation import POOL, POOL_GRAD
+from .reducers import MEAN, Reducer, Ties, maximum
+from .spec import PoolSpec, common_dtype
+from .window import Padding
+
+PoolVjp = Callable[[ArrayLike], Array]
+
+
+class MaxPoolKeywords(Execution, total=False):
+    """The keywords of a max pool."""
+
+    stride: int | Sequence[int] | None
+    padding: Padding
+    dilation: int | Sequence[int]
+    ceil_mode: bool
+    ties: Ties
+    layout: str
+    padding_mode: str
+
+
+class PoolKeywords(Execution, total=False):
+    """The keywords of a pool whose reducer may divide by the number of cells."""
+
+    stride: int | Sequence[int] | None
+    padding: Padding
+    dilation: int | Sequence[int]
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: int | None
+    layout: str
+    padding_mode: str
+
+
+GEOMETRY: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
+COUNT: dict[str, Any] = {"count_include_pad": True, "divisor_override": None}
+LAYOUT: dict[str, Any] = {"layout": "NCHW", "padding_mode": "zeros"}
+POOL_DEFAULTS = {**GEOMETRY, **COUNT, **LAYOUT}
+MAX_DEFAULTS = {**GEOMETRY, "ties": "first", **LAYOUT}
+
+DOC = {
+    "<x>": """x : array_like
+        The batch, in `layout`.
+    window : int or sequence of int
+        The cells of a window along each axis; one number for all axes or one each.""",
+    "<geometry>": """stride : int or sequence of int, optional
+        Input cells from one window to the next. By default the window, so that windows tile the input.
+    padding : int, sequence, or str
+        As for `conv2d`; padding cells never change a result. A window with no real cell is refused.
+    dilation : int or sequence of int
+        Input cells from one tap to the next.
+    ceil_mode : bool
+        Round the number of windows up: the last may hang over the padding, but must start before it ends.""",
+    "<count>": """count_include_pad : bool
+        Whether a mean divides by the cells on the input and its declared padding, or by the real cells alone. The
+        overhang of `ceil_mode` counts in neither.
+    divisor_override : int, optional
+        What a mean divides by instead.""",
+    "<layout>": """layout : str
+        The axes of `x` and of the result, a permutation of "NCHW".
+    padding_mode : {"zeros"}
+        How the input goes on beyond its border; "zeros" stands for cells that the reducer leaves out.""",
+    "<vjp>": """vjp : callable
+        ``vjp(dy)`` takes the gradient by `y` and returns dx. It keeps a reference to the input, which must not change
+        before it is called.""",
+    "<raises>": """Raises
+    ------
+    ShapeError, OptionError, LayoutError, DTypeError, OverlapError, UnknownStrategyError, UnsupportedError, WorkspaceError
+        If the arguments do not fit each other, or no strategy takes the problem; see `convkernels.errors`.
+    IntegerOverflowError
+        If sums of integer data might leave 64 bits.""",
+}
+
+_remembered = lru_cache(maxsize=4096, typed=True)(PoolSpec.make)
+
+
+def _forward(x: ArrayLike, window: object, reducer: Reducer | str, options: Any) -> Call:
+    x = as_array("x", x)
+    layout = data_layout(options["layout"], None)
+    data = layout.view(x, "x")
+    numbers = {name: frozen(name, options[name]) for name in ("stride", "padding", "dilation")}
+    flags = {name: options[name] for name in ("ceil_mode", "count_include_pad", "divisor_override") if name in options}
+    if not isinstance(reducer, Reducer | str):
+        raise OptionError(f"reducer={reducer!r} must be a Reducer or the name of one")
+    spec = _remembered(
+        data.shape,
+        common_dtype(x=x),
+        kernel_size=frozen("window", window),
+        reducer=reducer,
+        padding_mode=options["padding_mode"],
+        **numbers,
+        **flags,
+    )
+
+    def bound() -> int:
+        return spec.window.taps * magnitude(data) if spec.reducer.widens else 0
+
+    return Call(POOL, spec, layout.order, (data,), spec.y_shape, layout, options, bound)
+
+
+def _with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
+    spec, layout = forward.spec, forward.layout
+    assert isinstance(spec, PoolSpec), "a pool's call"
+    if spec.reducer.vjp is None:
+        raise UnsupportedError(f"reducer {spec.reducer.name!r} has no gradient")
+    y = forward.run()
+    data, result = forward.arrays[0], layout.view(y)
+
+    def vjp(dy: ArrayLike) -> Array:
+        with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
+            gradient = as_array("dy", dy)
+            check_dy(gradient, layout, spec.y_shape)
+            dtype = common_dtype(dy=gradient, x=data)
+            taken = spec if dtype == spec.dtype else spec.with_dtype(dtype)
+
+            def bound() -> int:
+                return spec.window.taps * magnitude(gradient)
+
+            arrays = (layout.view(gradient), data, result)
+            choices = gradient_options(options, POOL_GRAD)
+            return Call(POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound).run()
+
+    return y, vjp
+
+
+def _pool(x: ArrayLike, window: int | Sequence[int], reducer: Reducer | str, **options: Unpack[PoolKeywords]) -> Array:
+    """Reduce every window of each channel to one number, by any reducer.
+
+    Parameters
+    ----------
+    <x>
+    reducer : Reducer or str
+        What to do with a window's cells: "max", "mean", "sum", "min", "lp2", "logsumexp1" and their like, or a
+        `Reducer` of your own.
+    <geometry>
+    <count>
+    <layout>
+    <execution>
+
+    Returns
+    -------
+    ndarray
+        The output, in `layout` and contiguous, of the type of `x`; 64 bits for sums of integers.
+
+    <raises>
+
+    See Also
+    --------
+    max_pool2d, avg_pool2d : The same for two reducers.
+    Reducer : How to write one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.ones((2, 3, 8, 8))
+    >>> ck.pool2d(x, 2, "sum").shape
+    (2, 3, 4, 4)
+    >>> float(ck.pool2d(x, 2, ck.lp(3)).max()) > 1
+    True
+    """
+    return _forward(x, window, reducer, options).run()
+
+
+def _pool_vjp(
+    x: ArrayLike, window: int | Sequence[int], reducer: Reducer | str, **options: Unpack[PoolKeywords]
+) -> tuple[Array, PoolVjp]:
+    """Reduce every window, and return the function that takes the gradient back.
+
+    Parameters
+    ----------
+    <x>
+    reducer : Reducer or str
+        As for `pool2d`; it must have a gradient.
+    <geometry>
+    <count>
+    <layout>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `pool2d` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.ones((2, 3, 8, 8))
+    >>> y, vjp = ck.pool2d_vjp(x, 2, "sum")
+    >>> bool((vjp(y) == y.max()).all())
+    True
+    """
+    return _with_gradient(_forward(x, window, reducer, options), options)
+
+
+def _max_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[MaxPoolKeywords]) -> Array:
+    """Take the largest cell of every window; NaN propagates.
+
+    Parameters
+    ----------
+    <x>
+    <geometry>
+    ties : {"first", "last", "split", "all"}
+        Which of several largest cells takes the gradient, see `maximum`; the result is the same.
+    <layout>
+    <execution>
+
+    Returns
+    -------
+    ndarray
+        The output, in `layout` and contiguous, of the type of `x`.
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.ones((2, 3, 8, 8))
+    >>> ck.max_pool2d(x, 3, stride=2, padding=1).shape
+    (2, 3, 4, 4)
+    """
+    return _forward(x, window, maximum(options["ties"]), options).run()
+
+
+def _max_pool_vjp(
+    x: ArrayLike, window: int | Sequence[int], **options: Unpack[MaxPoolKeywords]
+) -> tuple[Array, PoolVjp]:
+    """Take the largest cells, and return the function that takes the gradient back to them.
+
+    Parameters
+    ----------
+    <x>
+    <geometry>
+    ties : {"first", "last", "split", "all"}
+        Which of several largest cells takes the gradient, see `maximum`.
+    <layout>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `max_pool2d` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
+    >>> y, vjp = ck.max_pool2d_vjp(x, 2)
+    >>> bool(vjp(np.ones_like(y)).sum() == y.size)
+    True
+    """
+    return _with_gradient(_forward(x, window, maximum(options["ties"]), options), options)
+
+
+def _avg_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolKeywords]) -> Array:
+    """Take the mean of every window.
+
+    Parameters
+    ----------
+    <x>
+    <geometry>
+    <count>
+    <layout>
+    <execution>
+
+    Returns
+    -------
+    ndarray
+        The output, in `layout` and contiguous, of the type of `x`, which must not be integer.
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.ones((2, 3, 8, 8))
+    >>> y = ck.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+    >>> y.shape, bool((y == 1).all())
+    ((2, 3, 4, 4), True)
+    """
+    return _forward(x, window, MEAN, options).run()
+
+
+def _avg_pool_vjp(
+    x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolKeywords]
+) -> tuple[Array, PoolVjp]:
+    """Take the means, and return the function that takes the gradient back.
+
+    Parameters
+    ----------
+    <x>
+    <geometry>
+    <count>
+    <layout>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `avg_pool2d` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.ones((2, 3, 8, 8))
+    >>> y, vjp = ck.avg_pool2d_vjp(x, 2)
+    >>> float(vjp(y).sum()) == y.sum()
+    True
+    """
+    return _with_gradient(_forward(x, window, MEAN, options), options)
+
+
+pool, pool1d, pool2d, pool3d = family(_pool, POOL_DEFAULTS, DOC)
+pool_vjp, pool1d_vjp, pool2d_vjp, pool3d_vjp = family(_pool_vjp, POOL_DEFAULTS, DOC)
+max_pool, max_pool1d, max_pool2d, max_pool3d = family(_max_pool, MAX_DEFAULTS, DOC)
+max_pool_vjp, max_pool1d_vjp, max_pool2d_vjp, max_pool3d_vjp = family(_max_pool_vjp, MAX_DEFAULTS, DOC)
+avg_pool, avg_pool1d, avg_pool2d, avg_pool3d = family(_avg_pool, POOL_DEFAULTS, DOC)
+avg_pool_vjp, avg_pool1d_vjp, avg_pool2d_vjp, avg_pool3d_vjp = family(_avg_pool_vjp, POOL_DEFAULTS, DOC)

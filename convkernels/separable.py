@@ -1,0 +1,200 @@
+"""Depthwise and separable convolution, thin over `conv`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Unpack
+
+from numpy.typing import ArrayLike
+
+from .call import as_array, family
+from .conv import DOC as CONV_DOC
+from .conv import GEOMETRY, ConvGradients, Geometry, forward, layouts, with_gradients
+from .errors import ShapeError
+from .layout import Array, data_layout
+
+DOC = {
+    **CONV_DOC,
+    "<depthwise>": """x : array_like
+        The batch of C channels, in `layout`.
+    w : array_like
+        The weights, in `weight_layout`, with m * C output channels (the first m see channel 0) and one input channel.
+    b : array_like, optional
+        The bias, of shape (m * C,).""",
+    "<separable>": """x : array_like
+        The batch of C channels, in `layout`.
+    depthwise_w : array_like
+        The weights of the first step, as for `depthwise_conv2d`.
+    pointwise_w : array_like
+        The weights of the second, a 1x1 convolution of the m * C channels of the first.
+    b : array_like, optional
+        The bias, of shape (O,), added at the end.""",
+}
+
+
+class SeparableConvGradients(NamedTuple):
+    """A separable convolution's gradients; None where there is no bias."""
+
+    dx: Array | None
+    d_depthwise_w: Array | None
+    d_pointwise_w: Array | None
+    db: Array | None
+
+
+def _depthwise_options(x: ArrayLike, options: Any) -> Any:
+    channels = data_layout(options["layout"], None).view(as_array("x", x), "x").shape[1]
+    return {**options, "groups": max(1, channels)}
+
+
+def _depthwise_conv(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, **options: Unpack[Geometry]) -> Array:
+    """Convolve each channel with filters of its own: `conv2d` with a group for each channel.
+
+    Parameters
+    ----------
+    <depthwise>
+    <geometry>
+    <execution>
+
+    Returns
+    -------
+    ndarray
+        The output of m * C channels, as from `conv2d`.
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x, w = np.ones((2, 3, 8, 8)), np.ones((6, 1, 3, 3))
+    >>> ck.depthwise_conv2d(x, w, padding=1).shape
+    (2, 6, 8, 8)
+    """
+    return forward(x, w, b, _depthwise_options(x, options)).run()
+
+
+def _depthwise_conv_vjp(
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, **options: Unpack[Geometry]
+) -> tuple[Array, Callable[..., ConvGradients]]:
+    """Convolve each channel by itself, and return the function that takes gradients back.
+
+    Parameters
+    ----------
+    <depthwise>
+    <geometry>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `depthwise_conv2d` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x, w = np.ones((2, 3, 8, 8)), np.ones((6, 1, 3, 3))
+    >>> y, vjp = ck.depthwise_conv2d_vjp(x, w, padding=1)
+    >>> vjp(y).dw.shape
+    (6, 1, 3, 3)
+    """
+    complete = _depthwise_options(x, options)
+    return with_gradients(forward(x, w, b, complete), complete)
+
+
+def _separable_conv(
+    x: ArrayLike,
+    depthwise_w: ArrayLike,
+    pointwise_w: ArrayLike,
+    b: ArrayLike | None = None,
+    **options: Unpack[Geometry],
+) -> Array:
+    """Convolve each channel by itself, then mix the channels at each position.
+
+    Parameters
+    ----------
+    <separable>
+    <geometry>
+    <execution>
+
+    Returns
+    -------
+    ndarray
+        The output, as from `conv2d`.
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x, depthwise_w, pointwise_w = np.ones((2, 3, 8, 8)), np.ones((3, 1, 3, 3)), np.ones((5, 3, 1, 1))
+    >>> ck.separable_conv2d(x, depthwise_w, pointwise_w, padding="same").shape
+    (2, 5, 8, 8)
+    """
+    depthwise, pointwise = _separable_options(x, pointwise_w, options)
+    return forward(forward(x, depthwise_w, None, depthwise).run(), pointwise_w, b, pointwise).run()
+
+
+def _separable_options(x: ArrayLike, pointwise_w: ArrayLike, options: Any) -> tuple[Any, Any]:
+    """The options of the two steps: geometry belongs to the first, `out` and the bias to the second."""
+    _, weight_layout = layouts(options)
+    sizes = weight_layout.view(as_array("pointwise_w", pointwise_w), "pointwise_w").shape[2:]
+    if any(size != 1 for size in sizes):
+        raise ShapeError(f"pointwise_w has spatial sizes {sizes}, all must be 1")
+    plain = {name: GEOMETRY[name] for name in ("stride", "padding", "dilation", "padding_mode")}
+    return _depthwise_options(x, {**options, "out": None}), {**options, **plain, "groups": 1}
+
+
+def _separable_conv_vjp(
+    x: ArrayLike,
+    depthwise_w: ArrayLike,
+    pointwise_w: ArrayLike,
+    b: ArrayLike | None = None,
+    **options: Unpack[Geometry],
+) -> tuple[Array, Callable[..., SeparableConvGradients]]:
+    """Convolve separably, and return the function that takes gradients back.
+
+    Parameters
+    ----------
+    <separable>
+    <geometry>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `separable_conv2d` returns.
+    vjp : callable
+        ``vjp(dy)`` returns the named tuple (dx, d_depthwise_w, d_pointwise_w, db).
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x, depthwise_w, pointwise_w = np.ones((2, 3, 8, 8)), np.ones((3, 1, 3, 3)), np.ones((5, 3, 1, 1))
+    >>> y, vjp = ck.separable_conv2d_vjp(x, depthwise_w, pointwise_w)
+    >>> vjp(y).d_pointwise_w.shape
+    (5, 3, 1, 1)
+    """
+    depthwise, pointwise = _separable_options(x, pointwise_w, options)
+    middle, first_vjp = with_gradients(forward(x, depthwise_w, None, depthwise), depthwise)
+    y, second_vjp = with_gradients(forward(middle, pointwise_w, b, pointwise), pointwise)
+
+    def vjp(dy: ArrayLike) -> SeparableConvGradients:
+        d_middle, d_pointwise_w, db = second_vjp(dy)
+        dx, d_depthwise_w, _ = first_vjp(d_middle)
+        return SeparableConvGradients(dx, d_depthwise_w, d_pointwise_w, db)
+
+    return y, vjp
+
+
+depthwise_conv, depthwise_conv1d, depthwise_conv2d, depthwise_conv3d = family(_depthwise_conv, GEOMETRY, DOC)
+depthwise_conv_vjp, depthwise_conv1d_vjp, depthwise_conv2d_vjp, depthwise_conv3d_vjp = family(_depthwise_conv_vjp, GEOMETRY, DOC)
+separable_conv, separable_conv1d, separable_conv2d, separable_conv3d = family(_separable_conv, GEOMETRY, DOC)
+separable_conv_vjp, separable_conv1d_vjp, separable_conv2d_vjp, separable_conv3d_vjp = family(_separable_conv_vjp, GEOMETRY, DOC)

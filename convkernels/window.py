@@ -1,0 +1,335 @@
+"""Window arithmetic: what each output sees of the input, per spatial axis.
+
+An output at position o reads, for each tap t of the kernel, the input cell
+
+    o * stride + t * dilation - lo
+
+where `lo` is the padding in front. Everything else in this module follows from that line.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise, product
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .errors import OptionError, ShapeError, one_of
+
+Ints: TypeAlias = tuple[int, ...]
+Pairs: TypeAlias = tuple[tuple[int, int], ...]
+Tile: TypeAlias = tuple[slice, ...]
+Padding: TypeAlias = "int | str | Sequence[int | tuple[int, int]]"
+
+PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
+LARGEST = 2**31 - 1
+"""No option exceeds this, so that no product of an option and a memory stride leaves 64 bits."""
+
+
+def whole(name: str, value: object) -> int:
+    """Take a whole number of Python's or NumPy's as an int; refuse bools and fractions, whatever their value."""
+    if type(value) is not int:
+        if isinstance(value, bool | np.bool_):
+            raise OptionError(f"{name}={value!r} must be a whole number, not a bool")
+        try:
+            value = operator.index(value)  # type: ignore[arg-type]  # the refusal is the point
+        except TypeError:
+            raise OptionError(f"{name}={value!r} must be a whole number") from None
+    if abs(value) > LARGEST:
+        raise OptionError(f"{name}={value} must be at most {LARGEST} in size")
+    return value
+
+
+def per_axis(name: str, value: object, rank: int, least: int = 1) -> Ints:
+    """Take one whole number for all axes, or one each."""
+    values: tuple[object, ...]
+    if isinstance(value, tuple | list | np.ndarray) and np.ndim(value) > 0:
+        values = tuple(value)
+        if len(values) != rank:
+            raise OptionError(f"{name}={value!r} has {len(values)} entries, must be one number or {rank}")
+    else:
+        values = (value,) * rank
+    numbers = tuple(whole(name, entry) for entry in values)
+    for number in numbers:
+        if number < least:
+            raise OptionError(f"{name}={value!r} must be at least {least}")
+    return numbers
+
+
+def padding_form(padding: object, rank: int) -> str | Pairs:
+    """Bring a padding to a name or to pairs (lo, hi); negative entries, which crop, only in pairs."""
+    if isinstance(padding, str):
+        if padding not in PADDING_NAMES:
+            raise OptionError(f"padding={padding!r} must be numbers or one of {one_of(PADDING_NAMES, padding)}")
+        if padding == "causal" and rank != 1:
+            raise OptionError(f"padding='causal' is for one spatial axis, here are {rank}")
+        return padding
+    if isinstance(padding, tuple | list | np.ndarray) and any(np.ndim(entry) > 0 for entry in padding):
+        pairs = []
+        for entry in padding:
+            if np.ndim(entry) != 1 or len(entry) != 2:
+                raise OptionError(f"padding={padding!r} must be one number, {rank} numbers or {rank} pairs (lo, hi)")
+            pairs.append((whole("padding", entry[0]), whole("padding", entry[1])))
+        if len(pairs) != rank:
+            raise OptionError(f"padding={padding!r} has {len(pairs)} pairs, must have {rank}, one for each spatial axis")
+        return tuple(pairs)
+    return tuple((size, size) for size in per_axis("padding", padding, rank, least=-LARGEST))
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of a convolution or pool: sizes, padding and where each window lies; one entry per spatial axis.
+
+    Parameters
+    ----------
+    in_size, kernel_size, stride : tuple of int
+        Input cells, taps, and the input cells from one window to the next.
+    padding : tuple of (int, int)
+        Cells added in front of and behind each axis; a negative number crops the input.
+    dilation : tuple of int
+        The input cells from one tap to the next; 1 is dense.
+    ceil_mode : bool
+        Round the number of windows up, so that the last may hang over the padding.
+
+    Examples
+    --------
+    >>> window = Window.make((5,), kernel_size=3, stride=2, padding="same")
+    >>> window.padding, window.out_size
+    (((1, 1),), (3,))
+    """
+
+    in_size: Ints
+    kernel_size: Ints
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    ceil_mode: bool = False
+
+    @classmethod
+    def make(
+        cls,
+        in_size: Ints,
+        *,
+        kernel_size: object,
+        stride: object = 1,
+        padding: object = 0,
+        dilation: object = 1,
+        ceil_mode: object = False,
+    ) -> Window:
+        """Validate the options and resolve a named padding for this input size."""
+        rank = len(in_size)
+        kernel_size = per_axis("kernel_size", kernel_size, rank)
+        stride = per_axis("stride", stride, rank)
+        dilation = per_axis("dilation", dilation, rank)
+        if not isinstance(ceil_mode, bool | np.bool_):
+            raise OptionError(f"ceil_mode={ceil_mode!r} must be True or False")
+        form = padding_form(padding, rank)
+        pairs = form if isinstance(form, tuple) else _named_padding(form, in_size, kernel_size, stride, dilation)
+        window = cls(in_size, kernel_size, stride, pairs, dilation, bool(ceil_mode))
+        window._check()
+        return window
+
+    def _check(self) -> None:
+        for axis, size in enumerate(self.in_size):
+            lo, hi = self.padding[axis]
+            if size < 1:
+                raise ShapeError(f"the spatial axes have sizes {self.in_size}, each must be at least 1")
+            first, stop = self.bounds[axis]
+            if first >= stop:
+                raise ShapeError(f"padding={(lo, hi)} crops all {size} cells of spatial axis {axis}")
+            if self.extent[axis] > size + lo + hi:
+                raise ShapeError(
+                    f"the window extends over {self.extent[axis]} cells of spatial axis {axis} (kernel_size="
+                    f"{self.kernel_size[axis]}, dilation={self.dilation[axis]}), more than the padded input's "
+                    f"{size} + {lo} + {hi} = {size + lo + hi}"
+                )
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        return len(self.in_size)
+
+    @property
+    def taps(self) -> int:
+        """The number of kernel positions."""
+        return math.prod(self.kernel_size)
+
+    @cached_property
+    def extent(self) -> Ints:
+        """The input cells from a window's first tap to its last, both included."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+
+    @cached_property
+    def bounds(self) -> Pairs:
+        """The real cells [first, stop) of each axis: what is left of the input where the padding crops it."""
+        return tuple((max(0, -lo), size + min(0, hi)) for size, (lo, hi) in zip(self.in_size, self.padding, strict=True))
+
+    @cached_property
+    def out_size(self) -> Ints:
+        """The number of windows along each axis."""
+        sizes = []
+        for axis, size in enumerate(self.in_size):
+            lo, hi = self.padding[axis]
+            step = self.stride[axis]
+            spare = size + lo + hi - self.extent[axis]
+            if self.ceil_mode:
+                # Rounded up, but without windows that would start behind the last real cell.
+                sizes.append(min(-(-spare // step) + 1, -(-(self.bounds[axis][1] + lo) // step)))
+            else:
+                sizes.append(spare // step + 1)
+        return tuple(sizes)
+
+    @cached_property
+    def whole(self) -> Tile:
+        """The tile of all outputs."""
+        return tuple(slice(0, size) for size in self.out_size)
+
+    def kernel_positions(self) -> Iterator[Ints]:
+        """Every tap, in row-major order."""
+        return product(*map(range, self.kernel_size))
+
+    def starts(self, axis: int) -> range:
+        """The input coordinate at which each window along the axis starts."""
+        lo, step = self.padding[axis][0], self.stride[axis]
+        return range(-lo, self.out_size[axis] * step - lo, step)
+
+    def restrict(self, tile: Tile) -> tuple[Tile, Window]:
+        """Narrow the problem to a tile of the outputs.
+
+        Returns the part of the input that the tile reads, and the window problem that computes the tile from that
+        part; its padding is what the tile needs and no more, so a tile away from the border has none.
+
+        Examples
+        --------
+        >>> window = Window.make((8,), kernel_size=3, padding=1)
+        >>> part, inner = window.restrict((slice(0, 4),))
+        >>> part, inner.padding, inner.out_size
+        ((slice(0, 5, None),), ((1, 0),), (4,))
+        """
+        parts, sizes, padding = [], [], []
+        for axis, outputs in enumerate(tile):
+            first, stop = self.bounds[axis]
+            begin = outputs.start * self.stride[axis] - self.padding[axis][0]
+            end = (outputs.stop - 1 - outputs.start) * self.stride[axis] + begin + self.extent[axis]
+            # Where a tile lies in the padding altogether, one real cell is kept and cropped away again.
+            inside_begin = min(max(begin, first), stop - 1)
+            inside_end = max(min(end, stop), inside_begin + 1)
+            parts.append(slice(inside_begin, inside_end))
+            sizes.append(inside_end - inside_begin)
+            padding.append((inside_begin - begin, end - inside_end))
+        inner = Window(tuple(sizes), self.kernel_size, self.stride, tuple(padding), self.dilation)
+        return tuple(parts), inner
+
+    def tap_slices(self, tap: Ints) -> tuple[Tile, Tile] | None:
+        """The outputs whose tap falls on a real cell, and those cells: two slices of equal length per axis.
+
+        None if the tap falls outside for every output.
+        """
+        outputs, cells = [], []
+        for axis, position in enumerate(tap):
+            first, stop = self.bounds[axis]
+            step = self.stride[axis]
+            offset = position * self.dilation[axis] - self.padding[axis][0]
+            begin = max(0, -((offset - first) // step))
+            end = min(self.out_size[axis], (stop - 1 - offset) // step + 1)
+            if begin >= end:
+                return None
+            outputs.append(slice(begin, end))
+            cells.append(slice(begin * step + offset, (end - 1) * step + offset + 1, step))
+        return tuple(outputs), tuple(cells)
+
+    def unpadded_pieces(self) -> Iterator[tuple[Tile, Tile, Window]]:
+        """Cut the outputs into pieces whose windows see the same taps of real cells, and no padding.
+
+        Yields the piece's outputs, the part of the input it reads, and the smaller window problem of the two. There
+        is one piece for the inside and one for each way to hang over the border.
+
+        Examples
+        --------
+        >>> window = Window.make((4,), kernel_size=3, padding=1)
+        >>> [(outputs, inner.kernel_size) for (outputs,), _, inner in window.unpadded_pieces()]
+        [(slice(0, 1, None), (2,)), (slice(1, 3, None), (3,)), (slice(3, 4, None), (2,))]
+        """
+        for runs in product(*(self._equal_runs(axis) for axis in range(self.rank))):
+            outputs, parts, taps = zip(*runs, strict=True)
+            sizes = tuple(part.stop - part.start for part in parts)
+            yield outputs, parts, Window(sizes, taps, self.stride, ((0, 0),) * self.rank, self.dilation)
+
+    def _equal_runs(self, axis: int) -> list[tuple[slice, slice, int]]:
+        """Consecutive outputs whose windows lose the same taps to the padding: outputs, cells read, taps left."""
+        starts, spread = np.array(self.starts(axis)), self.dilation[axis]
+        low, high = _taps_within(starts, spread, self.kernel_size[axis], *self.bounds[axis])
+        changes = np.flatnonzero((low[1:] != low[:-1]) | (high[1:] != high[:-1])) + 1
+        runs = []
+        for begin, end in pairwise((0, *changes.tolist(), len(starts))):
+            first, last = int(low[begin]), int(high[begin]) - 1
+            if last >= first:
+                cells = slice(int(starts[begin]) + first * spread, int(starts[end - 1]) + last * spread + 1)
+                runs.append((slice(begin, end), cells, last - first + 1))
+        return runs
+
+    def cell_counts(self, *, include_padding: bool) -> int | np.ndarray[Any, np.dtype[np.int64]]:
+        """How many cells of each window are real, or lie on the input or its declared padding.
+
+        The overhang of `ceil_mode` never counts. One number if all windows agree, else an array of `out_size`.
+        """
+        counts: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        for axis in range(self.rank):
+            first, stop = self.bounds[axis]
+            if include_padding:
+                lo, hi = self.padding[axis]
+                first, stop = -lo, self.in_size[axis] + hi
+            low, high = _taps_within(np.array(self.starts(axis)), self.dilation[axis], self.kernel_size[axis], first, stop)
+            counts.append(high - low)
+        if all(np.all(count == count[0]) for count in counts):
+            return math.prod(int(count[0]) for count in counts)
+        total = np.ones((), np.int64)
+        for count in counts:
+            total = np.multiply.outer(total, count)
+        return total
+
+    def empty_window(self) -> tuple[int, int] | None:
+        """The first window along an axis that holds no real cell, as (axis, output), or None."""
+        for axis in range(self.rank):
+            first, stop = self.bounds[axis]
+            if self.padding[axis][0] >= self.extent[axis]:
+                return axis, 0
+            if self.starts(axis)[-1] >= stop:
+                return axis, self.out_size[axis] - 1
+            # A dense window that neither ends before the first real cell nor starts behind the last holds one.
+            if self.dilation[axis] > 1:
+                starts = np.array(self.starts(axis))
+                low, high = _taps_within(starts, self.dilation[axis], self.kernel_size[axis], first, stop)
+                if not (high > low).all():
+                    return axis, int(np.argmin(high - low))
+        return None
+
+
+def _taps_within(starts: Any, dilation: int, kernel_size: int, first: int, stop: int) -> tuple[Any, Any]:
+    """For each start, the range [low, high) of taps t with first <= start + t * dilation < stop."""
+    low = np.clip(-((starts - first) // dilation), 0, kernel_size)
+    high = np.clip(-((starts - stop) // dilation), 0, kernel_size)
+    return low, high
+
+
+def _named_padding(name: str, in_size: Ints, kernel_size: Ints, stride: Ints, dilation: Ints) -> Pairs:
+    pairs = []
+    for size, taps, step, spread in zip(in_size, kernel_size, stride, dilation, strict=True):
+        extent = spread * (taps - 1) + 1
+        # "same" gives ceil(in / stride) outputs; the odd cell goes to the end, for "same_lower" to the front.
+        total = max((-(-size // step) - 1) * step + extent - size, 0)
+        pairs.append(
+            {
+                "valid": (0, 0),
+                "same": (total // 2, total - total // 2),
+                "same_lower": (total - total // 2, total // 2),
+                "full": (extent - 1, extent - 1),
+                "causal": (extent - 1, 0),
+            }[name]
+        )
+    return tuple(pairs)
