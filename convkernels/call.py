@@ -65,14 +65,13 @@ PUBLIC: dict[str, Callable[..., Any]] = {}
 """Every public function of the families, by name."""
 
 
-def family(
-    function: Callable[P, R], keywords: Mapping[str, Any], doc: Mapping[str, str]
-) -> tuple[Callable[P, R], ...]:
+def family(function: Callable[P, R], keywords: Mapping[str, Any], doc: Mapping[str, str]) -> tuple[Callable[P, R], ...]:
     """Make the public functions of one n-dimensional function: itself, and under its names for 1, 2 and 3 axes.
 
     The private function takes its arrays, then all keywords. Its docstring speaks of two axes; each marker in it that
     `doc` has stands for a text that several functions share.
     """
+    function.__qualname__ = function.__name__.lstrip("_")  # for Python's own complaint of a missing argument
     text = function.__doc__ or ""
     for marker, shared in {**doc, **EXECUTION_DOC}.items():
         text = text.replace(marker, shared)
@@ -91,11 +90,12 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
         if not allowed.issuperset(kwargs):
             unknown = next(key for key in kwargs if key not in allowed)
             raise TypeError(f"{name}() has no keyword {unknown!r}; there are {one_of(sorted(allowed), unknown)}")
-        options: Any = {**defaults, **kwargs}
+        options: dict[str, Any] = {**defaults, **kwargs}
         try:
             if rank is not None:
                 data_layout(options["layout"], rank)
-            return function(*args, **options, function=name)
+            options["function"] = name
+            return function(*args, **options)
         except ConvkernelsError as error:
             locate(error, name, first, args[0] if args else kwargs.get(first), options["layout"])
             raise
@@ -174,6 +174,8 @@ def recording() -> Iterator[list[Call]]:
 
 def as_array(name: str, value: ArrayLike) -> Array:
     """Take an array or anything that makes one, without copying arrays."""
+    if type(value) is np.ndarray:
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{name} is a masked array, whose mask would be lost: fill it first")
     try:
@@ -188,13 +190,16 @@ def frozen(name: str, option: object) -> Any:
     Equal keys must mean equal options, but True == 1 == 1.0: inside a sequence only whole numbers pass, and a number
     that stands alone is told apart by its type.
     """
+    if type(option) is int or type(option) is str:
+        return option
     if isinstance(option, np.ndarray):
         option = option.tolist()
     if isinstance(option, tuple | list):
         return tuple(
-            frozen(name, entry) if isinstance(entry, tuple | list | np.ndarray) else whole(name, entry) for entry in option
+            frozen(name, entry) if isinstance(entry, tuple | list | np.ndarray) else whole(name, entry)
+            for entry in option
         )
-    if option is None or isinstance(option, str | int | np.bool_):
+    if option is None or isinstance(option, bool | np.bool_):
         return option
     return whole(name, option)
 
@@ -300,9 +305,17 @@ class Call:
         if self_overlapping(out):
             raise OverlapError(f"out overlaps itself in memory (strides {out.strides}), must not")
         for array in self.arrays:
-            if array is not None and np.shares_memory(out, array):
+            if array is not None and overlapping(out, array):
                 raise OverlapError("out shares memory with an input, must not")
         return out
+
+
+def overlapping(first: Array, second: Array) -> bool:
+    """Whether two arrays share an element, or interleave in a way that takes too long to tell."""
+    try:
+        return np.shares_memory(first, second, max_work=10**6)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def self_overlapping(array: Array) -> bool:
@@ -310,7 +323,7 @@ def self_overlapping(array: Array) -> bool:
 
     Examples
     --------
-    >>> self_overlapping(np.zeros((2, 3))), self_overlapping(np.lib.stride_tricks.as_strided(np.zeros(3), (2, 2), (8, 8)))
+    >>> self_overlapping(np.zeros((2, 3))), self_overlapping(np.broadcast_to(np.zeros(3), (2, 3)))
     (False, True)
     """
     if not array.size:

@@ -7,9 +7,7 @@ from functools import partial
 from .kernels import im2col, naive, pooling, stride_tricks
 from .operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, OPERATIONS, POOL, POOL_GRAD, Implementation, Operation
 
-_columns = partial(
-    Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS
-)
+_columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
 _pool_columns = partial(Implementation, "im2col", claims=pooling.CLAIMS)
@@ -22,7 +20,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
-        _columns(im2col.conv_input_grad),
+        _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
         _definition(naive.conv_input_grad),
     ),

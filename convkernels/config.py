@@ -45,6 +45,8 @@ class Config:
         precision: Precision | None = None,
     ) -> Config:
         """Validate and take over the settings that are not None."""
+        if max_workspace is None and threads is None and precision is None:
+            return self
         changed = self
         if max_workspace is not None:
             changed = replace(changed, max_workspace=_bytes(max_workspace))

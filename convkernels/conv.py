@@ -67,10 +67,10 @@ DOC = {
         for in `wrt`, the rest None. It keeps references to the inputs, which must not change before it is called.""",
     "<raises>": """Raises
     ------
-    ShapeError, OptionError, LayoutError, DTypeError, OverlapError, UnknownStrategyError, UnsupportedError, WorkspaceError
-        If the arguments do not fit each other, or no strategy takes the problem; see `convkernels.errors`.
-    IntegerOverflowError
-        If sums of integer data might leave 64 bits.""",
+    ConvkernelsError
+        If the arguments do not fit each other (ShapeError, OptionError, LayoutError, DTypeError, OverlapError), no
+        strategy takes the problem (UnknownStrategyError, UnsupportedError, WorkspaceError), or sums of integer data
+        might leave 64 bits (IntegerOverflowError).""",
 }
 
 
@@ -91,6 +91,7 @@ def _spec(x_shape: Shape, w_shape: Shape, dtype: np.dtype[Any], bias: bool, opti
 
 
 def layouts(options: Any) -> tuple[Layout, Layout]:
+    """The layouts of the data and of the weights."""
     layout = data_layout(options["layout"], None)
     return layout, weight_layout_for(layout, options["weight_layout"])
 
@@ -100,6 +101,7 @@ def _conjugate(array: Array) -> Array:
 
 
 def forward(x: ArrayLike, w: ArrayLike, b: ArrayLike | None, options: Any) -> Call:
+    """The call of a convolution."""
     x, w, b = as_array("x", x), as_array("w", w), None if b is None else as_array("b", b)
     layout, weight_layout = layouts(options)
     data, weights = layout.view(x, "x"), weight_layout.view(w, "w")
@@ -259,10 +261,12 @@ def _conv_vjp(
 
 
 def with_gradients(forward: Call, options: Any) -> tuple[Array, Callable[..., ConvGradients]]:
+    """Run a convolution's call, and make the function that takes gradients back."""
     y = forward.run()
     layout, weight_layout = layouts(options)
     data, weights, b = forward.arrays
-    assert data is not None and weights is not None, "a convolution has both"
+    assert data is not None, "a convolution has an input"
+    assert weights is not None, "and weights"
     x, w = layout.restore(data), weight_layout.restore(weights)
     sizes = weights.shape[2:]
 
@@ -283,9 +287,7 @@ def with_gradients(forward: Call, options: Any) -> tuple[Array, Callable[..., Co
     return y, vjp
 
 
-def _conv_input_grad(
-    dy: ArrayLike, w: ArrayLike, *, x_shape: Sequence[int], **options: Unpack[ConvKeywords]
-) -> Array:
+def _conv_input_grad(dy: ArrayLike, w: ArrayLike, *, x_shape: Sequence[int], **options: Unpack[ConvKeywords]) -> Array:
     """Gradient of a convolution by its input.
 
     Parameters

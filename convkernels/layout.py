@@ -51,7 +51,9 @@ class Layout:
         rank = len(self.axes) - 2
         if not (1 <= rank <= 3 and sorted(self.axes) == sorted(self.leading + SPATIAL[rank])):
             examples = ", ".join(repr(self.leading + spatial) for spatial in SPATIAL[1:])
-            raise LayoutError(f"layout={self.axes!r} must name each axis once, in any order: a permutation of {examples}")
+            raise LayoutError(
+                f"layout={self.axes!r} must name each axis once, in any order: a permutation of {examples}"
+            )
 
     @property
     def rank(self) -> int:
@@ -119,7 +121,7 @@ def data_layout(axes: str, rank: int | None) -> Layout:
     layout = Layout(axes)
     if rank is not None and layout.rank != rank:
         raise LayoutError(
-            f"layout={axes!r} has {layout.rank} spatial axes ({', '.join(SPATIAL[layout.rank])}), must have {rank}: "
+            f"layout={axes!r} has the spatial axes {SPATIAL[layout.rank]!r}, must have {SPATIAL[rank]!r}: "
             f"a permutation of {'NC' + SPATIAL[rank]!r}"
         )
     return layout
@@ -143,6 +145,7 @@ def weight_layout_for(data: Layout, axes: str | None) -> Layout:
         raise LayoutError("weight_" + error.cause) from None
     if layout.rank != data.rank:
         raise LayoutError(
-            f"weight_layout={axes!r} has {layout.rank} spatial axes, layout={data.axes!r} has {data.rank}"
+            f"weight_layout={axes!r} has the spatial axes {SPATIAL[layout.rank]!r}, "
+            f"layout={data.axes!r} has {SPATIAL[data.rank]!r}"
         )
     return layout

@@ -54,7 +54,7 @@ def _nothing_needed(spec: Any, limit: int) -> int:
     return 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Implementation:
     """One way of computing an operation.
 
@@ -148,7 +148,9 @@ class Operation:
             if implementation.name in names:
                 raise OptionError(f"{self.name} has a strategy {implementation.name!r} already")
             if before is not None and before not in names:
-                raise UnknownStrategyError(f"before={before!r} is not one of {self.name}'s: {one_of(names, str(before))}")
+                raise UnknownStrategyError(
+                    f"before={before!r} is not one of {self.name}'s: {one_of(names, str(before))}"
+                )
             place = 0 if before is None else names.index(before)
             present = self.implementations
             self.implementations = (*present[:place], implementation, *present[place:])
@@ -172,19 +174,22 @@ class Operation:
             raise UnsupportedError(f"strategy={strategy!r} declines {spec}: {reason}")
         needed = implementation.workspace(spec, limit)
         if needed > limit:
-            raise WorkspaceError(f"max_workspace={limit} bytes is too small for strategy={strategy!r}: {needed} would do")
+            raise WorkspaceError(
+                f"max_workspace={limit} bytes is too small for strategy={strategy!r}: {needed} would do"
+            )
         return implementation
 
     def verdicts(
-        self, spec: Spec, order: Order, strategy: str = "auto", *, precision: Precision = "default", limit: int
+        self,
+        chosen: Implementation | None,
+        spec: Spec,
+        order: Order,
+        strategy: str,
+        *,
+        precision: Precision,
+        limit: int,
     ) -> list[Verdict]:
-        """Say for each implementation whether it would run, and else why not."""
-        load_plugins()
-        chosen: Implementation | None
-        try:
-            chosen = self.select(spec, order, strategy, precision=precision, limit=limit)
-        except (UnsupportedError, WorkspaceError):
-            chosen = None
+        """Say for each implementation why it was not the one chosen."""
         found = []
         for implementation in self.implementations:
             declined = implementation.declines(spec, precision)
@@ -231,7 +236,9 @@ def _choose(
             return implementation
         willing.append(implementation)
     if too_small:
-        raise WorkspaceError(f"max_workspace={limit} bytes is too small for every fast strategy: {min(too_small)} would do")
+        raise WorkspaceError(
+            f"max_workspace={limit} bytes is too small for every fast strategy: {min(too_small)} would do"
+        )
     if willing:
         return willing[0]
     raise UnsupportedError(f"no strategy of {operation.name} takes {spec}:{''.join(reasons)}")
@@ -242,9 +249,7 @@ CONV_INPUT_GRAD = Operation("conv_input_grad")
 CONV_WEIGHT_GRAD = Operation("conv_weight_grad")
 POOL = Operation("pool")
 POOL_GRAD = Operation("pool_grad")
-OPERATIONS = {
-    operation.name: operation for operation in (CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, POOL, POOL_GRAD)
-}
+OPERATIONS = {operation.name: operation for operation in (CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, POOL, POOL_GRAD)}
 
 
 def find_operation(name: object) -> Operation:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .call import EXECUTION, PUBLIC, Call, recording
-from .errors import OptionError, one_of
+from .errors import OptionError, UnsupportedError, WorkspaceError, one_of
 from .layout import Layout, data_layout, weight_layout_for
 from .operation import Implementation, Operation, Verdict, find_operation, load_plugins
 from .spec import ConvSpec, Spec, parse_problem
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -25,6 +24,8 @@ class Choice:
         The memory order: "channels_first", "channels_last" or "other".
     chosen : Implementation or None
         What would run; None if the call would raise.
+    error : str
+        What the call would raise; empty if it would run.
     verdicts : tuple of Verdict
         For every implementation why it would not run, and the scratch memory in bytes it would take.
     notes : tuple of str
@@ -35,6 +36,7 @@ class Choice:
     spec: Spec
     order: str
     chosen: Implementation | None
+    error: str
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
 
@@ -57,6 +59,8 @@ class Choice:
                 lines.append(f"  -> {name:<14} runs, with {verdict.workspace:,} bytes of workspace")
             else:
                 lines.append(f"     {name:<14} {verdict.reason}")
+        if self.error:
+            lines.append(f"  would raise {self.error}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -103,8 +107,13 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
     >>> explanation = ck.explain("conv2d", np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), strategy="stride_tricks")
     >>> explanation.choices[0].chosen.name, explanation.choices[0].flops
     ('stride_tricks', 7776)
-    >>> ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max").choices[0].workspace_bytes
-    4014080
+    >>> print(ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max"))
+    pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max
+      channels_first, 200,704 flops
+      -> stride_tricks  runs, with 1,605,632 bytes of workspace
+         im2col         not preferred: comes later in the list
+         naive          not preferred: the definition, for checking and not for speed
+      note: stride_tricks has no threads of its own: `threads` is ignored, BLAS runs as it is set
     """
     if call in PUBLIC:
         with recording() as calls:
@@ -125,7 +134,9 @@ def _problem_call(problem: str, *, layout: str | None = None, **execution: Any) 
     """The call that a problem string stands for, with no arrays."""
     unknown = [key for key in execution if key not in EXECUTION]
     if unknown:
-        raise TypeError(f"explain() has no keyword {unknown[0]!r}; there are {one_of((*EXECUTION, 'layout'), unknown[0])}")
+        raise TypeError(
+            f"explain() has no keyword {unknown[0]!r}; there are {one_of((*EXECUTION, 'layout'), unknown[0])}"
+        )
     name, spec = parse_problem(problem)
     rank = spec.window.rank
     data = data_layout(layout or "NC" + "DHW"[3 - rank :], rank)
@@ -139,17 +150,21 @@ def _problem_call(problem: str, *, layout: str | None = None, **execution: Any) 
 
 
 def _choice(call: Call) -> Choice:
-    config = call.config
+    config, error = call.config, ""
+    chosen: Implementation | None = None
+    try:
+        chosen = call.select(config)
+    except (UnsupportedError, WorkspaceError) as refusal:
+        error = f"{type(refusal).__name__}: {refusal.cause}"
     verdicts = call.operation.verdicts(
+        chosen,
         call.spec,
         call.order,
         call.options["strategy"],
         precision=config.precision,
         limit=config.max_workspace,
     )
-    chosen = next((verdict.implementation for verdict in verdicts if not verdict.reason), None)
-    notes = tuple(_notes(call, chosen))
-    return Choice(call.operation, call.spec, call.order, chosen, tuple(verdicts), notes)
+    return Choice(call.operation, call.spec, call.order, chosen, error, tuple(verdicts), tuple(_notes(call, chosen)))
 
 
 def _notes(call: Call, chosen: Implementation | None) -> list[str]:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
 from .call import Call, Execution, as_array, family, frozen, gradient_options, located, magnitude
+from .conv import DOC as CONV_DOC
 from .conv import check_dy
 from .errors import OptionError, UnsupportedError
 from .layout import Array, data_layout
@@ -77,12 +78,7 @@ DOC = {
     "<vjp>": """vjp : callable
         ``vjp(dy)`` takes the gradient by `y` and returns dx. It keeps a reference to the input, which must not change
         before it is called.""",
-    "<raises>": """Raises
-    ------
-    ShapeError, OptionError, LayoutError, DTypeError, OverlapError, UnknownStrategyError, UnsupportedError, WorkspaceError
-        If the arguments do not fit each other, or no strategy takes the problem; see `convkernels.errors`.
-    IntegerOverflowError
-        If sums of integer data might leave 64 bits.""",
+    "<raises>": CONV_DOC["<raises>"],
 }
 
 _remembered = lru_cache(maxsize=4096, typed=True)(PoolSpec.make)
@@ -305,9 +301,7 @@ def _avg_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolK
     return _forward(x, window, MEAN, options).run()
 
 
-def _avg_pool_vjp(
-    x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolKeywords]
-) -> tuple[Array, PoolVjp]:
+def _avg_pool_vjp(x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolKeywords]) -> tuple[Array, PoolVjp]:
     """Take the means, and return the function that takes the gradient back.
 
     Parameters
@@ -332,7 +326,7 @@ def _avg_pool_vjp(
     >>> import convkernels as ck
     >>> x = np.ones((2, 3, 8, 8))
     >>> y, vjp = ck.avg_pool2d_vjp(x, 2)
-    >>> float(vjp(y).sum()) == y.sum()
+    >>> bool(vjp(y).sum() == y.sum())
     True
     """
     return _with_gradient(_forward(x, window, MEAN, options), options)

@@ -106,8 +106,9 @@ def cells(windows: Array, axes: Axes) -> Iterator[Array]:
     """
     last = windows.ndim
     assert axes == tuple(range(last - len(axes), last)), "the window axes stand last"
-    for position in product(*(range(windows.shape[axis]) for axis in axes)):
-        yield windows[(..., *position)]
+    positions: Iterator[tuple[Any, ...]] = product(*(range(windows.shape[axis]) for axis in axes))
+    for position in positions:
+        yield windows[..., *position]
 
 
 def fold(combine: np.ufunc, planes: Iterator[Array]) -> Array:
@@ -119,7 +120,7 @@ def fold(combine: np.ufunc, planes: Iterator[Array]) -> Array:
 
 
 def _flat(windows: Array, axes: Axes) -> Array:
-    return windows.reshape(windows.shape[: axes[0]] + (-1,))
+    return windows.reshape(*windows.shape[: axes[0]], -1)
 
 
 def _lowest(dtype: np.dtype[Any]) -> Any:
@@ -156,7 +157,7 @@ def _extremum_vjp(ties: Ties, dy: Array, windows: Array, y: Array, axes: Axes, c
 def _extremum(name: str, ties: object, better: np.ufunc, identity: Callable[[np.dtype[Any]], Any]) -> Reducer:
     if ties not in TIES:
         raise OptionError(f"ties={ties!r} must be one of {one_of(TIES, str(ties))}")
-    chosen: Ties = ties  # type: ignore[assignment]  # just checked; mypy does not narrow by membership
+    chosen: Ties = ties
 
     def take_extremum(windows: Array, axes: Axes, count: Count) -> Array:
         return fold(better, cells(windows, axes))
@@ -364,7 +365,8 @@ def _logsumexp(t: float) -> Reducer:
             return np.asarray(shift + np.log(total) / t)
 
     def smooth_vjp(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> Array:
-        return np.expand_dims(dy, axes) * np.exp(t * (windows - np.expand_dims(y, axes)))
+        shares: Array = np.exp(t * (windows - np.expand_dims(y, axes)))
+        return np.expand_dims(dy, axes) * shares
 
     return Reducer(_numbered("logsumexp", t), pad_value, smooth, smooth_vjp, kinds="f")
 

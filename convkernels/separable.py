@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Unpack
 
@@ -135,18 +136,28 @@ def _separable_conv(
     >>> ck.separable_conv2d(x, depthwise_w, pointwise_w, padding="same").shape
     (2, 5, 8, 8)
     """
-    depthwise, pointwise = _separable_options(x, pointwise_w, options)
+    depthwise, pointwise = _separable_options(x, depthwise_w, pointwise_w, options)
     return forward(forward(x, depthwise_w, None, depthwise).run(), pointwise_w, b, pointwise).run()
 
 
-def _separable_options(x: ArrayLike, pointwise_w: ArrayLike, options: Any) -> tuple[Any, Any]:
-    """The options of the two steps: geometry belongs to the first, `out` and the bias to the second."""
-    _, weight_layout = layouts(options)
-    sizes = weight_layout.view(as_array("pointwise_w", pointwise_w), "pointwise_w").shape[2:]
-    if any(size != 1 for size in sizes):
-        raise ShapeError(f"pointwise_w has spatial sizes {sizes}, all must be 1")
+def _separable_options(x: ArrayLike, depthwise_w: ArrayLike, pointwise_w: ArrayLike, options: Any) -> tuple[Any, Any]:
+    """Check the weights against each other; geometry belongs to the first step, `out` and the bias to the second."""
+    layout, weight_layout = layouts(options)
+    channels = layout.view(as_array("x", x), "x").shape[1]
+    depthwise = weight_layout.view(as_array("depthwise_w", depthwise_w), "depthwise_w").shape
+    pointwise = weight_layout.view(as_array("pointwise_w", pointwise_w), "pointwise_w").shape
+    if depthwise[1] != 1 or depthwise[0] % max(1, channels):
+        raise ShapeError(
+            f"depthwise_w has {depthwise[0]} output channels and {depthwise[1]} input channels in a group, "
+            f"must have a multiple of in_channels={channels} and 1"
+        )
+    if pointwise[1] != depthwise[0] or math.prod(pointwise[2:]) != 1:
+        raise ShapeError(
+            f"pointwise_w has {pointwise[1]} input channels and spatial sizes {pointwise[2:]}, "
+            f"must have depthwise_w's {depthwise[0]} output channels and sizes of 1"
+        )
     plain = {name: GEOMETRY[name] for name in ("stride", "padding", "dilation", "padding_mode")}
-    return _depthwise_options(x, {**options, "out": None}), {**options, **plain, "groups": 1}
+    return {**options, "out": None, "groups": max(1, channels)}, {**options, **plain, "groups": 1}
 
 
 def _separable_conv_vjp(
@@ -182,7 +193,7 @@ def _separable_conv_vjp(
     >>> vjp(y).d_pointwise_w.shape
     (5, 3, 1, 1)
     """
-    depthwise, pointwise = _separable_options(x, pointwise_w, options)
+    depthwise, pointwise = _separable_options(x, depthwise_w, pointwise_w, options)
     middle, first_vjp = with_gradients(forward(x, depthwise_w, None, depthwise), depthwise)
     y, second_vjp = with_gradients(forward(middle, pointwise_w, b, pointwise), pointwise)
 
@@ -195,6 +206,10 @@ def _separable_conv_vjp(
 
 
 depthwise_conv, depthwise_conv1d, depthwise_conv2d, depthwise_conv3d = family(_depthwise_conv, GEOMETRY, DOC)
-depthwise_conv_vjp, depthwise_conv1d_vjp, depthwise_conv2d_vjp, depthwise_conv3d_vjp = family(_depthwise_conv_vjp, GEOMETRY, DOC)
+depthwise_conv_vjp, depthwise_conv1d_vjp, depthwise_conv2d_vjp, depthwise_conv3d_vjp = family(
+    _depthwise_conv_vjp, GEOMETRY, DOC
+)
 separable_conv, separable_conv1d, separable_conv2d, separable_conv3d = family(_separable_conv, GEOMETRY, DOC)
-separable_conv_vjp, separable_conv1d_vjp, separable_conv2d_vjp, separable_conv3d_vjp = family(_separable_conv_vjp, GEOMETRY, DOC)
+separable_conv_vjp, separable_conv1d_vjp, separable_conv2d_vjp, separable_conv3d_vjp = family(
+    _separable_conv_vjp, GEOMETRY, DOC
+)

@@ -25,7 +25,7 @@ import numpy as np
 from .errors import DTypeError, OptionError, ShapeError, UnsupportedError, one_of
 from .layout import Array
 from .reducers import Count, Reducer, find_reducer
-from .window import Ints, Window, whole
+from .window import Ints, Window, per_axis, whole
 
 Shape: TypeAlias = tuple[int, ...]
 PADDING_MODES = ("zeros",)
@@ -43,13 +43,18 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
     """The type NumPy promotes the arrays to, in native byte order; refuse what has no arithmetic of its own."""
     given = {name: array.dtype for name, array in arrays.items() if array is not None}
+    first, *others = given.values()
+    if first.kind in "iufc" and first.isnative and all(dtype is first for dtype in others):
+        return first
     for name, dtype in given.items():
         if dtype.kind not in "iufc":
             raise DTypeError(f"{name} has dtype {dtype}, must be integer, floating or complex")
     kinds = {dtype.kind for dtype in given.values()}
     if kinds == {"i", "u"} and any(dtype == np.uint64 for dtype in given.values()):
         listed = ", ".join(f"{name} {dtype}" for name, dtype in given.items())
-        raise DTypeError(f"uint64 mixed with signed integers has no common integer type ({listed}); convert one of them")
+        raise DTypeError(
+            f"uint64 mixed with signed integers has no common integer type ({listed}); convert one of them"
+        )
     return np.result_type(*given.values()).newbyteorder("=")
 
 
@@ -103,7 +108,9 @@ class ConvSpec:
         if groups < 1:
             raise OptionError(f"groups={groups} must be at least 1")
         if padding_mode not in PADDING_MODES:
-            raise OptionError(f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}")
+            raise OptionError(
+                f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}"
+            )
         _check_sizes("x", x_shape[1:2], "C")
         _check_sizes("w", w_shape[:2], "OI")
         batch, in_channels, *in_size = x_shape
@@ -113,7 +120,7 @@ class ConvSpec:
                 raise ShapeError(f"{name}={channels} must be divisible by groups={groups}")
         if group_channels * groups != in_channels:
             raise ShapeError(
-                f"w has {group_channels} input channels for each of groups={groups}, "
+                f"w has {group_channels} input channels in a group, "
                 f"must have in_channels/groups={in_channels}/{groups}={in_channels // groups}"
             )
         window = Window.make(
@@ -122,6 +129,14 @@ class ConvSpec:
         spec = cls(batch, groups, in_channels, out_channels, window, bias, str(padding_mode), dtype)
         _check_result(spec.y_shape, spec.result_dtype)
         return spec
+
+    @cached_property
+    def _hash(self) -> int:
+        channels = (self.batch, self.groups, self.in_channels, self.out_channels)
+        return hash((channels, self.window, self.bias, self.padding_mode, self.dtype))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @cached_property
     def x_shape(self) -> Shape:
@@ -164,7 +179,9 @@ class ConvSpec:
         return 2 * math.prod(self.y_shape) * self.group_in * self.window.taps
 
     def __str__(self) -> str:
-        options = [name for name, chosen in (("bias", self.bias), (self.padding_mode, self.padding_mode != "zeros")) if chosen]
+        options = [
+            name for name, chosen in (("bias", self.bias), (self.padding_mode, self.padding_mode != "zeros")) if chosen
+        ]
         channels = f"n{self.batch}g{self.groups}i{self.in_channels}o{self.out_channels}"
         return _join(channels, self.window, options, self.dtype)
 
@@ -215,9 +232,12 @@ class PoolSpec:
             if divisor_override < 1:
                 raise OptionError(f"divisor_override={divisor_override} must be at least 1")
         if padding_mode not in PADDING_MODES:
-            raise OptionError(f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}")
+            raise OptionError(
+                f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}"
+            )
         _check_sizes("x", x_shape[1:2], "C")
         batch, channels, *in_size = x_shape
+        kernel_size = per_axis("window", kernel_size, len(in_size))
         window = Window.make(
             tuple(in_size),
             kernel_size=kernel_size,
@@ -226,9 +246,7 @@ class PoolSpec:
             dilation=dilation,
             ceil_mode=ceil_mode,
         )
-        spec = cls(
-            batch, channels, window, found, bool(count_include_pad), divisor_override, str(padding_mode), dtype
-        )
+        spec = cls(batch, channels, window, found, bool(count_include_pad), divisor_override, str(padding_mode), dtype)
         _check_result(spec.y_shape, spec.result_dtype)
         empty = window.empty_window()
         if empty:
@@ -238,7 +256,7 @@ class PoolSpec:
                 f"(in={window.in_size[axis]}, kernel_size={window.kernel_size[axis]}, stride={window.stride[axis]}, "
                 f"padding={window.padding[axis]}, dilation={window.dilation[axis]})"
             )
-        if found.pad_value is None and spec.padded:
+        if found.pad_value is None and window.padded:
             raise UnsupportedError(
                 f"reducer {found.name!r} has no pad_value: some windows reach beyond the input (in={window.in_size}, "
                 f"kernel_size={window.kernel_size}, padding={window.padding}, ceil_mode={window.ceil_mode})"
@@ -271,12 +289,6 @@ class PoolSpec:
         """The same problem for another type, such as a wider gradient's."""
         self.reducer.check_dtype(dtype)
         return replace(self, dtype=dtype)
-
-    @cached_property
-    def padded(self) -> bool:
-        """Whether some window has a cell outside the input."""
-        real = self.window.cell_counts(include_padding=False)
-        return not (isinstance(real, int) and real == self.window.taps)
 
     @cached_property
     def count(self) -> Count:
@@ -340,7 +352,8 @@ def parse_problem(text: str) -> tuple[str, Spec]:
     match = _PROBLEM.fullmatch(text) if isinstance(text, str) else None
     if not match:
         raise OptionError(
-            f"problem {text!r} is not of the form [operation:]n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1[_option...][_dtype]"
+            f"problem {text!r} is not of the form "
+            "[operation:]n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1[_option...][_dtype]"
         )
     try:
         return _build(match)
@@ -355,10 +368,13 @@ def _build(match: re.Match[str]) -> tuple[str, Spec]:
     sizes = [int(size) for _, size in channels]
     in_size, kernel_size = _sizes(match["in_size"]), _sizes(match["kernel_size"])
     geometry: dict[str, Any] = {"stride": _sizes(match["stride"]), "dilation": _sizes(match["dilation"])}
-    geometry["padding"] = tuple(
-        (int(lo), int(hi)) for lo, hi in re.findall(r"(-?\d+)\+(-?\d+)", match["padding"])
-    )
-    for name, entries in {"k": kernel_size, "s": geometry["stride"], "p": geometry["padding"], "d": geometry["dilation"]}.items():
+    geometry["padding"] = tuple((int(lo), int(hi)) for lo, hi in re.findall(r"(-?\d+)\+(-?\d+)", match["padding"]))
+    for name, entries in {
+        "k": kernel_size,
+        "s": geometry["stride"],
+        "p": geometry["padding"],
+        "d": geometry["dilation"],
+    }.items():
         if len(entries) != len(in_size):
             raise OptionError(f"{name!r} has {len(entries)} entries, 'in' has {len(in_size)}")
     options = match["options"].split("_")[1:]
@@ -393,7 +409,9 @@ def _build(match: re.Match[str]) -> tuple[str, Spec]:
             **geometry,
         )
     else:
-        raise OptionError(f"operation {operation!r} must be one of {one_of((*CONV_OPERATIONS, *POOL_OPERATIONS), operation)}")
+        raise OptionError(
+            f"operation {operation!r} must be one of {one_of((*CONV_OPERATIONS, *POOL_OPERATIONS), operation)}"
+        )
     if options:
         raise OptionError(f"option {options[0]!r} is not one of {operation}'s")
     return operation, spec

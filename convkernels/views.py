@@ -5,7 +5,6 @@ Arrays are canonical: two leading axes, then the spatial ones; `windows` appends
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -26,26 +25,26 @@ def pad(x: Array, padding: Pairs, value: Any = 0) -> Array:
     array([[[0, 0, 1, 2]]])
     """
     lead = x.ndim - len(padding)
-    source = tuple(
-        slice(max(0, -lo), size + min(0, hi)) for size, (lo, hi) in zip(x.shape[lead:], padding, strict=True)
-    )
-    kept = x[(..., *source)]
+    axes = list(zip(x.shape[lead:], padding, strict=True))
+    source: Tile = tuple(slice(max(0, -lo), size + min(0, hi)) for size, (lo, hi) in axes)
+    kept = x[..., *source]
     if all(lo <= 0 and hi <= 0 for lo, hi in padding):
         return kept
-    sizes = tuple(size + lo + hi for size, (lo, hi) in zip(x.shape[lead:], padding, strict=True))
-    padded = np.full(x.shape[:lead] + sizes, value, x.dtype)
+    sizes = tuple(size + lo + hi for size, (lo, hi) in axes)
+    # In the memory order of x, so that rows of channels stay rows of channels.
+    padded = np.full_like(x, value, order="K", shape=(*x.shape[:lead], *sizes), subok=False)
     if kept.size:
-        target = tuple(
-            slice(max(0, lo), max(0, lo) + size) for size, (lo, _) in zip(kept.shape[lead:], padding, strict=True)
+        target: Tile = tuple(
+            slice(max(0, lo), size - max(0, hi)) for size, (lo, hi) in zip(sizes, padding, strict=True)
         )
-        padded[(..., *target)] = kept
+        padded[..., *target] = kept
     return padded
 
 
-def windows(x: Array, window: Window, tile: Tile | None = None, pad_value: Any = 0) -> Array:
-    """See the window of every output, or of a tile of them: shape (N, C, *out_size, *kernel_size), read-only.
+def windows(x: Array, window: Window, pad_value: Any = 0) -> Array:
+    """See every window: shape (N, C, *out_size, *kernel_size), read-only.
 
-    Nothing is copied but the part of the input that a tile at the border reads, so as to pad it.
+    Nothing is copied but, where some window reaches beyond the input, what `pad` copies.
 
     Examples
     --------
@@ -56,16 +55,16 @@ def windows(x: Array, window: Window, tile: Tile | None = None, pad_value: Any =
            [2., 3.],
            [3., 0.]])
     """
-    part, inner = window.restrict(tile or window.whole)
+    part, exact = window.exact
     lead = x.ndim - window.rank
-    padded = pad(x[(..., *part)], inner.padding, pad_value)
+    padded = pad(x[..., *part], exact.padding, pad_value)
     spatial = padded.strides[lead:]
     strides = (
         *padded.strides[:lead],
         *(stride * step for stride, step in zip(spatial, window.stride, strict=True)),
         *(stride * step for stride, step in zip(spatial, window.dilation, strict=True)),
     )
-    return as_strided(padded, x.shape[:lead] + inner.out_size + window.kernel_size, strides, writeable=False)
+    return as_strided(padded, x.shape[:lead] + exact.out_size + window.kernel_size, strides, writeable=False)
 
 
 def scatter_windows(cells: Array, window: Window, out: Array) -> None:
@@ -84,25 +83,7 @@ def scatter_windows(cells: Array, window: Window, out: Array) -> None:
         slices = window.tap_slices(tap)
         if slices:
             outputs, inputs = slices
-            out[(..., *inputs)] += cells[(..., *outputs, *tap)]
-
-
-def merged(array: Array, start: int, stop: int) -> Array | None:
-    """See axes start to stop as one, or None where the memory does not lie so that it is a view.
-
-    Examples
-    --------
-    >>> merged(np.zeros((2, 3, 4)), 1, 3).shape
-    (2, 12)
-    >>> merged(np.zeros((2, 3, 4))[:, :, :2], 1, 3) is None
-    True
-    """
-    axes = [axis for axis in range(start, stop) if array.shape[axis] > 1]
-    for outer, inner in zip(axes, axes[1:], strict=False):
-        if array.strides[outer] != array.strides[inner] * array.shape[inner]:
-            return None
-    # NumPy's reshape returns a view wherever one exists, which was just checked.
-    return array.reshape(*array.shape[:start], math.prod(array.shape[start:stop]), *array.shape[stop:])
+            out[..., *inputs] += cells[..., *outputs, *tap]
 
 
 def grouped(array: Array, groups: int) -> Array:
@@ -111,10 +92,11 @@ def grouped(array: Array, groups: int) -> Array:
 
 
 def blas_takes(matrices: Array) -> bool:
-    """Whether BLAS can read or write the trailing two axes as they lie: one of them contiguous, the other no shorter."""
+    """Whether BLAS can use the trailing two axes as they lie: one of them contiguous, the other no shorter."""
     rows, columns = matrices.shape[-2:]
-    down, along = (stride // matrices.itemsize for stride in matrices.strides[-2:])
-    return (along == 1 and down >= columns) or (down == 1 and along >= rows)
+    down, along = matrices.strides[-2:]
+    size = matrices.itemsize
+    return (along == size and down >= columns * size) or (down == size and along >= rows * size)
 
 
 def readable(matrices: Array) -> Array:
@@ -122,10 +104,34 @@ def readable(matrices: Array) -> Array:
     return matrices if blas_takes(matrices) else np.ascontiguousarray(matrices)
 
 
+def flat_view(block: Array, lead: int) -> Array | None:
+    """The axes after `lead` as one, so that BLAS can use the matrices where they lie, or None.
+
+    Examples
+    --------
+    >>> flat_view(np.zeros((2, 3, 4)), 1).shape
+    (2, 12)
+    >>> flat_view(np.zeros((2, 3, 4))[:, :, :2], 1) is None
+    True
+    """
+    try:
+        matrices = block.reshape(*block.shape[:lead], -1, copy=False)
+    except ValueError:  # NumPy's way of saying that there is no such view
+        return None
+    return matrices if blas_takes(matrices) else None
+
+
+def slices(total: int, step: int) -> list[slice]:
+    """Cut a range into slices of at most `step`.
+
+    Examples
+    --------
+    >>> slices(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return [slice(begin, min(begin + step, total)) for begin in range(0, total, step)]
+
+
 def tiles(size: Ints, tile: Ints) -> Iterator[Tile]:
-    """Cut an area into tiles of at most the given size, in row-major order."""
-    ranges = (range(0, total, step) for total, step in zip(size, tile, strict=True))
-    for begins in product(*ranges):
-        yield tuple(
-            slice(begin, min(begin + step, total)) for begin, step, total in zip(begins, tile, size, strict=True)
-        )
+    """Cut an area into tiles of at most the given size, in row-major order, the largest first."""
+    return product(*map(slices, size, tile))

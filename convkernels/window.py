@@ -23,7 +23,9 @@ from .errors import OptionError, ShapeError, one_of
 
 Ints: TypeAlias = tuple[int, ...]
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
-Tile: TypeAlias = tuple[slice, ...]
+# Any, for mypy does not index an array with a starred tuple of ints or slices.
+Tap: TypeAlias = tuple[Any, ...]
+Tile: TypeAlias = tuple[Any, ...]
 Padding: TypeAlias = "int | str | Sequence[int | tuple[int, int]]"
 
 PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
@@ -76,7 +78,9 @@ def padding_form(padding: object, rank: int) -> str | Pairs:
                 raise OptionError(f"padding={padding!r} must be one number, {rank} numbers or {rank} pairs (lo, hi)")
             pairs.append((whole("padding", entry[0]), whole("padding", entry[1])))
         if len(pairs) != rank:
-            raise OptionError(f"padding={padding!r} has {len(pairs)} pairs, must have {rank}, one for each spatial axis")
+            raise OptionError(
+                f"padding={padding!r} has {len(pairs)} pairs, must have {rank}, one for each spatial axis"
+            )
         return tuple(pairs)
     return tuple((size, size) for size in per_axis("padding", padding, rank, least=-LARGEST))
 
@@ -149,12 +153,20 @@ class Window:
                     f"{size} + {lo} + {hi} = {size + lo + hi}"
                 )
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.in_size, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode))
+
+    def __hash__(self) -> int:
+        # Specs are looked up on every call; the hash of the nested tuples takes longer than the look-up.
+        return self._hash
+
     @property
     def rank(self) -> int:
         """The number of spatial axes."""
         return len(self.in_size)
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """The number of kernel positions."""
         return math.prod(self.kernel_size)
@@ -167,7 +179,9 @@ class Window:
     @cached_property
     def bounds(self) -> Pairs:
         """The real cells [first, stop) of each axis: what is left of the input where the padding crops it."""
-        return tuple((max(0, -lo), size + min(0, hi)) for size, (lo, hi) in zip(self.in_size, self.padding, strict=True))
+        return tuple(
+            (max(0, -lo), size + min(0, hi)) for size, (lo, hi) in zip(self.in_size, self.padding, strict=True)
+        )
 
     @cached_property
     def out_size(self) -> Ints:
@@ -189,7 +203,17 @@ class Window:
         """The tile of all outputs."""
         return tuple(slice(0, size) for size in self.out_size)
 
-    def kernel_positions(self) -> Iterator[Ints]:
+    @cached_property
+    def exact(self) -> tuple[Tile, Window]:
+        """The part of the input that any window reads, and the problem on that part: no overhang, nothing unread."""
+        return self.restrict(self.whole)
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether some window reaches beyond the input."""
+        return any(lo > 0 or hi > 0 for lo, hi in self.exact[1].padding)
+
+    def kernel_positions(self) -> Iterator[Tap]:
         """Every tap, in row-major order."""
         return product(*map(range, self.kernel_size))
 
@@ -217,7 +241,7 @@ class Window:
             begin = outputs.start * self.stride[axis] - self.padding[axis][0]
             end = (outputs.stop - 1 - outputs.start) * self.stride[axis] + begin + self.extent[axis]
             # Where a tile lies in the padding altogether, one real cell is kept and cropped away again.
-            inside_begin = min(max(begin, first), stop - 1)
+            inside_begin = min(max(begin, first), max(stop - 1, 0))
             inside_end = max(min(end, stop), inside_begin + 1)
             parts.append(slice(inside_begin, inside_end))
             sizes.append(inside_end - inside_begin)
@@ -225,7 +249,7 @@ class Window:
         inner = Window(tuple(sizes), self.kernel_size, self.stride, tuple(padding), self.dilation)
         return tuple(parts), inner
 
-    def tap_slices(self, tap: Ints) -> tuple[Tile, Tile] | None:
+    def tap_slices(self, tap: Tap) -> tuple[Tile, Tile] | None:
         """The outputs whose tap falls on a real cell, and those cells: two slices of equal length per axis.
 
         None if the tap falls outside for every output.
@@ -243,22 +267,26 @@ class Window:
             cells.append(slice(begin * step + offset, (end - 1) * step + offset + 1, step))
         return tuple(outputs), tuple(cells)
 
-    def unpadded_pieces(self) -> Iterator[tuple[Tile, Tile, Window]]:
+    @cached_property
+    def unpadded_pieces(self) -> list[tuple[Tile, Tile, Window]]:
         """Cut the outputs into pieces whose windows see the same taps of real cells, and no padding.
 
-        Yields the piece's outputs, the part of the input it reads, and the smaller window problem of the two. There
-        is one piece for the inside and one for each way to hang over the border.
+        Of each piece: its outputs, the part of the input it reads, and the smaller window problem between the two.
+        There is one piece for the inside and one for each way to hang over the border.
 
         Examples
         --------
         >>> window = Window.make((4,), kernel_size=3, padding=1)
-        >>> [(outputs, inner.kernel_size) for (outputs,), _, inner in window.unpadded_pieces()]
+        >>> [(outputs, inner.kernel_size) for (outputs,), _, inner in window.unpadded_pieces]
         [(slice(0, 1, None), (2,)), (slice(1, 3, None), (3,)), (slice(3, 4, None), (2,))]
         """
+        pieces = []
         for runs in product(*(self._equal_runs(axis) for axis in range(self.rank))):
             outputs, parts, taps = zip(*runs, strict=True)
             sizes = tuple(part.stop - part.start for part in parts)
-            yield outputs, parts, Window(sizes, taps, self.stride, ((0, 0),) * self.rank, self.dilation)
+            inner = Window(sizes, taps, self.stride, ((0, 0),) * self.rank, self.dilation)
+            pieces.append((outputs, parts, inner))
+        return pieces
 
     def _equal_runs(self, axis: int) -> list[tuple[slice, slice, int]]:
         """Consecutive outputs whose windows lose the same taps to the padding: outputs, cells read, taps left."""
@@ -284,7 +312,9 @@ class Window:
             if include_padding:
                 lo, hi = self.padding[axis]
                 first, stop = -lo, self.in_size[axis] + hi
-            low, high = _taps_within(np.array(self.starts(axis)), self.dilation[axis], self.kernel_size[axis], first, stop)
+            low, high = _taps_within(
+                np.array(self.starts(axis)), self.dilation[axis], self.kernel_size[axis], first, stop
+            )
             counts.append(high - low)
         if all(np.all(count == count[0]) for count in counts):
             return math.prod(int(count[0]) for count in counts)

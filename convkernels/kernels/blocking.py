@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from typing import NamedTuple
 
-from ..views import tiles
+from ..views import slices, tiles
 from ..window import Ints, Tile, Window
 
 TARGET = 4 * 2**20
@@ -21,32 +21,44 @@ ENOUGH = 256
 """Outputs in a tile below which `TARGET` does not shrink it further: a product this thin runs slower."""
 
 
+class Part(NamedTuple):
+    """A tile of the outputs, the cells it reads, and the window problem between the two."""
+
+    tile: Tile
+    cells: Tile
+    window: Window
+
+
 @dataclass(frozen=True)
 class Block:
-    """The largest amounts worked on at a time, and the scratch memory that takes."""
+    """The largest amounts worked on at a time, the scratch memory that takes, and all parts of the area."""
 
     images: int
     groups: int
-    tile: Ints
+    parts: tuple[Part, ...]
     bytes: int
 
-    def walk(self, batch: int, groups: int, out_size: Ints) -> Iterator[tuple[slice, slice, Tile]]:
+    @property
+    def tile(self) -> Ints:
+        """The size of the largest tile."""
+        return self.parts[0].window.out_size
+
+    def walk(self, batch: int, groups: int) -> Iterator[tuple[slice, slice, Part]]:
         """Every block of the problem, the groups outermost."""
-        group_blocks, image_blocks = tiles((groups,), (self.groups,)), list(tiles((batch,), (self.images,)))
-        areas = list(tiles(out_size, self.tile))
-        for (group,), (image,), area in product(group_blocks, image_blocks, areas):
-            yield image, group, area
+        image_slices = slices(batch, self.images)
+        for group_slice in slices(groups, self.groups):
+            for image_slice in image_slices:
+                for part in self.parts:
+                    yield image_slice, group_slice, part
 
 
-def choose(
-    batch: int, groups: int, out_size: Ints, cost: Callable[[Ints], int], limit: int, fixed: int = 0
-) -> Block:
+def choose(batch: int, groups: int, window: Window, cost: Callable[[Ints], int], limit: int, fixed: int = 0) -> Block:
     """Fit a block into `limit` bytes, where a tile of one image and one group costs ``cost(tile)``.
 
     Each group costs `fixed` bytes besides, whatever the images and the tile. If not even one output fits, the block is
     that one output, and its `bytes` exceed the limit.
     """
-    tile = list(out_size)
+    tile = list(window.out_size)
 
     def shrink(most: int, fewest: int) -> None:
         # The leading axes first: rows stay whole as long as they can, so that copies have long runs.
@@ -57,17 +69,17 @@ def choose(
     shrink(min(limit - fixed, TARGET), ENOUGH)
     shrink(limit - fixed, 1)
     single = max(1, cost(tuple(tile)))
-    whole = tuple(tile) == out_size
+    whole = tuple(tile) == window.out_size
     group_count = max(1, min(groups, TARGET // single, limit // (single + fixed))) if whole else 1
     room = min(TARGET, limit - fixed * group_count) // (single * group_count)
     images = max(1, min(batch, room)) if whole and group_count == groups else 1
-    return Block(images, group_count, tuple(tile), (single * images + fixed) * group_count)
+    parts = tuple(Part(area, *window.restrict(area)) for area in tiles(window.out_size, tuple(tile)))
+    return Block(images, group_count, parts, (single * images + fixed) * group_count)
 
 
 def padded_cells(window: Window, tile: Ints) -> int:
     """The input cells that a tile of this size reads at most, padding included; 0 if the problem pads nothing."""
-    _, exact = window.restrict(window.whole)
-    if all(lo <= 0 and hi <= 0 for lo, hi in exact.padding):
+    if not window.padded:
         return 0
     return math.prod(
         (size - 1) * step + extent for size, step, extent in zip(tile, window.stride, window.extent, strict=True)

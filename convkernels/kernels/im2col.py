@@ -1,10 +1,15 @@
 """Convolution as one matrix product: the windows are copied into columns (im2col; Chellapilla et al., 2006).
 
-For one image and one group, with K = channels * taps and P output positions,
+For one image and one group, with K = channels * taps and P positions, columns are *gathered* from the input or
+*scattered* into it:
 
-    y (O, P)      =  w (O, K)    @  columns (K, P)
-    dcolumns      =  w.T (K, O)  @  dy (O, P)          which scattered back to where they came from is dx
-    dw (O, K)    +=  dy (O, P)   @  columns.T (P, K)
+    gather     y (O, P)       =  w (O, K)    @  columns (K, P)        columns of x
+    scatter    columns (K, P) =  w.T (K, O)  @  dy (O, P)             added up where they came from, they are dx
+               dw (O, K)     +=  dy (O, P)   @  columns.T (P, K)      columns of x
+
+With stride 1 the transpose of a convolution is again one: swap the channels, flip the taps, pad by what was missing
+(`transposed`). So the forward can be scattered and the input gradient gathered, and the columns are made on the side
+that has fewer channels: where 412 channels become 12, they are 34 times smaller.
 
 The columns of a 3-D layer may take gigabytes, so they are made for a block of the outputs at a time (`blocking`); very
 large weights, too, are taken some output channels at a time. The columns lie in memory as the data does: P innermost
@@ -18,15 +23,17 @@ depend on the batch: hence a sample's result does not either, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from ..layout import Array, Order
 from ..operation import Resources
 from ..spec import ConvSpec
-from ..views import blas_takes, grouped, merged, readable, scatter_windows, tiles, windows
-from ..window import Tile
+from ..views import flat_view, grouped, readable, scatter_windows, slices, windows
+from ..window import Ints, Tile, Window
 from .blocking import Block, choose, padded_cells
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
@@ -37,42 +44,70 @@ def prefers(spec: ConvSpec, order: Order) -> str | None:
     return "depthwise: one channel a group, a product without depth" if spec.group_in == 1 and spec.groups > 1 else None
 
 
-class Plan:
-    """The block sizes for one problem: output channels, then images, groups and a tile of the area."""
+class Plan(NamedTuple):
+    """The amounts for one problem: output channels whose weights are taken together, and the rest of the block."""
 
-    def __init__(self, spec: ConvSpec, limit: int, weight_copies: int = 1) -> None:
-        depth, itemsize = spec.group_in * spec.window.taps, spec.compute_dtype.itemsize
-        weight_bytes = weight_copies * depth * itemsize
-        self.outs = max(1, min(spec.group_out, limit // 2 // weight_bytes))
+    outs: int
+    block: Block
 
-        def cost(tile: tuple[int, ...]) -> int:
-            area = math.prod(tile)
-            cells = depth * area + spec.group_in * padded_cells(spec.window, tile) + self.outs * area
-            return cells * itemsize
 
-        weights = self.outs * weight_bytes
-        self.block: Block = choose(spec.batch, spec.groups, spec.window.out_size, cost, limit, weights)
-        self.spec = spec
+@lru_cache(maxsize=512)
+def plan(spec: ConvSpec, limit: int, weight_copies: int = 1) -> Plan:
+    """Fit the weights into half of the limit, the columns into what is left of it."""
+    depth, itemsize = spec.group_in * spec.window.taps, spec.compute_dtype.itemsize
+    outs = max(1, min(spec.group_out, limit // 2 // (weight_copies * depth * itemsize)))
 
-    def channel_blocks(self) -> Iterator[tuple[slice, slice]]:
-        """The groups and, of each, the output channels whose weights are taken together."""
-        for groups, outs in tiles((self.spec.groups, self.spec.group_out), (self.block.groups, self.outs)):
-            yield groups, outs
+    def cost(tile: Ints) -> int:
+        area = math.prod(tile)
+        return (depth * area + spec.group_in * padded_cells(spec.window, tile) + outs * area) * itemsize
 
-    def area_blocks(self) -> Iterator[tuple[slice, Tile]]:
-        """The images and the tile of their area whose columns are made together."""
-        for images, _, tile in self.block.walk(self.spec.batch, 1, self.spec.window.out_size):
-            yield images, tile
+    weights = outs * weight_copies * depth * itemsize
+    return Plan(outs, choose(spec.batch, spec.groups, spec.window, cost, limit, weights))
+
+
+@lru_cache(maxsize=512)
+def transposed(spec: ConvSpec) -> ConvSpec:
+    """The problem that takes this one's output back to its input; for stride 1."""
+    window = spec.window
+    padding = tuple(
+        (extent - 1 - lo, extent - 1 - hi) for extent, (lo, hi) in zip(window.extent, window.padding, strict=True)
+    )
+    back = Window(window.out_size, window.kernel_size, window.stride, padding, window.dilation)
+    return replace(spec, in_channels=spec.out_channels, out_channels=spec.in_channels, window=back)
+
+
+SCATTERED = 3
+"""What a scattered cell costs, in gathered ones: it is written by the product, read, and added to its place."""
+
+
+def dense_steps(spec: ConvSpec) -> bool:
+    """Whether the stride is 1 along every axis."""
+    return all(step == 1 for step in spec.window.stride)
+
+
+def forward_scatters(spec: ConvSpec) -> bool:
+    """Whether the output's columns, scattered, are cheaper than the input's, gathered; 1x1 windows need none."""
+    return dense_steps(spec) and spec.window.taps > 1 and spec.group_in > SCATTERED * spec.group_out
+
+
+def input_grad_gathers(spec: ConvSpec) -> bool:
+    """Whether the output gradient's columns, gathered, are cheaper than the input's, scattered."""
+    return dense_steps(spec) and (spec.window.taps == 1 or spec.group_out <= SCATTERED * spec.group_in)
 
 
 def workspace(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `conv` and `conv_input_grad`: columns, padded input, a product, and the weights as a matrix."""
-    return Plan(spec, limit).block.bytes
+    """Scratch bytes of `conv`: columns, padded input, a product, and the weights as a matrix."""
+    return plan(transposed(spec) if forward_scatters(spec) else spec, limit).block.bytes
+
+
+def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `conv_input_grad`, of the same kinds."""
+    return plan(transposed(spec) if input_grad_gathers(spec) else spec, limit).block.bytes
 
 
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_weight_grad`: a second weight matrix holds the running sum."""
-    return Plan(spec, limit, weight_copies=2).block.bytes
+    return plan(spec, limit, 2).block.bytes
 
 
 def channels_innermost(x: Array) -> bool:
@@ -80,20 +115,36 @@ def channels_innermost(x: Array) -> bool:
     return x.shape[1] > 1 and all(abs(x.strides[1]) <= abs(stride) for stride in x.strides[2:])
 
 
-def weight_matrix(spec: ConvSpec, w: Array, groups: slice, outs: slice, taps_first: bool) -> Array:
-    """The weights of some groups and output channels as (groups, O, K); copied only where no view exists."""
-    chosen = w.reshape(spec.groups, spec.group_out, *w.shape[1:])[groups, outs]
-    if taps_first:
-        chosen = np.moveaxis(chosen, 2, -1)
-    return readable(chosen.reshape(*chosen.shape[:2], -1))
+def by_group(spec: ConvSpec, w: Array) -> Array:
+    """The weights as (G, O, C, taps)."""
+    return w.reshape(spec.groups, spec.group_out, *w.shape[1:])
 
 
-def columns_axes(rank: int, taps_first: bool) -> tuple[tuple[int, ...], int]:
-    """Put window axes (N, G, C, tile, taps) in the columns' memory order, and say how many make up the rows."""
+def turned(w: Array) -> Array:
+    """The transposed problem's weights: the channels swapped, the taps flipped."""
+    return np.flip(w.swapaxes(1, 2), tuple(range(3, w.ndim)))
+
+
+def weight_matrix(w: Array, taps_first: bool) -> Array:
+    """Weights (G, O, C, taps) as matrices (G, O, K), copied only where no view exists or BLAS cannot read it."""
+    laid = w.transpose(0, 1, *range(3, w.ndim), 2) if taps_first else w
+    return readable(laid.reshape(*laid.shape[:2], -1))
+
+
+class Arrangement(NamedTuple):
+    """How window axes (N, G, C, tile, taps) lie in the columns' memory; the first `rows` of them make up the rows."""
+
+    axes: tuple[int, ...]
+    inverse: tuple[int, ...]
+    rows: int
+
+
+@lru_cache(maxsize=8)
+def arrangement(rank: int, taps_first: bool) -> Arrangement:
+    """(N, G, tile, taps, C), the transposed matrix with K innermost, or (N, G, C, taps, tile) with P innermost."""
     tile, taps = range(3, 3 + rank), range(3 + rank, 3 + 2 * rank)
-    if taps_first:
-        return (0, 1, *tile, *taps, 2), rank
-    return (0, 1, 2, *taps, *tile), 1 + rank
+    axes = (0, 1, *tile, *taps, 2) if taps_first else (0, 1, 2, *taps, *tile)
+    return Arrangement(axes, tuple(map(axes.index, range(len(axes)))), rank if taps_first else 1 + rank)
 
 
 class Columns:
@@ -106,19 +157,20 @@ class Columns:
 
     def shaped(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """The buffer as windows (N, G, C, tile, taps), given their shape, and as the matrix; the same memory."""
-        axes, rows = columns_axes(self.spec.window.rank, self.taps_first)
+        axes, inverse, rows = arrangement(self.spec.window.rank, self.taps_first)
         laid = tuple(shape[axis] for axis in axes)
         memory = self.buffer[: math.prod(laid)].reshape(laid)
         matrix = memory.reshape(*laid[:2], math.prod(laid[2 : 2 + rows]), -1)
-        return memory.transpose(np.argsort(axes)), matrix.swapaxes(2, 3) if self.taps_first else matrix
+        return memory.transpose(inverse), matrix.swapaxes(2, 3) if self.taps_first else matrix
 
-    def gather(self, x: Array, tile: Tile) -> Array:
+    def gather(self, x: Array, window: Window) -> Array:
         """Copy the windows of `x` (N, G, C, spatial); 1x1 windows that BLAS can read where they are stay there."""
-        seen = windows(x, self.spec.window, tile)
-        if self.spec.window.taps == 1:
-            area = merged(seen, 3, seen.ndim)
-            if area is not None and blas_takes(area):
+        if window.taps == 1 and not window.padded:
+            steps: Tile = tuple(slice(None, None, step) for step in window.stride)
+            area = flat_view(x[..., *steps], 3)
+            if area is not None:
                 return area
+        seen = windows(x, window)
         cells, matrix = self.shaped(seen.shape)
         np.copyto(cells, seen)
         return matrix
@@ -126,8 +178,8 @@ class Columns:
 
 def multiply(left: Array, right: Array, target: Array) -> None:
     """Write the product (N, G, rows, P) to a target (N, G, rows, tile), directly where BLAS can."""
-    area = merged(target, 3, target.ndim)
-    if area is not None and blas_takes(area):
+    area = flat_view(target, 3)
+    if area is not None:
         np.matmul(left, right, out=area)
     else:
         target[...] = np.matmul(left, right).reshape(target.shape)
@@ -138,54 +190,69 @@ def flat(block: Array) -> Array:
     return readable(block.reshape(*block.shape[:3], -1))
 
 
-def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
-    """Multiply the weights by the columns of each block."""
-    plan = Plan(spec, resources.max_workspace)
+def gather(spec: ConvSpec, x: Array, w: Array, b: Array | None, out: Array, limit: int) -> None:
+    """Multiply the weights (G, O, C, taps) by the columns of each block."""
+    outs_step, block = plan(spec, limit)
     taps_first = channels_innermost(x)
-    columns = Columns(spec, plan.block, taps_first)
+    columns = Columns(spec, block, taps_first)
     x, out = grouped(x, spec.groups), grouped(out, spec.groups)
-    for groups, outs in plan.channel_blocks():
-        weights = weight_matrix(spec, w, groups, outs, taps_first)
-        for images, tile in plan.area_blocks():
-            target = out[(images, groups, outs, *tile)]
-            multiply(weights, columns.gather(x[images, groups], tile), target)
+    for outs in slices(spec.group_out, outs_step):
+        for images, groups, part in block.walk(spec.batch, spec.groups):
+            weights = weight_matrix(w[groups, outs], taps_first)
+            target = out[images, groups, outs, *part.tile]
+            multiply(weights, columns.gather(x[images, groups, slice(None), *part.cells], part.window), target)
             if b is not None:
                 target += b.reshape(spec.groups, spec.group_out, *[1] * spec.window.rank)[groups, outs]
 
 
-def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
-    """Multiply the transposed weights by dy, and scatter each block's columns back."""
-    plan = Plan(spec, resources.max_workspace)
+def scatter(spec: ConvSpec, dy: Array, w: Array, b: Array | None, out: Array, limit: int) -> None:
+    """Multiply the transposed weights (G, O, C, taps) by dy, and add each block's columns up where they came from."""
+    outs_step, block = plan(spec, limit)
     taps_first = channels_innermost(out)
-    columns = Columns(spec, plan.block, taps_first)
+    columns = Columns(spec, block, taps_first)
     dy, dx = grouped(dy, spec.groups), grouped(out, spec.groups)
-    out[...] = 0
-    for groups, outs in plan.channel_blocks():
-        weights = weight_matrix(spec, w, groups, outs, taps_first).swapaxes(1, 2)
-        for images, tile in plan.area_blocks():
-            part, inner = spec.window.restrict(tile)
-            block = dy[(images, groups, outs, *tile)]
-            target = dx[(images, groups, slice(None), *part)]
-            shape = (*target.shape[:3], *block.shape[3:], *spec.window.kernel_size)
-            cells, matrix = columns.shaped(shape)
-            np.matmul(weights, flat(block), out=matrix)
-            scatter_windows(cells, inner, target)
+    dx[...] = 0 if b is None else b.reshape(spec.groups, spec.group_in, *[1] * spec.window.rank)
+    for outs in slices(spec.group_out, outs_step):
+        for images, groups, part in block.walk(spec.batch, spec.groups):
+            weights = weight_matrix(w[groups, outs], taps_first).swapaxes(1, 2)
+            given = dy[images, groups, outs, *part.tile]
+            target = dx[images, groups, slice(None), *part.cells]
+            cells, matrix = columns.shaped((*target.shape[:3], *given.shape[3:], *spec.window.kernel_size))
+            np.matmul(weights, flat(given), out=matrix)
+            scatter_windows(cells, part.window, target)
+
+
+def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
+    """Gather the input's columns, or scatter the output's."""
+    if forward_scatters(spec):
+        scatter(transposed(spec), x, turned(by_group(spec, w)), b, out, resources.max_workspace)
+    else:
+        gather(spec, x, by_group(spec, w), b, out, resources.max_workspace)
+
+
+def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
+    """Scatter the input's columns, or gather the output gradient's."""
+    if input_grad_gathers(spec):
+        gather(transposed(spec), dy, turned(by_group(spec, w)), None, out, resources.max_workspace)
+    else:
+        scatter(spec, dy, by_group(spec, w), None, out, resources.max_workspace)
 
 
 def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
     """Multiply dy by the columns of each block, and sum over the blocks."""
-    plan = Plan(spec, resources.max_workspace, weight_copies=2)
+    outs_step, block = plan(spec, resources.max_workspace, 2)
     taps_first = channels_innermost(x)
-    columns = Columns(spec, plan.block, taps_first)
+    columns = Columns(spec, block, taps_first)
     x, dy = grouped(x, spec.groups), grouped(dy, spec.groups)
-    dw = out.reshape(spec.groups, spec.group_out, *out.shape[1:])
-    for groups, outs in plan.channel_blocks():
-        target = dw[groups, outs]
-        laid = np.moveaxis(target, 2, -1) if taps_first else target
-        total = np.zeros((*laid.shape[:2], math.prod(laid.shape[2:])), out.dtype)
-        for images, tile in plan.area_blocks():
-            matrix = columns.gather(x[images, groups], tile).swapaxes(2, 3)
-            block = flat(dy[(images, groups, outs, *tile)])
-            for image in range(len(block)):
-                total += np.matmul(block[image], matrix[image])
-        laid[...] = total.reshape(laid.shape)
+    dw = by_group(spec, out)
+    out[...] = 0
+    for outs in slices(spec.group_out, outs_step):
+        for images, groups, part in block.walk(spec.batch, spec.groups):
+            matrix = columns.gather(x[images, groups, slice(None), *part.cells], part.window).swapaxes(2, 3)
+            given = flat(dy[images, groups, outs, *part.tile])
+            target = dw[groups, outs]
+            target = np.moveaxis(target, 2, -1) if taps_first else target
+            total = np.matmul(given[0], matrix[0])
+            for image in range(1, len(given)):
+                total += np.matmul(given[image], matrix[image])
+            target += total.reshape(target.shape)

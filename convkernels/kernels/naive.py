@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..layout import Array, Order
-from ..operation import Implementation, Resources
+from ..operation import Resources
 from ..reducers import Reducer, builtin_reducer
 from ..spec import ConvSpec, PoolSpec
 from ..window import Ints, Window
@@ -51,7 +51,7 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
             for c in range(spec.group_in):
                 for tap, cell in seen:
                     total += x.item(n, first + c, *cell) * w.item(o, c, *tap)
-            out[(n, o, *position)] = total
+            out[n, o, *position] = total
 
 
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
@@ -67,7 +67,7 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
             for o in range(group * spec.group_out, (group + 1) * spec.group_out):
                 for tap, position in reads:
                     total += dy.item(n, o, *position) * w.item(o, c, *tap)
-            out[(n, channel, *cell)] = total
+            out[n, channel, *cell] = total
 
 
 def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
@@ -83,7 +83,7 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
             for n in range(spec.batch):
                 for position, cell in pairs:
                     total += x.item(n, channel, *cell) * dy.item(n, o, *position)
-            out[(o, c, *tap)] = total
+            out[o, c, *tap] = total
 
 
 Values = list[Any]
@@ -203,7 +203,7 @@ def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
         seen = reach(spec.window, position)
         count = counted(spec, position)
         for n, c in product(range(spec.batch), range(spec.channels)):
-            out[(n, c, *position)] = define([x.item(n, c, *cell) for _, cell in seen], count)
+            out[n, c, *position] = define([x.item(n, c, *cell) for _, cell in seen], count)
 
 
 def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
@@ -217,7 +217,7 @@ def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, reso
             values = [x.item(n, c, *cell) for _, cell in seen]
             shares = grad(dy.item(n, c, *position), values, y.item(n, c, *position), count)
             for (_, cell), share in zip(seen, shares, strict=True):
-                out[(n, c, *cell)] += share
+                out[n, c, *cell] += share
 
 
 def prefers(spec: Any, order: Order) -> str:

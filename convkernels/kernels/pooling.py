@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,6 +28,7 @@ TEMPORARIES = 4
 """Arrays of an output's size, or in a gradient of the windows' size, that a reducer may make beside its result."""
 
 
+@lru_cache(maxsize=512)
 def plan(spec: PoolSpec, limit: int, window_copies: int) -> Block:
     """The block sizes, with room for so many copies of the windows; a reducer such as a median makes one by itself."""
 
@@ -34,7 +36,7 @@ def plan(spec: PoolSpec, limit: int, window_copies: int) -> Block:
         cells = (window_copies * spec.window.taps + TEMPORARIES) * math.prod(tile) + padded_cells(spec.window, tile)
         return cells * spec.compute_dtype.itemsize
 
-    return choose(spec.batch, spec.channels, spec.window.out_size, cost, limit)
+    return choose(spec.batch, spec.channels, spec.window, cost, limit)
 
 
 def workspace(spec: PoolSpec, limit: int) -> int:
@@ -59,10 +61,9 @@ def count_of(spec: PoolSpec, tile: Tile) -> Count:
 
 def pieces(spec: PoolSpec, block: Block) -> Iterator[tuple[slice, slice, Tile, Tile, Window]]:
     """Every block's pieces: images, channels, the outputs, the input they read, and the unpadded window of the two."""
-    for images, channels, tile in block.walk(spec.batch, spec.channels, spec.window.out_size):
-        part, restricted = spec.window.restrict(tile)
-        for outputs, cells, inner in restricted.unpadded_pieces():
-            yield images, channels, shifted(outputs, tile), shifted(cells, part), inner
+    for images, channels, part in block.walk(spec.batch, spec.channels):
+        for outputs, cells, inner in part.window.unpadded_pieces:
+            yield images, channels, shifted(outputs, part.tile), shifted(cells, part.cells), inner
 
 
 def shifted(slices: Tile, origin: Tile) -> Tile:
@@ -83,17 +84,18 @@ def pool_views(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) ->
     """Reduce views of the windows, piece by piece."""
     axes = tuple(range(2 + spec.window.rank, 2 + 2 * spec.window.rank))
     for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, 1)):
-        seen = windows(x[(images, channels, *cells)], inner)
-        out[(images, channels, *outputs)] = spec.reducer.reduce(seen, axes, count_of(spec, outputs))
+        seen = windows(x[images, channels, *cells], inner)
+        out[images, channels, *outputs] = spec.reducer.reduce(seen, axes, count_of(spec, outputs))
 
 
 def pool_columns(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce padded copies of the windows."""
     pad_value = spec.reducer.pad_value(spec.compute_dtype) if spec.reducer.pad_value else 0
     block = plan(spec, resources.max_workspace, 2)
-    for images, channels, tile in block.walk(spec.batch, spec.channels, spec.window.out_size):
-        columns = gathered(windows(x[images, channels], spec.window, tile, pad_value), spec.window.rank)
-        out[(images, channels, *tile)] = spec.reducer.reduce(columns, (columns.ndim - 1,), count_of(spec, tile))
+    for images, channels, part in block.walk(spec.batch, spec.channels):
+        seen = windows(x[images, channels, *part.cells], part.window, pad_value)
+        columns = gathered(seen, spec.window.rank)
+        out[images, channels, *part.tile] = spec.reducer.reduce(columns, (columns.ndim - 1,), count_of(spec, part.tile))
 
 
 def pool_views_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
@@ -112,10 +114,10 @@ def grad(spec: PoolSpec, dy: Array, x: Array, y: Array, dx: Array, resources: Re
     rank = spec.window.rank
     dx[...] = 0
     for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, TEMPORARIES)):
-        seen = windows(x[(images, channels, *cells)], inner)
+        seen = windows(x[images, channels, *cells], inner)
         shape = seen.shape
         seen = gathered(seen, rank) if copy else seen
         axes = tuple(range(2 + rank, seen.ndim))
         place = (images, channels, *outputs)
         shares = spec.reducer.vjp(dy[place], seen, y[place], axes, count_of(spec, outputs))
-        scatter_windows(shares.reshape(shape), inner, dx[(images, channels, *cells)])
+        scatter_windows(shares.reshape(shape), inner, dx[images, channels, *cells])

@@ -17,6 +17,7 @@ one plane at hand is copied.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,12 +25,13 @@ from ..layout import Array
 from ..operation import Resources
 from ..spec import ConvSpec
 from ..views import grouped, readable, windows
-from ..window import Ints
+from ..window import Ints, Tap
 from .blocking import Block, choose, padded_cells
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 
 
+@lru_cache(maxsize=512)
 def plan(spec: ConvSpec, limit: int) -> Block:
     """The block sizes: a tap's weights, its plane and its product, or the products of dw for each row."""
 
@@ -40,7 +42,7 @@ def plan(spec: ConvSpec, limit: int) -> Block:
         return (product_cells + planes) * spec.compute_dtype.itemsize
 
     weights = spec.group_out * spec.group_in * spec.compute_dtype.itemsize
-    return choose(spec.batch, spec.groups, spec.window.out_size, cost, limit, weights)
+    return choose(spec.batch, spec.groups, spec.window, cost, limit, weights)
 
 
 def workspace(spec: ConvSpec, limit: int) -> int:
@@ -53,9 +55,9 @@ def rows(block: Array) -> Array:
     return np.moveaxis(block, 2, -1)
 
 
-def tap_weights(spec: ConvSpec, w: Array, groups: slice, tap: Ints) -> Array:
+def tap_weights(spec: ConvSpec, w: Array, groups: slice, tap: Tap) -> Array:
     """One tap's weights as (G, 1, O, C), with an axis of one for each leading tile axis."""
-    chosen = w.reshape(spec.groups, spec.group_out, *w.shape[1:])[(groups, slice(None), slice(None), *tap)]
+    chosen = w.reshape(spec.groups, spec.group_out, *w.shape[1:])[groups, slice(None), slice(None), *tap]
     return readable(chosen).reshape(len(chosen), *[1] * (spec.window.rank - 1), *chosen.shape[1:])
 
 
@@ -66,11 +68,11 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
         out[...] = 0
     else:
         out[...] = b.reshape(spec.groups, spec.group_out, *[1] * spec.window.rank)
-    for images, groups, tile in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups, spec.window.out_size):
-        seen = windows(x[images, groups], spec.window, tile)
-        target = rows(out[(images, groups, slice(None), *tile)])
+    for images, groups, part in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups):
+        seen = windows(x[images, groups, slice(None), *part.cells], part.window)
+        target = rows(out[images, groups, slice(None), *part.tile])
         for tap in spec.window.kernel_positions():
-            weights, plane = tap_weights(spec, w, groups, tap).swapaxes(-1, -2), rows(seen[(..., *tap)])
+            weights, plane = tap_weights(spec, w, groups, tap).swapaxes(-1, -2), rows(seen[..., *tap])
             target += plane * weights if spec.group_in == 1 else np.matmul(readable(plane), weights)
 
 
@@ -78,15 +80,14 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
     """Add each tap's product to the cells that the tap reads."""
     dy, dx = grouped(dy, spec.groups), grouped(out, spec.groups)
     out[...] = 0
-    for images, groups, tile in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups, spec.window.out_size):
-        part, inner = spec.window.restrict(tile)
-        block, target = dy[(images, groups, slice(None), *tile)], dx[(images, groups, slice(None), *part)]
+    for images, groups, part in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups):
+        block, target = dy[images, groups, slice(None), *part.tile], dx[images, groups, slice(None), *part.cells]
         for tap in spec.window.kernel_positions():
-            slices = inner.tap_slices(tap)
+            slices = part.window.tap_slices(tap)
             if slices:
                 outputs, inputs = slices
-                weights, plane = tap_weights(spec, w, groups, tap), rows(block[(..., *outputs)])
-                cells = rows(target[(..., *inputs)])
+                weights, plane = tap_weights(spec, w, groups, tap), rows(block[..., *outputs])
+                cells = rows(target[..., *inputs])
                 cells += plane * weights if spec.group_out == 1 else np.matmul(readable(plane), weights)
 
 
@@ -96,9 +97,9 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
     dw = out.reshape(spec.groups, spec.group_out, *out.shape[1:])
     out[...] = 0
     summed = (0, *range(2, 1 + spec.window.rank))
-    for images, groups, tile in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups, spec.window.out_size):
-        seen = windows(x[images, groups], spec.window, tile)
-        block = readable(rows(dy[(images, groups, slice(None), *tile)])).swapaxes(-1, -2)
+    for images, groups, part in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups):
+        seen = windows(x[images, groups, slice(None), *part.cells], part.window)
+        block = readable(rows(dy[images, groups, slice(None), *part.tile])).swapaxes(-1, -2)
         for tap in spec.window.kernel_positions():
-            products = np.matmul(block, readable(rows(seen[(..., *tap)])))
-            dw[(groups, slice(None), slice(None), *tap)] += products.sum(summed)
+            products = np.matmul(block, readable(rows(seen[..., *tap])))
+            dw[groups, slice(None), slice(None), *tap] += products.sum(summed)

@@ -1,0 +1,1 @@
+"""What the tests draw and compare with; needs the extra ``testing`` (Hypothesis)."""

@@ -1,0 +1,44 @@
+"""What several test files share: laying canonical data out, and calling the library for a spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import convkernels as ck
+from convkernels.layout import Array, Layout
+
+STRATEGIES = ("im2col", "stride_tricks")
+
+
+def lay(canonical: Array, layout: Layout) -> Array:
+    """A contiguous copy in the layout's own order."""
+    return np.ascontiguousarray(layout.restore(canonical))
+
+
+def conv_options(spec: ck.ConvSpec, layout: Layout, weight_layout: Layout) -> dict[str, Any]:
+    """The keywords that pose a spec's problem."""
+    window = spec.window
+    return {
+        "stride": window.stride,
+        "padding": window.padding,
+        "dilation": window.dilation,
+        "groups": spec.groups,
+        "layout": layout.axes,
+        "weight_layout": weight_layout.axes,
+    }
+
+
+def pool_options(spec: ck.PoolSpec, layout: Layout) -> dict[str, Any]:
+    """The keywords that pose a spec's problem, but for the window and the reducer."""
+    window = spec.window
+    return {
+        "stride": window.stride,
+        "padding": window.padding,
+        "dilation": window.dilation,
+        "ceil_mode": window.ceil_mode,
+        "count_include_pad": spec.count_include_pad,
+        "divisor_override": spec.divisor_override,
+        "layout": layout.axes,
+    }
