@@ -151,7 +151,7 @@ def ranked_name(name: str, rank: int | None) -> str:
 
 def _ranked_doc(doc: str, rank: int | None) -> str:
     """Turn a docstring for two axes into one for `rank`: names, layouts, and shapes that end in a square."""
-    doc = re.sub(r"\b(\w*(?:conv_transpose|conv|pool))2d", rf"\g<1>{f'{rank}d' if rank else ''}", doc)
+    doc = re.sub(r"(conv_transpose|conv|pool)2d", rf"\g<1>{f'{rank}d' if rank else ''}", doc)
     if rank is None:
         return doc
     doc = re.sub(r"(\d+), \1\)", lambda square: ", ".join([square[1]] * rank) + ")", doc)
@@ -313,7 +313,7 @@ class Call:
 def overlapping(first: Array, second: Array) -> bool:
     """Whether two arrays share an element, or interleave in a way that takes too long to tell."""
     try:
-        return np.shares_memory(first, second, max_work=10**6)
+        return np.shares_memory(first, second, max_work=10**6)  # type: ignore[arg-type]  # the stub knows -1 and 0
     except np.exceptions.TooHardError:
         return True
 

@@ -121,7 +121,7 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
             if call.endswith("_vjp"):
                 y, vjp = result
                 vjp(y)
-    elif isinstance(call, str) and "_in" in call:
+    elif "_in" in str(call):
         calls = [_problem_call(call, *args, **kwargs)]
     else:
         raise OptionError(

@@ -71,7 +71,7 @@ class Reducer:
     widens: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not NAME.fullmatch(self.name) or _reserved(self.name):
+        if not NAME.fullmatch(str(self.name)) or _reserved(self.name):
             raise OptionError(
                 f"reducer name {self.name!r} must be lower-case letters, digits, dots and dashes, and not a word "
                 f"that problem strings use otherwise ({', '.join(RESERVED)}, a dtype)"
@@ -265,7 +265,7 @@ def _numbered(family: str, value: float) -> str:
 
 
 def lp(p: float) -> Reducer:
-    """The p-norm of the window, (sum |x|^p)^(1/p); partial windows are not rescaled.
+    """The p-norm of the window, ``sum(|x|^p)^(1/p)``; partial windows are not rescaled.
 
     Parameters
     ----------

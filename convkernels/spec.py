@@ -349,7 +349,7 @@ def parse_problem(text: str) -> tuple[str, Spec]:
     >>> operation, spec.y_shape
     ('conv', (1, 64, 56, 56))
     """
-    match = _PROBLEM.fullmatch(text) if isinstance(text, str) else None
+    match = _PROBLEM.fullmatch(str(text))
     if not match:
         raise OptionError(
             f"problem {text!r} is not of the form "

@@ -1,0 +1,121 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# dependencies = ["nox>=2025.2.9"]
+# ///
+"""Everything a contributor runs; plain ``nox`` runs what a change must pass.
+
+Sessions make their own environments. Python versions that are not installed are left out, and named.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+# One thread for each of the two workers: small products run no faster on more.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def lowest(requirements: list[str]) -> list[str]:
+    """The oldest versions that the requirements allow."""
+    return [re.sub(r">=", "==", requirement) for requirement in requirements]
+
+
+def run_tests(session: nox.Session, *options: str) -> None:
+    """Run the suite on two processes, with whatever was given on the command line."""
+    session.run("pytest", "-n", "2", "--hypothesis-profile=ci", *options, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The suite, doctests included, with every extra; arguments go to pytest."""
+    session.install("-e", ".[cli,testing]", *group("test"))
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS[0])
+def tests_min(session: nox.Session) -> None:
+    """The suite with the lowest versions of what it needs, and nothing optional."""
+    session.install("-e", ".", *lowest(PROJECT["project"]["dependencies"] + EXTRAS["testing"] + group("test")))
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def thorough(session: nox.Session) -> None:
+    """Fuzzing for as long as it takes: thousands of examples of each property."""
+    session.install("-e", ".[cli,testing]", *group("test"))
+    session.run("pytest", "-n", "2", "--hypothesis-profile=thorough", "tests", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and the review of the repository as a whole."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("repo-review", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly."""
+    session.install("-e", ".[cli,testing]", *group("types"))
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, warnings being errors; lands in docs/_build/html."""
+    session.install("-e", ".", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The source distribution and the wheel, checked, and the wheel tried with NumPy alone."""
+    session.install("build", "twine", "check-wheel-contents")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    built = [str(path) for path in sorted(Path("dist").iterdir())]
+    session.run("twine", "check", "--strict", *built)
+    wheel = next(path for path in built if path.endswith(".whl"))
+    session.run("check-wheel-contents", wheel)
+    session.install("--force-reinstall", wheel)
+    # Away from the source tree, so that what is imported is the wheel's.
+    session.chdir(session.create_tmp())
+    session.run("python", "-c", "import convkernels as ck; print(ck.__version__, ck.__file__)")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The benchmarks, once each, in this environment; arguments go to asv."""
+    session.install("-e", ".", *group("bench"))
+    session.chdir("benchmarks")
+    session.run("asv", "machine", "--yes")
+    session.run("asv", "run", "--quick", "--show-stderr", "--environment=existing:python", *session.posargs)
+
+
+@nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """The NumPy strategies against one matrix product and against PyTorch; arguments go to the script."""
+    session.install("-e", ".", *group("peers"))
+    session.run("python", "benchmarks/numpy_rates.py", *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()
