@@ -51,7 +51,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def tests_min(session: nox.Session) -> None:
     """The suite with the lowest versions of what it needs, and nothing optional."""
-    session.install("-e", ".", *lowest(PROJECT["project"]["dependencies"] + EXTRAS["testing"] + group("test")))
+    session.install("-e", ".", *lowest([*PROJECT["project"]["dependencies"], *EXTRAS["testing"], *group("test")]))
     run_tests(session)
 
 

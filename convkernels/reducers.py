@@ -89,13 +89,7 @@ RESERVED = ("bias", "ceil", "nopad", "zeros", "reflect", "replicate", "circular"
 
 
 def _reserved(name: str) -> bool:
-    if name in RESERVED or re.fullmatch(r"(div|op)\d.*", name):
-        return True
-    try:
-        np.dtype(name)
-    except TypeError:
-        return False
-    return True
+    return name in RESERVED or name in np.sctypeDict or bool(re.fullmatch(r"(div|op)\d.*", name))
 
 
 def cells(windows: Array, axes: Axes) -> Iterator[Array]:

@@ -318,6 +318,7 @@ _PROBLEM = re.compile(
     rf"(?:(?P<operation>[a-z_]+):)?(?P<channels>(?:[a-z]\d+)+)_in(?P<in_size>{_SIZES})_k(?P<kernel_size>{_SIZES})"
     rf"_s(?P<stride>{_SIZES})_p(?P<padding>{_PAIR}(?:x{_PAIR}){{0,2}})_d(?P<dilation>{_SIZES})(?P<options>(?:_[a-z0-9.\-]+)*)"
 )
+DTYPES = {dtype.name: dtype for dtype in map(np.dtype, set(np.sctypeDict.values())) if dtype.kind in "iufc"}
 CONV_OPERATIONS = ("conv", "conv_input_grad", "conv_weight_grad")
 POOL_OPERATIONS = ("pool", "pool_grad")
 
@@ -434,16 +435,7 @@ def _take(option: str, options: list[str]) -> bool:
 
 
 def _take_dtype(options: list[str]) -> np.dtype[Any]:
-    try:
-        dtype = np.dtype(options[-1]) if options else None
-    except TypeError:
-        dtype = None
-    if dtype is None:
-        return np.dtype(np.float32)
-    options.pop()
-    if dtype.kind not in "iufc":
-        raise DTypeError(f"dtype {dtype} must be integer, floating or complex")
-    return dtype
+    return DTYPES[options.pop()] if options and options[-1] in DTYPES else np.dtype(np.float32)
 
 
 def _join(channels: str, window: Window, options: list[str], dtype: np.dtype[Any]) -> str:

@@ -1,0 +1,152 @@
+"""The commands and their options; what they do stands in the modules beside this one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from convkernels import __version__
+from convkernels.planning import explain as explain_call
+from convkernels.spec import parse_problem
+
+from .errors import CommandError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels would break the examples, and a usage error is one line without them
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+MOST_PICTURES = 16
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes with or without a unit.
+
+    Examples
+    --------
+    >>> parse_bytes("64MiB"), parse_bytes("1 GB")
+    (67108864, 1000000000)
+    """
+    match = re.fullmatch(r"(\d+) ?([a-z]*)", text, re.IGNORECASE)
+    unit = match and UNITS.get(match[2].upper())
+    if not match or not unit:
+        raise typer.BadParameter(f"{text!r} is no number of bytes, such as 4096, 64MiB or 1GB")
+    return int(match[1]) * unit
+
+
+def _console() -> Console:
+    # Problem strings and paths hold colons and brackets, which are neither emoji nor markup.
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convkernels {__version__}")
+        raise typer.Exit
+
+
+def _verbatim(*lines: str) -> str:
+    return "\n".join(["\b", *lines])  # \b keeps the line breaks of a help text's paragraph
+
+
+def _examples(*commands: str) -> str:
+    return _verbatim("Examples:", *(f"  convkernels {command}" for command in commands))
+
+
+GRAMMAR = _verbatim(
+    "A problem is a spec as text: conv:n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1",
+    "  operation   conv, which may be left out, conv_input_grad, conv_weight_grad,",
+    "              pool, pool_grad",
+    "  n g i o     batch, groups, input and output channels; a pool has n and c",
+    "  in k s p d  for each axis: input, kernel size, stride, padding, dilation",
+    "  options     bias; or a pool's max, mean, sum, min or lp2, then ceil, nopad",
+    "  dtype       where it is not float32",
+)
+
+
+@app.callback(epilog=_examples("demo", "info", "explain n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1"))
+def convkernels(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Convolution and pooling for NumPy arrays, forward and backward, in any axis layout."""
+
+
+@app.command(
+    epilog=_examples(
+        "demo",
+        "demo --quick",
+        "demo --image cat.jpg --image dog.png --output pets.png",
+    )
+)
+def demo(
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A picture to filter, repeatable; two sample photos if not given."),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="PNG", help="Where the filtered pictures go.")] = Path(
+        "convkernels-demo.png"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Compare on 10 images instead of 100.")] = False,
+) -> None:
+    """Filter photos, and compare all strategies in time and result.
+
+    The photos are turned to greyscale, horizontal edges, blur, sharpen and outline, in NCHW and in NHWC, and drawn
+    into one picture. Then every strategy of convolution and max pooling runs forward and backward, against the
+    definition in plain Python loops.
+    """
+    if len(image or []) > MOST_PICTURES:
+        raise typer.BadParameter(f"at most {MOST_PICTURES} pictures fit", param_hint="--image")
+    try:
+        from .demo import run  # noqa: PLC0415  # draws in Matplotlib and scikit-learn, which are slow to load
+
+        run(_console(), image or [], output, 10 if quick else 100)
+    except KeyboardInterrupt:
+        raise CommandError("interrupted", 130) from None
+
+
+@app.command(epilog=_examples("info", "info > report.txt"))
+def info() -> None:
+    """Show versions, strategies, BLAS and settings, for a bug report."""
+    from .info import show  # noqa: PLC0415  # needs threadpoolctl, which no other command does
+
+    show(_console())
+
+
+@app.command(
+    epilog=GRAMMAR
+    + "\n\n"
+    + _examples(
+        "explain n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1",
+        "explain n8g1i3o16_in32x32_k5x5_s2x2_p2+2x2+2_d1x1_bias_float64 --layout NHWC",
+        "explain pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max --max-workspace 1MiB",
+    )
+)
+def explain(
+    problem: Annotated[str, typer.Argument(metavar="PROBLEM", help="A problem string.")],
+    layout: Annotated[str | None, typer.Option(metavar="AXES", help="Those of the data, such as NHWC.")] = None,
+    strategy: Annotated[str, typer.Option(metavar="NAME", help="The implementation to ask for.")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(metavar="default|highest", help="Which implementations auto may take.")
+    ] = None,
+    max_workspace: Annotated[
+        int | None,
+        typer.Option(parser=parse_bytes, metavar="BYTES", help="Scratch memory, such as 4096, 64MiB or 1GB."),
+    ] = None,
+) -> None:
+    """Say what would run a problem, and why the others would not."""
+    # Unlike the library's call, which also takes the name of a function and then wants its arrays.
+    parse_problem(problem)
+    explanation = explain_call(
+        problem, layout=layout, strategy=strategy, precision=precision, max_workspace=max_workspace
+    )
+    typer.echo(explanation)
