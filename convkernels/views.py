@@ -5,15 +5,13 @@ Arrays are canonical: two leading axes, then the spatial ones; `windows` appends
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .layout import Array
-from .window import Ints, Pairs, Tile, Window
+from .window import Pairs, Tile, Window
 
 
 def pad(x: Array, padding: Pairs, value: Any = 0) -> Array:
@@ -130,8 +128,3 @@ def slices(total: int, step: int) -> list[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return [slice(begin, min(begin + step, total)) for begin in range(0, total, step)]
-
-
-def tiles(size: Ints, tile: Ints) -> Iterator[Tile]:
-    """Cut an area into tiles of at most the given size, in row-major order, the largest first."""
-    return product(*map(slices, size, tile))

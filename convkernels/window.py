@@ -235,19 +235,19 @@ class Window:
         >>> part, inner.padding, inner.out_size
         ((slice(0, 5, None),), ((1, 0),), (4,))
         """
-        parts, sizes, padding = [], [], []
-        for axis, outputs in enumerate(tile):
-            first, stop = self.bounds[axis]
-            begin = outputs.start * self.stride[axis] - self.padding[axis][0]
-            end = (outputs.stop - 1 - outputs.start) * self.stride[axis] + begin + self.extent[axis]
-            # Where a tile lies in the padding altogether, one real cell is kept and cropped away again.
-            inside_begin = min(max(begin, first), max(stop - 1, 0))
-            inside_end = max(min(end, stop), inside_begin + 1)
-            parts.append(slice(inside_begin, inside_end))
-            sizes.append(inside_end - inside_begin)
-            padding.append((inside_begin - begin, end - inside_end))
-        inner = Window(tuple(sizes), self.kernel_size, self.stride, tuple(padding), self.dilation)
-        return tuple(parts), inner
+        parts, sizes, padding = zip(*(self.restrict_axis(axis, part) for axis, part in enumerate(tile)), strict=True)
+        return parts, Window(sizes, self.kernel_size, self.stride, padding, self.dilation)
+
+    def restrict_axis(self, axis: int, outputs: slice) -> tuple[slice, int, tuple[int, int]]:
+        """What some outputs read of one axis: the part of the input, its size, and the padding they need."""
+        first, stop = self.bounds[axis]
+        begin = outputs.start * self.stride[axis] - self.padding[axis][0]
+        end = (outputs.stop - 1 - outputs.start) * self.stride[axis] + begin + self.extent[axis]
+        # Where all of it lies in the padding, one real cell is kept and cropped away again.
+        inside_begin = min(max(begin, first), max(stop - 1, 0))
+        inside_end = max(min(end, stop), inside_begin + 1)
+        part = slice(inside_begin, inside_end)
+        return part, inside_end - inside_begin, (inside_begin - begin, end - inside_end)
 
     def tap_slices(self, tap: Tap) -> tuple[Tile, Tile] | None:
         """The outputs whose tap falls on a real cell, and those cells: two slices of equal length per axis.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import product
 from typing import NamedTuple
 
-from ..views import slices, tiles
-from ..window import Ints, Tile, Window
+from ..views import slices
+from ..window import Ints, Pairs, Tile, Window
 
 TARGET = 4 * 2**20
 """Bytes of scratch to work in where more is allowed: 1 to 16 MiB differed by 2 %, 0.5 MiB cost 5 % (2 MiB of L2)."""
@@ -31,25 +33,40 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """The largest amounts worked on at a time, the scratch memory that takes, and all parts of the area."""
+    """The largest amounts worked on at a time, and the scratch memory that takes."""
 
+    window: Window
     images: int
     groups: int
-    parts: tuple[Part, ...]
+    tile: Ints
     bytes: int
 
-    @property
-    def tile(self) -> Ints:
-        """The size of the largest tile."""
-        return self.parts[0].window.out_size
+    @cached_property
+    def _axes(self) -> list[list[tuple[slice, slice, int, tuple[int, int]]]]:
+        # A large area has thousands of tiles, but each axis few pieces and few that differ in more than their place.
+        window = self.window
+        return [
+            [(part, *window.restrict_axis(axis, part)) for part in slices(size, step)]
+            for axis, (size, step) in enumerate(zip(window.out_size, self.tile, strict=True))
+        ]
+
+    def parts(self) -> Iterator[Part]:
+        """Cut the area into tiles, in row-major order."""
+        for pieces in product(*self._axes):
+            tile, cells, sizes, padding = zip(*pieces, strict=True)
+            yield Part(tile, cells, _part_window(self.window, sizes, padding))
 
     def walk(self, batch: int, groups: int) -> Iterator[tuple[slice, slice, Part]]:
         """Every block of the problem, the groups outermost."""
-        image_slices = slices(batch, self.images)
         for group_slice in slices(groups, self.groups):
-            for image_slice in image_slices:
-                for part in self.parts:
+            for image_slice in slices(batch, self.images):
+                for part in self.parts():
                     yield image_slice, group_slice, part
+
+
+@lru_cache(maxsize=4096)
+def _part_window(window: Window, sizes: Ints, padding: Pairs) -> Window:
+    return Window(sizes, window.kernel_size, window.stride, padding, window.dilation)
 
 
 def choose(batch: int, groups: int, window: Window, cost: Callable[[Ints], int], limit: int, fixed: int = 0) -> Block:
@@ -73,8 +90,7 @@ def choose(batch: int, groups: int, window: Window, cost: Callable[[Ints], int],
     group_count = max(1, min(groups, TARGET // single, limit // (single + fixed))) if whole else 1
     room = min(TARGET, limit - fixed * group_count) // (single * group_count)
     images = max(1, min(batch, room)) if whole and group_count == groups else 1
-    parts = tuple(Part(area, *window.restrict(area)) for area in tiles(window.out_size, tuple(tile)))
-    return Block(images, group_count, parts, (single * images + fixed) * group_count)
+    return Block(window, images, group_count, tuple(tile), (single * images + fixed) * group_count)
 
 
 def padded_cells(window: Window, tile: Ints) -> int:

@@ -39,9 +39,15 @@ from .blocking import Block, choose, padded_cells
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 
 
+FEW = 8
+"""Channels below which a run of them is too short to move memory by."""
+
+
 def prefers(spec: ConvSpec, order: Order) -> str | None:
-    """Columns pay once a product has some depth; a depthwise convolution's has none."""
-    return "depthwise: one channel a group, a product without depth" if spec.group_in == 1 and spec.groups > 1 else None
+    """Columns of one group are copied in runs of its channels where these lie innermost; the taps' view is not."""
+    if order == "channels_last" and spec.groups > 1 and spec.group_in < FEW:
+        return f"{spec.group_in} channels in a group make short runs in channels-last memory"
+    return None
 
 
 class Plan(NamedTuple):
@@ -208,7 +214,8 @@ def gather(spec: ConvSpec, x: Array, w: Array, b: Array | None, out: Array, limi
 def scatter(spec: ConvSpec, dy: Array, w: Array, b: Array | None, out: Array, limit: int) -> None:
     """Multiply the transposed weights (G, O, C, taps) by dy, and add each block's columns up where they came from."""
     outs_step, block = plan(spec, limit)
-    taps_first = channels_innermost(out)
+    # Cells are added in runs of the innermost axis; of a few channels, the run along the row is longer.
+    taps_first = channels_innermost(out) and spec.group_in >= FEW
     columns = Columns(spec, block, taps_first)
     dy, dx = grouped(dy, spec.groups), grouped(out, spec.groups)
     dx[...] = 0 if b is None else b.reshape(spec.groups, spec.group_in, *[1] * spec.window.rank)

@@ -61,6 +61,14 @@ def tap_weights(spec: ConvSpec, w: Array, groups: slice, tap: Tap) -> Array:
     return readable(chosen).reshape(len(chosen), *[1] * (spec.window.rank - 1), *chosen.shape[1:])
 
 
+def add_product(left: Array, right: Array, target: Array) -> None:
+    """Add the matrices' product to a target, in a copy of whose memory order it is made."""
+    if left.shape[-1] == 1:
+        target += left * right
+    else:
+        target += np.matmul(readable(left), right, out=np.empty_like(target))
+
+
 def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Sum the taps' products into the output."""
     x, out = grouped(x, spec.groups), grouped(out, spec.groups)
@@ -73,7 +81,7 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
         target = rows(out[images, groups, slice(None), *part.tile])
         for tap in spec.window.kernel_positions():
             weights, plane = tap_weights(spec, w, groups, tap).swapaxes(-1, -2), rows(seen[..., *tap])
-            target += plane * weights if spec.group_in == 1 else np.matmul(readable(plane), weights)
+            add_product(plane, weights, target)
 
 
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
@@ -87,8 +95,7 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
             if slices:
                 outputs, inputs = slices
                 weights, plane = tap_weights(spec, w, groups, tap), rows(block[..., *outputs])
-                cells = rows(target[..., *inputs])
-                cells += plane * weights if spec.group_out == 1 else np.matmul(readable(plane), weights)
+                add_product(plane, weights, rows(target[..., *inputs]))
 
 
 def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
