@@ -26,6 +26,16 @@ from .conv import (
     conv_vjp,
     conv_weight_grad,
 )
+from .conv_transpose import (
+    conv_transpose,
+    conv_transpose1d,
+    conv_transpose1d_vjp,
+    conv_transpose2d,
+    conv_transpose2d_vjp,
+    conv_transpose3d,
+    conv_transpose3d_vjp,
+    conv_transpose_vjp,
+)
 from .errors import (
     ConvkernelsError,
     DTypeError,
@@ -66,6 +76,8 @@ from .pool import (
     pool3d_vjp,
     pool_vjp,
 )
+from .pool_spec import PoolSpec
+from .problem import parse_problem
 from .reducers import Reducer, logsumexp, lp, maximum, minimum, register_reducer
 from .separable import (
     SeparableConvGradients,
@@ -86,7 +98,7 @@ from .separable import (
     separable_conv3d_vjp,
     separable_conv_vjp,
 )
-from .spec import ConvSpec, PoolSpec, parse_problem
+from .spec import ConvSpec, ConvTransposeSpec
 from .window import Window
 
 __version__ = "0.1.0"
@@ -96,6 +108,7 @@ __all__ = [
     "Config",
     "ConvGradients",
     "ConvSpec",
+    "ConvTransposeSpec",
     "ConvkernelsError",
     "DTypeError",
     "Explanation",
@@ -136,6 +149,14 @@ __all__ = [
     "conv3d_vjp",
     "conv3d_weight_grad",
     "conv_input_grad",
+    "conv_transpose",
+    "conv_transpose1d",
+    "conv_transpose1d_vjp",
+    "conv_transpose2d",
+    "conv_transpose2d_vjp",
+    "conv_transpose3d",
+    "conv_transpose3d_vjp",
+    "conv_transpose_vjp",
     "conv_vjp",
     "conv_weight_grad",
     "depthwise_conv",

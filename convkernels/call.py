@@ -22,7 +22,8 @@ from .config import Config, Precision, get_config
 from .errors import ConvkernelsError, DTypeError, IntegerOverflowError, OptionError, OverlapError, ShapeError, one_of
 from .layout import SPATIAL, Array, Layout, data_layout
 from .operation import Implementation, Operation, Resources
-from .spec import Shape, Spec
+from .problem import Spec
+from .spec import Shape
 from .window import whole
 
 P = ParamSpec("P")

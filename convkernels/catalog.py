@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from .kernels import im2col, naive, pooling, stride_tricks
-from .operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, OPERATIONS, POOL, POOL_GRAD, Implementation, Operation
+from .kernels import im2col, naive, pooling, stride_tricks, transposed
+from .operation import (
+    CONV,
+    CONV_INPUT_GRAD,
+    CONV_TRANSPOSE,
+    CONV_WEIGHT_GRAD,
+    OPERATIONS,
+    POOL,
+    POOL_GRAD,
+    Implementation,
+    Operation,
+)
 
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
@@ -28,6 +38,18 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
         _taps(stride_tricks.conv_weight_grad),
         _definition(naive.conv_weight_grad),
+    ),
+    CONV_TRANSPOSE: (
+        _columns(
+            transposed.through(im2col.conv_input_grad),
+            prefers=lambda spec, order: im2col.prefers(spec.convolution, order),
+            workspace=transposed.workspace_through(im2col.workspace_input_grad),
+        ),
+        _taps(
+            transposed.through(stride_tricks.conv_input_grad),
+            workspace=transposed.workspace_through(stride_tricks.workspace),
+        ),
+        _definition(naive.conv_transpose),
     ),
     POOL: (
         _pool_views(pooling.pool_views, workspace=pooling.workspace),

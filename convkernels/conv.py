@@ -96,7 +96,8 @@ def layouts(options: Any) -> tuple[Layout, Layout]:
     return layout, weight_layout_for(layout, options["weight_layout"])
 
 
-def _conjugate(array: Array) -> Array:
+def conjugate(array: Array) -> Array:
+    """The conjugate, of real data the data itself."""
     return array.conj() if array.dtype.kind == "c" else array
 
 
@@ -136,7 +137,7 @@ def _input_grad_call(dy: ArrayLike, w: ArrayLike, x_shape: object, options: Any)
     def bound() -> int:
         return spec.group_out * spec.window.taps * magnitude(gradient) * magnitude(weights)
 
-    arrays = (gradient, _conjugate(weights))
+    arrays = (gradient, conjugate(weights))
     return Call(CONV_INPUT_GRAD, spec, layout.order, arrays, spec.x_shape, layout, options, bound)
 
 
@@ -155,11 +156,18 @@ def _weight_grad_call(x: ArrayLike, dy: ArrayLike, kernel_size: object, options:
     def bound() -> int:
         return spec.batch * math.prod(spec.window.out_size) * magnitude(data) * magnitude(gradient)
 
-    arrays = (_conjugate(data), gradient)
+    arrays = (conjugate(data), gradient)
     return Call(CONV_WEIGHT_GRAD, spec, layout.order, arrays, spec.w_shape, weight_layout, options, bound)
 
 
-def _bias_grad(dy: ArrayLike, layout: Layout) -> Array:
+def check_wrt(wrt: object) -> None:
+    """Refuse what is no choice of gradients."""
+    if not isinstance(wrt, tuple | list | set | frozenset) or not {"x", "w", "b"}.issuperset(wrt):
+        raise OptionError(f"wrt={wrt!r} must be a sequence of 'x', 'w' and 'b'")
+
+
+def bias_grad(dy: ArrayLike, layout: Layout) -> Array:
+    """Sum the gradient over everything but the channels."""
     gradient = layout.view(as_array("dy", dy), "dy")
     axes = (0, *range(2, gradient.ndim))
     accumulator = compute_dtype(gradient.dtype)
@@ -272,8 +280,7 @@ def with_gradients(forward: Call, options: Any) -> tuple[Array, Callable[..., Co
 
     def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "w", "b")) -> ConvGradients:
         with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
-            if isinstance(wrt, str) or not {"x", "w", "b"}.issuperset(wrt):
-                raise OptionError(f"wrt={wrt!r} must be a sequence of 'x', 'w' and 'b'")
+            check_wrt(wrt)
             check_dy(as_array("dy", dy), layout, forward.shape)
             dx = dw = db = None
             if "x" in wrt:
@@ -281,7 +288,7 @@ def with_gradients(forward: Call, options: Any) -> tuple[Array, Callable[..., Co
             if "w" in wrt:
                 dw = _weight_grad_call(x, dy, sizes, gradient_options(options, CONV_WEIGHT_GRAD)).run()
             if "b" in wrt and b is not None:
-                db = _bias_grad(dy, layout)
+                db = bias_grad(dy, layout)
             return ConvGradients(dx, dw, db)
 
     return y, vjp

@@ -128,19 +128,19 @@ def data_layout(axes: str, rank: int | None) -> Layout:
 
 
 @lru_cache(maxsize=256, typed=True)
-def weight_layout_for(data: Layout, axes: str | None) -> Layout:
-    """Parse a convolution's weight layout, or take the one that goes with the data's."""
+def weight_layout_for(data: Layout, axes: str | None, leading: str = "OI") -> Layout:
+    """Parse the layout of weights, or take the one that goes with the data's; "IO" leads in the transposed case."""
     if axes is None:
         spatial = SPATIAL[data.rank]
-        usual = {"channels_first": "OI" + spatial, "channels_last": spatial + "IO"}
+        usual = {"channels_first": leading + spatial, "channels_last": spatial + leading[::-1]}
         if data.order == "other":
             raise LayoutError(
                 f"layout={data.axes!r} has no usual weight layout: say weight_layout, "
-                f"a permutation of {'OI' + spatial!r}"
+                f"a permutation of {leading + spatial!r}"
             )
-        return Layout(usual[data.order], "OI")
+        return Layout(usual[data.order], leading)
     try:
-        layout = Layout(axes, "OI")
+        layout = Layout(axes, leading)
     except LayoutError as error:
         raise LayoutError("weight_" + error.cause) from None
     if layout.rank != data.rank:

@@ -9,6 +9,7 @@ operation             signature
 ``conv``              ``run(spec, x, w, b, *, out, resources)``; `b` is None where the spec has no bias
 ``conv_input_grad``   ``run(spec, dy, w, *, out, resources)``
 ``conv_weight_grad``  ``run(spec, x, dy, *, out, resources)``
+``conv_transpose``    ``run(spec, x, w, b, *, out, resources)``
 ``pool``              ``run(spec, x, *, out, resources)``
 ``pool_grad``         ``run(spec, dy, x, y, *, out, resources)``
 ====================  ==================================================================================
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from .config import Precision
 from .errors import OptionError, UnknownStrategyError, UnsupportedError, WorkspaceError, one_of
 from .layout import Order
-from .spec import Spec
+from .problem import Spec
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -249,9 +250,13 @@ def _choose(
 CONV = Operation("conv")
 CONV_INPUT_GRAD = Operation("conv_input_grad")
 CONV_WEIGHT_GRAD = Operation("conv_weight_grad")
+CONV_TRANSPOSE = Operation("conv_transpose")
 POOL = Operation("pool")
 POOL_GRAD = Operation("pool_grad")
-OPERATIONS = {operation.name: operation for operation in (CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, POOL, POOL_GRAD)}
+OPERATIONS = {
+    operation.name: operation
+    for operation in (CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, CONV_TRANSPOSE, POOL, POOL_GRAD)
+}
 
 
 def find_operation(name: object) -> Operation:
@@ -278,7 +283,7 @@ def register(
     Parameters
     ----------
     operation : str
-        "conv", "conv_input_grad", "conv_weight_grad", "pool" or "pool_grad".
+        The name of an operation of the table in `convkernels.operation`.
     name : str
         The strategy's name, which the operation must not have yet.
     run : callable

@@ -9,7 +9,8 @@ from .call import EXECUTION, PUBLIC, Call, recording
 from .errors import OptionError, UnsupportedError, WorkspaceError, one_of
 from .layout import Layout, data_layout, weight_layout_for
 from .operation import Implementation, Operation, Verdict, find_operation, load_plugins
-from .spec import ConvSpec, Spec, parse_problem
+from .problem import Spec, parse_problem
+from .spec import ConvSpec
 
 
 @dataclass(frozen=True)

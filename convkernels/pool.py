@@ -15,8 +15,9 @@ from .conv import check_dy
 from .errors import OptionError, UnsupportedError
 from .layout import Array, data_layout
 from .operation import POOL, POOL_GRAD
+from .pool_spec import PoolSpec
 from .reducers import MEAN, Reducer, Ties, maximum
-from .spec import PoolSpec, common_dtype
+from .spec import common_dtype
 from .window import Padding
 
 PoolVjp = Callable[[ArrayLike], Array]

@@ -1,31 +1,19 @@
-"""Specs: everything about a problem except its data, validated once, and their text form.
-
-A *problem string* is a spec as text. It names tests and benchmarks, reproduces failures and is the command line's
-argument; ``parse_problem(str(spec))`` gives an equal spec. The grammar, by example::
-
-    n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1                    convolution: batch, groups, input and output channels
-    conv_weight_grad:n8g1i3o16_in32_k5_s2_p2+2_d1_bias_float64   another operation, an option, a dtype
-    pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max_ceil          pools have channels, and options for their kind
-
-`in`, `k`, `s` and `d` hold one number for each spatial axis, joined by "x"; `p` one `lo+hi`, where a negative number
-crops. Options stand in the order of the tables below; the dtype stands last and is left out where it is float32.
-"""
+"""Specs: everything about a problem except its data, validated once; they print as problem strings."""
 
 from __future__ import annotations
 
 import math
-import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from .errors import DTypeError, OptionError, ShapeError, UnsupportedError, one_of
+from .errors import DTypeError, OptionError, ShapeError, one_of
+from .grammar import Fields, write
 from .layout import Array
-from .reducers import Count, Reducer, find_reducer
-from .window import Ints, Window, per_axis, whole
+from .window import Ints, Pairs, Window, padding_form, per_axis, whole
 
 Shape: TypeAlias = tuple[int, ...]
 PADDING_MODES = ("zeros",)
@@ -58,15 +46,23 @@ def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
     return np.result_type(*given.values()).newbyteorder("=")
 
 
-def _check_result(shape: Shape, dtype: np.dtype[Any]) -> None:
+def check_result(shape: Shape, dtype: np.dtype[Any]) -> None:
+    """Refuse a result that no memory can hold."""
     if math.prod(shape) * dtype.itemsize > sys.maxsize:
         raise ShapeError(f"the result would have canonical shape {shape}, more than memory can address")
 
 
-def _check_sizes(name: str, shape: Shape, letters: str) -> None:
+def check_sizes(name: str, shape: Shape, letters: str) -> None:
+    """Refuse empty axes."""
     for size, letter in zip(shape, letters, strict=True):
         if size < 1:
             raise ShapeError(f"{name} has size 0 along {letter!r}, must have at least 1")
+
+
+def write_window(channels: str, window: Window, options: list[str], dtype: np.dtype[Any]) -> str:
+    """Put a problem string together for a window."""
+    sizes = (window.in_size, window.kernel_size, window.stride, window.padding, window.dilation)
+    return write(channels, *sizes, options, dtype)
 
 
 @dataclass(frozen=True)
@@ -111,8 +107,8 @@ class ConvSpec:
             raise OptionError(
                 f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}"
             )
-        _check_sizes("x", x_shape[1:2], "C")
-        _check_sizes("w", w_shape[:2], "OI")
+        check_sizes("x", x_shape[1:2], "C")
+        check_sizes("w", w_shape[:2], "OI")
         batch, in_channels, *in_size = x_shape
         out_channels, group_channels, *kernel_size = w_shape
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
@@ -127,8 +123,27 @@ class ConvSpec:
             tuple(in_size), kernel_size=tuple(kernel_size), stride=stride, padding=padding, dilation=dilation
         )
         spec = cls(batch, groups, in_channels, out_channels, window, bias, str(padding_mode), dtype)
-        _check_result(spec.y_shape, spec.result_dtype)
+        check_result(spec.y_shape, spec.result_dtype)
         return spec
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> ConvSpec:
+        """Make the spec that a problem string describes."""
+        batch, groups, in_channels, out_channels = fields.sizes("ngio")
+        # Channels that groups do not divide must fail as given, and not on a rounded w.
+        for name, size in (("i", in_channels), ("o", out_channels)):
+            if groups < 1 or size % groups:
+                raise ShapeError(f"{name}{size} must be divisible by g{groups}")
+        return cls.make(
+            (batch, in_channels, *fields.in_size),
+            (out_channels, in_channels // groups, *fields.kernel_size),
+            fields.dtype,
+            bias=fields.take("bias"),
+            groups=groups,
+            stride=fields.stride,
+            padding=fields.padding,
+            dilation=fields.dilation,
+        )
 
     @cached_property
     def _hash(self) -> int:
@@ -183,269 +198,183 @@ class ConvSpec:
             name for name, chosen in (("bias", self.bias), (self.padding_mode, self.padding_mode != "zeros")) if chosen
         ]
         channels = f"n{self.batch}g{self.groups}i{self.in_channels}o{self.out_channels}"
-        return _join(channels, self.window, options, self.dtype)
+        return write_window(channels, self.window, options, self.dtype)
 
 
 @dataclass(frozen=True)
-class PoolSpec:
-    """A pooling problem.
+class ConvTransposeSpec:
+    """A transposed convolution problem: the transpose of the convolution that takes its output back to its input.
+
+    Parameters
+    ----------
+    convolution : ConvSpec
+        That convolution. Its input has the shape of this problem's output, its weights are the same.
+    output_padding : tuple of int
+        Cells at the end of the output, of the convolution's input, that may be out of every window's reach.
+    bias : bool
+        Whether a bias is added.
 
     Examples
     --------
-    >>> spec = PoolSpec.make((1, 3, 8, 8), np.dtype("float32"), kernel_size=3, stride=2, reducer="mean")
+    >>> spec = ConvTransposeSpec.make((1, 8, 7, 7), (8, 4, 3, 3), np.dtype("float32"), stride=2, padding="same")
     >>> str(spec), spec.y_shape
-    ('pool:n1c3_in8x8_k3x3_s2x2_p0+0x0+0_d1x1_mean', (1, 3, 3, 3))
+    ('conv_transpose:n1g1i8o4_in7x7_k3x3_s2x2_p0+1x0+1_d1x1', (1, 4, 14, 14))
     """
 
-    batch: int
-    channels: int
-    window: Window
-    reducer: Reducer
-    count_include_pad: bool = True
-    divisor_override: int | None = None
-    padding_mode: str = "zeros"
-    dtype: np.dtype[Any] = np.dtype(np.float32)  # noqa: RUF009  # immutable
+    convolution: ConvSpec
+    output_padding: Ints
+    padding: Pairs
+    bias: bool = False
 
     @classmethod
     def make(
         cls,
         x_shape: Shape,
+        w_shape: Shape,
         dtype: np.dtype[Any],
         *,
-        kernel_size: object,
-        reducer: Reducer | str,
-        stride: object = None,
+        bias: bool = False,
+        stride: object = 1,
         padding: object = 0,
+        output_padding: object = 0,
+        output_size: object = None,
         dilation: object = 1,
-        ceil_mode: object = False,
-        count_include_pad: object = True,
-        divisor_override: object = None,
-        padding_mode: object = "zeros",
-    ) -> PoolSpec:
-        """Validate a canonical shape and the options."""
-        found = find_reducer(reducer)
-        found.check_dtype(dtype)
-        if not isinstance(count_include_pad, bool | np.bool_):
-            raise OptionError(f"count_include_pad={count_include_pad!r} must be True or False")
-        if divisor_override is not None:
-            divisor_override = whole("divisor_override", divisor_override)
-            if divisor_override < 1:
-                raise OptionError(f"divisor_override={divisor_override} must be at least 1")
-        if padding_mode not in PADDING_MODES:
-            raise OptionError(
-                f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}"
-            )
-        _check_sizes("x", x_shape[1:2], "C")
-        batch, channels, *in_size = x_shape
-        kernel_size = per_axis("window", kernel_size, len(in_size))
-        window = Window.make(
-            tuple(in_size),
-            kernel_size=kernel_size,
-            stride=kernel_size if stride is None else stride,
-            padding=padding,
-            dilation=dilation,
-            ceil_mode=ceil_mode,
+        groups: object = 1,
+    ) -> ConvTransposeSpec:
+        """Validate canonical shapes (weights: I, O/groups, spatial) against each other and the options."""
+        groups = whole("groups", groups)
+        if groups < 1:
+            raise OptionError(f"groups={groups} must be at least 1")
+        check_sizes("x", x_shape[1:2], "C")
+        check_sizes("w", w_shape[:2], "IO")
+        batch, in_channels, *in_size = x_shape
+        rank = len(in_size)
+        if in_channels % groups:
+            raise ShapeError(f"in_channels={in_channels} must be divisible by groups={groups}")
+        if w_shape[0] != in_channels:
+            raise ShapeError(f"w has {w_shape[0]} input channels, must have x's {in_channels}")
+        if min(in_size) < 1:
+            raise ShapeError(f"the spatial axes have sizes {tuple(in_size)}, each must be at least 1")
+        kernel_size = per_axis("kernel_size", w_shape[2:], rank)
+        stride, dilation = per_axis("stride", stride, rank), per_axis("dilation", dilation, rank)
+        extent = tuple(spread * (taps - 1) + 1 for taps, spread in zip(kernel_size, dilation, strict=True))
+        extra = per_axis("output_padding", output_padding, rank, least=0)
+        pairs = padding_form(padding, rank)
+        if isinstance(pairs, str):
+            if any(extra):
+                raise OptionError(f"output_padding={output_padding!r} does not go with padding={pairs!r}")
+            pairs, extra = _transposed_padding(pairs, extent, stride)
+        least = tuple(
+            (size - 1) * step - lo - hi + reach
+            for size, step, (lo, hi), reach in zip(in_size, stride, pairs, extent, strict=True)
         )
-        spec = cls(batch, channels, window, found, bool(count_include_pad), divisor_override, str(padding_mode), dtype)
-        _check_result(spec.y_shape, spec.result_dtype)
-        empty = window.empty_window()
-        if empty:
-            axis, output = empty
-            raise ShapeError(
-                f"window {output} of spatial axis {axis} would hold no cell of the input, only padding "
-                f"(in={window.in_size[axis]}, kernel_size={window.kernel_size[axis]}, stride={window.stride[axis]}, "
-                f"padding={window.padding[axis]}, dilation={window.dilation[axis]})"
-            )
-        if found.pad_value is None and window.padded:
-            raise UnsupportedError(
-                f"reducer {found.name!r} has no pad_value: some windows reach beyond the input (in={window.in_size}, "
-                f"kernel_size={window.kernel_size}, padding={window.padding}, ceil_mode={window.ceil_mode})"
-            )
-        return spec
+        if output_size is not None:
+            if any(extra):
+                raise OptionError(f"output_size={output_size!r} does not go with output_padding={extra}")
+            wanted = per_axis("output_size", output_size, rank)
+            extra = tuple(size - base for size, base in zip(wanted, least, strict=True))
+        for axis, (cells, step, spread) in enumerate(zip(extra, stride, dilation, strict=True)):
+            if not 0 <= cells < max(step, spread):
+                raise OptionError(
+                    f"output_padding={cells} along spatial axis {axis} must be at least 0 and below "
+                    f"max(stride, dilation)={max(step, spread)} (without it the output has {least[axis]} cells)"
+                )
+        out_size = tuple(base + cells for base, cells in zip(least, extra, strict=True))
+        if min(out_size) < 1:
+            raise ShapeError(f"the output would have spatial sizes {out_size}, each must be at least 1")
+        # Output padding of a stride or more would let further windows in, which x has no cells for.
+        trimmed = tuple(
+            (lo, hi - cells // step * step) for (lo, hi), cells, step in zip(pairs, extra, stride, strict=True)
+        )
+        window = Window(out_size, kernel_size, stride, trimmed, dilation)
+        convolution = ConvSpec(batch, groups, w_shape[1] * groups, in_channels, window, dtype=dtype)
+        check_result(convolution.x_shape, convolution.result_dtype)
+        return cls(convolution, extra, pairs, bias)
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> ConvTransposeSpec:
+        """Make the spec that a problem string describes."""
+        batch, groups, in_channels, out_channels = fields.sizes("ngio")
+        if groups < 1 or out_channels % groups:
+            raise ShapeError(f"o{out_channels} must be divisible by g{groups}")
+        extra = fields.take_match(r"op(\d+(?:x\d+){0,2})")
+        return cls.make(
+            (batch, in_channels, *fields.in_size),
+            (in_channels, out_channels // groups, *fields.kernel_size),
+            fields.dtype,
+            bias=fields.take("bias"),
+            groups=groups,
+            stride=fields.stride,
+            padding=fields.padding,
+            output_padding=tuple(map(int, extra[1].split("x"))) if extra else 0,
+            dilation=fields.dilation,
+        )
 
     @cached_property
+    def _hash(self) -> int:
+        return hash((self.convolution, self.output_padding, self.padding, self.bias))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @property
+    def window(self) -> Window:
+        """The window of `convolution`."""
+        return self.convolution.window
+
+    @property
     def x_shape(self) -> Shape:
         """Canonical shape of the input."""
-        return (self.batch, self.channels, *self.window.in_size)
+        return self.convolution.y_shape
 
-    @cached_property
+    @property
+    def w_shape(self) -> Shape:
+        """Canonical shape of the weights: I, O/groups, spatial."""
+        return self.convolution.w_shape
+
+    @property
     def y_shape(self) -> Shape:
         """Canonical shape of the output."""
-        return (self.batch, self.channels, *self.window.out_size)
+        return self.convolution.x_shape
 
-    @cached_property
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the data."""
+        return self.convolution.dtype
+
+    @property
     def compute_dtype(self) -> np.dtype[Any]:
         """The type in which every array reaches an implementation, and in which it accumulates and writes."""
-        if self.dtype.kind in "iu" and not self.reducer.widens:
-            return self.dtype
-        return compute_dtype(self.dtype)
+        return self.convolution.compute_dtype
 
-    @cached_property
+    @property
     def result_dtype(self) -> np.dtype[Any]:
         """The type the caller gets."""
-        return self.dtype if self.dtype.kind == "f" else self.compute_dtype
-
-    def with_dtype(self, dtype: np.dtype[Any]) -> PoolSpec:
-        """The same problem for another type, such as a wider gradient's."""
-        self.reducer.check_dtype(dtype)
-        return replace(self, dtype=dtype)
-
-    @cached_property
-    def count(self) -> Count:
-        """How many cells of each window take part: what a mean divides by."""
-        if self.divisor_override is not None:
-            return self.divisor_override
-        return self.window.cell_counts(include_padding=self.count_include_pad)
+        return self.convolution.result_dtype
 
     @property
     def flops(self) -> int:
-        """One operation for each cell of each window."""
-        return math.prod(self.y_shape) * self.window.taps
+        """Multiplications and additions of the direct method."""
+        return self.convolution.flops
 
     def __str__(self) -> str:
-        options = [self.reducer.name]
-        options += ["ceil"] if self.window.ceil_mode else []
-        options += [] if self.count_include_pad else ["nopad"]
-        options += [] if self.divisor_override is None else [f"div{self.divisor_override}"]
-        return "pool:" + _join(f"n{self.batch}c{self.channels}", self.window, options, self.dtype)
+        conv, window = self.convolution, self.window
+        options = ["bias"] if self.bias else []
+        if any(self.output_padding):
+            options.append("op" + "x".join(map(str, self.output_padding)))
+        channels = f"n{conv.batch}g{conv.groups}i{conv.out_channels}o{conv.in_channels}"
+        sizes = (window.out_size, window.kernel_size, window.stride, self.padding, window.dilation)
+        return "conv_transpose:" + write(channels, *sizes, options, self.dtype)
 
 
-Spec: TypeAlias = ConvSpec | PoolSpec
-
-_SIZES = r"\d+(?:x\d+){0,2}"
-_PAIR = r"-?\d+\+-?\d+"
-_PROBLEM = re.compile(
-    rf"(?:(?P<operation>[a-z_]+):)?(?P<channels>(?:[a-z]\d+)+)_in(?P<in_size>{_SIZES})_k(?P<kernel_size>{_SIZES})"
-    rf"_s(?P<stride>{_SIZES})_p(?P<padding>{_PAIR}(?:x{_PAIR}){{0,2}})_d(?P<dilation>{_SIZES})(?P<options>(?:_[a-z0-9.\-]+)*)"
-)
-DTYPES = {dtype.name: dtype for dtype in map(np.dtype, set(np.sctypeDict.values())) if dtype.kind in "iufc"}
-CONV_OPERATIONS = ("conv", "conv_input_grad", "conv_weight_grad")
-POOL_OPERATIONS = ("pool", "pool_grad")
-
-
-def parse_problem(text: str) -> tuple[str, Spec]:
-    """Read a problem string.
-
-    Parameters
-    ----------
-    text : str
-        A problem string; see this module's head for the grammar.
-
-    Returns
-    -------
-    operation : str
-        Which operation it is for, "conv" if it does not say.
-    spec : ConvSpec or PoolSpec
-        The spec that prints as `text`.
-
-    Raises
-    ------
-    OptionError, ShapeError, DTypeError, UnsupportedError
-        If the text is not of that form, or describes a problem that the operation would refuse.
-
-    Examples
-    --------
-    >>> import convkernels as ck
-    >>> operation, spec = ck.parse_problem("n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1")
-    >>> operation, spec.y_shape
-    ('conv', (1, 64, 56, 56))
-    """
-    match = _PROBLEM.fullmatch(str(text))
-    if not match:
-        raise OptionError(
-            f"problem {text!r} is not of the form "
-            "[operation:]n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1[_option...][_dtype]"
-        )
-    try:
-        return _build(match)
-    except (OptionError, ShapeError, DTypeError, UnsupportedError) as error:
-        raise type(error)(f"problem {text!r}: {error.cause}") from None
-
-
-def _build(match: re.Match[str]) -> tuple[str, Spec]:
-    operation = match["operation"] or "conv"
-    channels = re.findall(r"([a-z])(\d+)", match["channels"])
-    letters = "".join(letter for letter, _ in channels)
-    sizes = [int(size) for _, size in channels]
-    in_size, kernel_size = _sizes(match["in_size"]), _sizes(match["kernel_size"])
-    geometry: dict[str, Any] = {"stride": _sizes(match["stride"]), "dilation": _sizes(match["dilation"])}
-    geometry["padding"] = tuple((int(lo), int(hi)) for lo, hi in re.findall(r"(-?\d+)\+(-?\d+)", match["padding"]))
-    for name, entries in {
-        "k": kernel_size,
-        "s": geometry["stride"],
-        "p": geometry["padding"],
-        "d": geometry["dilation"],
-    }.items():
-        if len(entries) != len(in_size):
-            raise OptionError(f"{name!r} has {len(entries)} entries, 'in' has {len(in_size)}")
-    options = match["options"].split("_")[1:]
-    dtype = _take_dtype(options)
-    spec: Spec
-    if operation in CONV_OPERATIONS:
-        _expect(letters, "ngio")
-        batch, groups, in_channels, out_channels = sizes
-        # Shapes that groups do not divide must fail on the channels, as given, and not on a rounded w.
-        for name, size in (("i", in_channels), ("o", out_channels)):
-            if groups < 1 or size % groups:
-                raise ShapeError(f"{name}{size} must be divisible by g{groups}")
-        w_shape = (out_channels, in_channels // groups, *kernel_size)
-        spec = ConvSpec.make(
-            (batch, in_channels, *in_size), w_shape, dtype, bias=_take("bias", options), groups=groups, **geometry
-        )
-    elif operation in POOL_OPERATIONS:
-        _expect(letters, "nc")
-        flags = {"ceil_mode": _take("ceil", options), "count_include_pad": not _take("nopad", options)}
-        divisor = next((option for option in options if re.fullmatch(r"div\d+", option)), None)
-        if divisor:
-            options.remove(divisor)
-        reducer = "_".join(options)
-        options.clear()
-        spec = PoolSpec.make(
-            (sizes[0], sizes[1], *in_size),
-            dtype,
-            kernel_size=kernel_size,
-            reducer=reducer,
-            divisor_override=int(divisor[3:]) if divisor else None,
-            **flags,
-            **geometry,
-        )
-    else:
-        raise OptionError(
-            f"operation {operation!r} must be one of {one_of((*CONV_OPERATIONS, *POOL_OPERATIONS), operation)}"
-        )
-    if options:
-        raise OptionError(f"option {options[0]!r} is not one of {operation}'s")
-    return operation, spec
-
-
-def _expect(letters: str, wanted: str) -> None:
-    if letters != wanted:
-        raise OptionError(f"the channels must be given as {'..'.join(wanted)}.., not {'..'.join(letters)}..")
-
-
-def _sizes(text: str) -> Ints:
-    return tuple(map(int, text.split("x")))
-
-
-def _take(option: str, options: list[str]) -> bool:
-    if option in options:
-        options.remove(option)
-        return True
-    return False
-
-
-def _take_dtype(options: list[str]) -> np.dtype[Any]:
-    return DTYPES[options.pop()] if options and options[-1] in DTYPES else np.dtype(np.float32)
-
-
-def _join(channels: str, window: Window, options: list[str], dtype: np.dtype[Any]) -> str:
-    parts = [
-        channels,
-        "in" + "x".join(map(str, window.in_size)),
-        "k" + "x".join(map(str, window.kernel_size)),
-        "s" + "x".join(map(str, window.stride)),
-        "p" + "x".join(f"{lo}+{hi}" for lo, hi in window.padding),
-        "d" + "x".join(map(str, window.dilation)),
-        *options,
-    ]
-    return "_".join(parts if dtype == np.float32 else [*parts, dtype.name])
+def _transposed_padding(name: str, extent: Ints, stride: Ints) -> tuple[Pairs, Ints]:
+    """The padding and output padding that a name stands for: "same" gives in * stride outputs."""
+    if name not in ("valid", "same", "same_lower"):
+        raise OptionError(f"padding={name!r} must be numbers or 'valid', 'same' or 'same_lower'")
+    if name == "valid":
+        return ((0, 0),) * len(extent), (0,) * len(extent)
+    pairs = []
+    for reach, step in zip(extent, stride, strict=True):
+        total = max(reach - step, 0)
+        pairs.append((total // 2, total - total // 2) if name == "same" else (total - total // 2, total // 2))
+    return tuple(pairs), tuple(max(step - reach, 0) for reach, step in zip(extent, stride, strict=True))

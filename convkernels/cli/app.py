@@ -11,7 +11,7 @@ from rich.console import Console
 
 from convkernels import __version__
 from convkernels.planning import explain as explain_call
-from convkernels.spec import parse_problem
+from convkernels.problem import parse_problem
 
 from .errors import CommandError
 

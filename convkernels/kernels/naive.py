@@ -17,8 +17,9 @@ import numpy as np
 
 from ..layout import Array, Order
 from ..operation import Resources
+from ..pool_spec import PoolSpec
 from ..reducers import Reducer, builtin_reducer
-from ..spec import ConvSpec, PoolSpec
+from ..spec import ConvSpec, ConvTransposeSpec
 from ..window import Ints, Window
 
 Reach = list[tuple[Ints, Ints]]
@@ -84,6 +85,31 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
                 for position, cell in pairs:
                     total += x.item(n, channel, *cell) * dy.item(n, o, *position)
             out[o, c, *tap] = total
+
+
+def conv_transpose(
+    spec: ConvTransposeSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources
+) -> None:
+    """y[n, o, p * stride + t * dilation - lo] = b[o] + sum of x[n, c, p] * w[c, o, t] over all that fall there."""
+    groups, (in_channels, group_out) = spec.convolution.groups, w.shape[:2]
+    group_in = in_channels // groups
+    out[...] = 0
+    for position in product(*map(range, x.shape[2:])):
+        for tap in product(*map(range, w.shape[2:])):
+            cell = tuple(
+                p * step + t * spread - lo
+                for p, step, t, spread, (lo, _) in zip(
+                    position, spec.window.stride, tap, spec.window.dilation, spec.padding, strict=True
+                )
+            )
+            if all(0 <= place < size for place, size in zip(cell, out.shape[2:], strict=True)):
+                for n, channel in product(range(x.shape[0]), range(out.shape[1])):
+                    group, o = divmod(channel, group_out)
+                    for c in range(group * group_in, (group + 1) * group_in):
+                        out[n, channel, *cell] += x.item(n, c, *position) * w.item(c, o, *tap)
+    if b is not None:
+        for channel in range(out.shape[1]):
+            out[:, channel] += b[channel]
 
 
 Values = list[Any]

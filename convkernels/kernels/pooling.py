@@ -16,8 +16,8 @@ import numpy as np
 
 from ..layout import Array
 from ..operation import Resources
+from ..pool_spec import PoolSpec
 from ..reducers import Count
-from ..spec import PoolSpec
 from ..views import scatter_windows, windows
 from ..window import Ints, Tile, Window
 from .blocking import Block, choose, padded_cells

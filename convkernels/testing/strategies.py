@@ -11,8 +11,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..layout import SPATIAL, Array, Layout
+from ..pool_spec import PoolSpec
 from ..reducers import Reducer, builtin_reducer, find_reducer
-from ..spec import ConvSpec, PoolSpec, Shape
+from ..spec import ConvSpec, ConvTransposeSpec, Shape
 from ..window import Window
 
 SELECTING = ("max", "max_ties-last", "max_ties-split", "max_ties-all", "min", "min_ties-last")
@@ -76,6 +77,36 @@ def conv_specs(draw: st.DrawFn, rank: int | None = None, dtypes: tuple[str, ...]
         window=window,
         bias=draw(st.booleans()),
         dtype=np.dtype(draw(st.sampled_from(dtypes))),
+    )
+
+
+@st.composite
+def conv_transpose_specs(
+    draw: st.DrawFn, rank: int | None = None, dtypes: tuple[str, ...] = ("float32", "float64")
+) -> ConvTransposeSpec:
+    """Transposed convolution problems: every output padding, and padding down to one cell of output."""
+    axes = []
+    rank = draw(ranks) if rank is None else rank
+    for _ in range(rank):
+        size, taps = draw(st.integers(1, 4)), draw(st.integers(1, 3 if rank > 1 else 6))
+        step, spread = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))
+        extra = draw(st.integers(0, max(step, spread) - 1))
+        most = (size - 1) * step + spread * (taps - 1) + extra  # leaves one cell
+        lo = draw(st.integers(-1, most))
+        axes.append((size, taps, step, (lo, draw(st.integers(-1, most - max(lo, 0)))), extra, spread))
+    in_size, kernel_size, stride, padding, output_padding, dilation = zip(*axes, strict=True)
+    groups = draw(st.sampled_from([1, 1, 2]))
+    in_channels = groups * draw(st.integers(1, 3))
+    return ConvTransposeSpec.make(
+        (draw(st.integers(0, 2)), in_channels, *in_size),
+        (in_channels, draw(st.integers(1, 3)), *kernel_size),
+        np.dtype(draw(st.sampled_from(dtypes))),
+        bias=draw(st.booleans()),
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
     )
 
 
