@@ -6,7 +6,7 @@
 (1, 8, 8, 16)
 """
 
-from .config import Config, config_context, get_config, set_config
+from .config import Config, Resources, config_context, get_config, set_config
 from .conv import (
     ConvGradients,
     conv,
@@ -48,7 +48,7 @@ from .errors import (
     UnsupportedError,
     WorkspaceError,
 )
-from .operation import Implementation, Resources, register, unregister
+from .operation import Implementation, register, unregister
 from .planning import Choice, Explanation, explain
 from .pool import (
     avg_pool,

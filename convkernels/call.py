@@ -18,10 +18,10 @@ from typing import Any, ParamSpec, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .config import Config, Precision, get_config
+from .config import Config, Precision, Resources, get_config
 from .errors import ConvkernelsError, DTypeError, IntegerOverflowError, OptionError, OverlapError, ShapeError, one_of
 from .layout import SPATIAL, Array, Layout, data_layout
-from .operation import Implementation, Operation, Resources
+from .operation import Implementation, Operation
 from .problem import Spec
 from .spec import Shape
 from .window import whole

@@ -21,7 +21,7 @@ _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=i
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
 _pool_columns = partial(Implementation, "im2col", claims=pooling.CLAIMS)
-_definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive.CLAIMS)
+_definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive.CLAIMS, padding_modes=True)
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
@@ -64,6 +64,6 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
 }
 
 for _operation, _implementations in CATALOG.items():
-    _operation.implementations = _implementations
+    _operation.fill(_implementations)
 
 assert set(CATALOG) == set(OPERATIONS.values()), "every operation is listed"

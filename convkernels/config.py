@@ -61,6 +61,14 @@ class Config:
         return changed
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use: bytes of scratch memory, and threads (None: the processors this process may use)."""
+
+    max_workspace: int
+    threads: int | None = None
+
+
 def _bytes(size: object) -> int:
     # A byte count may well exceed LARGEST, which is a limit for window options.
     if isinstance(size, bool) or not hasattr(size, "__index__"):

@@ -60,8 +60,9 @@ DOC = {
     weight_layout : str, optional
         The axes of the weights, a permutation of "OIHW". By default "OIHW" where `layout` is "NCHW", and "HWIO" where
         it is "NHWC"; other layouts want it said.
-    padding_mode : {"zeros"}
-        What the padding holds.""",
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the padding holds: zeros, the input mirrored at its outermost cells, its outermost cells repeated, or the
+        input repeated; as often as it takes.""",
     "<vjp>": """vjp : callable
         ``vjp(dy, wrt=("x", "w", "b"))`` takes the gradient by `y` and returns the named tuple (dx, dw, db): those asked
         for in `wrt`, the rest None. It keeps references to the inputs, which must not change before it is called.""",

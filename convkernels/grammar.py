@@ -59,6 +59,11 @@ class Fields:
         """Whether an option is there; it is taken out."""
         return self.take_match(re.escape(option)) is not None
 
+    def padding_mode(self) -> str:
+        """The padding mode, "zeros" unless it is said."""
+        mode = self.take_match("reflect|replicate|circular")
+        return mode[0] if mode else "zeros"
+
     def take_match(self, pattern: str) -> re.Match[str] | None:
         """The first option of a form, taken out."""
         for place, option in enumerate(self.options):

@@ -20,13 +20,14 @@ The gradients are bilinear as they stand: for complex data the caller conjugates
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from .config import Precision
 from .errors import OptionError, UnknownStrategyError, UnsupportedError, WorkspaceError, one_of
+from .extension import EXTENSIONS
 from .layout import Order
 from .problem import Spec
 
@@ -35,14 +36,6 @@ if TYPE_CHECKING:
 
 CLAIMS = ("exact_on_integers", "batch_invariant", "nan_strict", "bounded", "bounded_tile")
 ENTRY_POINTS = "convkernels.implementations"
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a run may use: bytes of scratch memory, and threads (None: the processors this process may use)."""
-
-    max_workspace: int
-    threads: int | None = None
 
 
 def _always(spec: Any, order: Order) -> None:
@@ -81,6 +74,8 @@ class Implementation:
         "bounded_tile" (that bound over the tile computed together).
     uses_threads : bool
         Whether it heeds `threads`.
+    padding_modes : bool
+        Whether `run` heeds ``spec.padding_mode``. If not, it is run on the extended input, and sees zeros only.
     """
 
     name: str
@@ -90,6 +85,7 @@ class Implementation:
     workspace: Callable[[Any, int], int] = _nothing_needed
     claims: frozenset[str] = frozenset()
     uses_threads: bool = False
+    padding_modes: bool = False
 
     def __post_init__(self) -> None:
         if str(self.name) != self.name or self.name in ("", "auto"):
@@ -144,7 +140,23 @@ class Operation:
         listed = one_of(("auto", *self.names()), str(name))
         raise UnknownStrategyError(f"strategy={name!r} is not one of {self.name}'s: {listed}")
 
-    def insert(self, implementation: Implementation, before: str | None) -> None:
+    def adapted(self, implementation: Implementation) -> Implementation:
+        """The implementation made to heed padding modes, if it does not by itself and the operation has them."""
+        if implementation.padding_modes or self.name not in EXTENSIONS:
+            return implementation
+        extension = EXTENSIONS[self.name]
+        return replace(
+            implementation,
+            run=extension.run(implementation.run),
+            workspace=extension.workspace(implementation.workspace),
+            padding_modes=True,
+        )
+
+    def fill(self, implementations: Iterable[Implementation]) -> None:
+        """Set the list."""
+        self.implementations = tuple(map(self.adapted, implementations))
+
+    def insert(self, implementation: Implementation, before: str | None) -> Implementation:
         """Take in an implementation, in front of the one named or of all."""
         with self._lock:
             names = self.names()
@@ -155,8 +167,9 @@ class Operation:
                     f"before={before!r} is not one of {self.name}'s: {one_of(names, str(before))}"
                 )
             place = 0 if before is None else names.index(before)
-            present = self.implementations
-            self.implementations = (*present[:place], implementation, *present[place:])
+            present, adapted = self.implementations, self.adapted(implementation)
+            self.implementations = (*present[:place], adapted, *present[place:])
+            return adapted
 
     def remove(self, name: str) -> None:
         """Drop the implementation of that name."""
@@ -276,6 +289,7 @@ def register(
     workspace: Callable[[Any, int], int] = _nothing_needed,
     claims: Iterable[str] = (),
     uses_threads: bool = False,
+    padding_modes: bool = False,
     before: str | None = None,
 ) -> Implementation:
     """Plug an implementation into an operation, as a strategy that users can name and "auto" can take.
@@ -289,7 +303,7 @@ def register(
     run : callable
         The computation, with the operation's signature (see `convkernels.operation`). It gets canonical views of any
         strides and must write every element of `out`.
-    supports, prefers, workspace, claims, uses_threads
+    supports, prefers, workspace, claims, uses_threads, padding_modes
         As for `Implementation`.
     before : str, optional
         The strategy in front of which it stands when "auto" looks for one. By default it stands first.
@@ -321,9 +335,10 @@ def register(
              [3., 3.]]]])
     >>> ck.unregister("conv", "pointwise")
     """
-    implementation = Implementation(name, run, supports, prefers, workspace, frozenset(claims), uses_threads)
-    find_operation(operation).insert(implementation, before)
-    return implementation
+    implementation = Implementation(
+        name, run, supports, prefers, workspace, frozenset(claims), uses_threads, padding_modes
+    )
+    return find_operation(operation).insert(implementation, before)
 
 
 def unregister(operation: str, name: str) -> None:

@@ -74,8 +74,9 @@ DOC = {
         What a mean divides by instead.""",
     "<layout>": """layout : str
         The axes of `x` and of the result, a permutation of "NCHW".
-    padding_mode : {"zeros"}
-        How the input goes on beyond its border; "zeros" stands for cells that the reducer leaves out.""",
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        How the input goes on beyond its border: not at all, so that the reducer leaves the padding out, or as for
+        `conv2d`, so that it counts as input.""",
     "<vjp>": """vjp : callable
         ``vjp(dy)`` takes the gradient by `y` and returns dx. It keeps a reference to the input, which must not change
         before it is called.""",

@@ -78,7 +78,8 @@ class PoolSpec:
         )
         spec = cls(batch, channels, window, found, bool(count_include_pad), divisor_override, str(padding_mode), dtype)
         check_result(spec.y_shape, spec.result_dtype)
-        empty = window.empty_window()
+        seen = window if spec.padding_mode == "zeros" else window.extended
+        empty = seen.empty_window()
         if empty:
             axis, output = empty
             raise ShapeError(
@@ -86,12 +87,17 @@ class PoolSpec:
                 f"(in={window.in_size[axis]}, kernel_size={window.kernel_size[axis]}, stride={window.stride[axis]}, "
                 f"padding={window.padding[axis]}, dilation={window.dilation[axis]})"
             )
-        if found.pad_value is None and window.padded:
+        if found.pad_value is None and seen.padded:
             raise UnsupportedError(
                 f"reducer {found.name!r} has no pad_value: some windows reach beyond the input (in={window.in_size}, "
                 f"kernel_size={window.kernel_size}, padding={window.padding}, ceil_mode={window.ceil_mode})"
             )
         return spec
+
+    @cached_property
+    def extended(self) -> PoolSpec:
+        """The problem on the input that the padding mode extends; only an overhang is still outside."""
+        return replace(self, window=self.window.extended, count_include_pad=False, padding_mode="zeros")
 
     @cached_property
     def x_shape(self) -> Shape:
@@ -120,6 +126,7 @@ class PoolSpec:
         """Make the spec that a problem string describes; what is left of the options names the reducer."""
         batch, channels = fields.sizes("nc")
         ceil_mode, count_include_pad = fields.take("ceil"), not fields.take("nopad")
+        padding_mode = fields.padding_mode()
         divisor = fields.take_match(r"div(\d+)")
         reducer = "_".join(fields.options)
         fields.options.clear()
@@ -134,6 +141,7 @@ class PoolSpec:
             ceil_mode=ceil_mode,
             count_include_pad=count_include_pad,
             divisor_override=int(divisor[1]) if divisor else None,
+            padding_mode=padding_mode,
         )
 
     def with_dtype(self, dtype: np.dtype[Any]) -> PoolSpec:
@@ -146,7 +154,7 @@ class PoolSpec:
         """How many cells of each window take part: what a mean divides by."""
         if self.divisor_override is not None:
             return self.divisor_override
-        return self.window.cell_counts(include_padding=self.count_include_pad)
+        return self.window.cell_counts(include_padding=self.count_include_pad or self.padding_mode != "zeros")
 
     @property
     def flops(self) -> int:
@@ -158,4 +166,5 @@ class PoolSpec:
         options += ["ceil"] if self.window.ceil_mode else []
         options += [] if self.count_include_pad else ["nopad"]
         options += [] if self.divisor_override is None else [f"div{self.divisor_override}"]
+        options += [] if self.padding_mode == "zeros" else [self.padding_mode]
         return "pool:" + write_window(f"n{self.batch}c{self.channels}", self.window, options, self.dtype)

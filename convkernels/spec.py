@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from .layout import Array
 from .window import Ints, Pairs, Window, padding_form, per_axis, whole
 
 Shape: TypeAlias = tuple[int, ...]
-PADDING_MODES = ("zeros",)
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -143,6 +143,7 @@ class ConvSpec:
             stride=fields.stride,
             padding=fields.padding,
             dilation=fields.dilation,
+            padding_mode=fields.padding_mode(),
         )
 
     @cached_property
@@ -177,6 +178,11 @@ class ConvSpec:
     def group_out(self) -> int:
         """Output channels of one group."""
         return self.out_channels // self.groups
+
+    @cached_property
+    def extended(self) -> ConvSpec:
+        """The problem without padding on the input that the padding mode extends."""
+        return replace(self, window=self.window.extended, padding_mode="zeros")
 
     @cached_property
     def compute_dtype(self) -> np.dtype[Any]:

@@ -213,6 +213,16 @@ class Window:
         """Whether some window reaches beyond the input."""
         return any(lo > 0 or hi > 0 for lo, hi in self.exact[1].padding)
 
+    @cached_property
+    def extended(self) -> Window:
+        """The same windows on an input that holds the padding too; what is left is the overhang, or cells unread."""
+        sizes = tuple(size + lo + hi for size, (lo, hi) in zip(self.in_size, self.padding, strict=True))
+        rest = tuple(
+            (0, (count - 1) * step + extent - size)
+            for size, count, step, extent in zip(sizes, self.out_size, self.stride, self.extent, strict=True)
+        )
+        return Window(sizes, self.kernel_size, self.stride, rest, self.dilation)
+
     def kernel_positions(self) -> Iterator[Tap]:
         """Every tap, in row-major order."""
         return product(*map(range, self.kernel_size))

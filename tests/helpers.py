@@ -25,6 +25,7 @@ def conv_options(spec: ck.ConvSpec, layout: Layout, weight_layout: Layout) -> di
         "padding": window.padding,
         "dilation": window.dilation,
         "groups": spec.groups,
+        "padding_mode": spec.padding_mode,
         "layout": layout.axes,
         "weight_layout": weight_layout.axes,
     }
@@ -40,5 +41,6 @@ def pool_options(spec: ck.PoolSpec, layout: Layout) -> dict[str, Any]:
         "ceil_mode": window.ceil_mode,
         "count_include_pad": spec.count_include_pad,
         "divisor_override": spec.divisor_override,
+        "padding_mode": spec.padding_mode,
         "layout": layout.axes,
     }

@@ -29,8 +29,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config import Resources
 from ..layout import Array, Order
-from ..operation import Resources
 from ..spec import ConvSpec
 from ..views import flat_view, grouped, readable, scatter_windows, slices, windows
 from ..window import Ints, Tile, Window

@@ -15,25 +15,27 @@ from typing import Any
 
 import numpy as np
 
+from ..config import Resources
 from ..layout import Array, Order
-from ..operation import Resources
 from ..pool_spec import PoolSpec
 from ..reducers import Reducer, builtin_reducer
 from ..spec import ConvSpec, ConvTransposeSpec
-from ..window import Ints, Window
+from ..window import Ints
 
 Reach = list[tuple[Ints, Ints]]
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 
 
-def reach(window: Window, position: Ints) -> Reach:
+def reach(spec: ConvSpec | PoolSpec, position: Ints) -> Reach:
     """The taps of the window at `position` that fall on the input, each with the cell it falls on."""
-    found = []
+    window, found = spec.window, []
     for tap in product(*map(range, window.kernel_size)):
         cell = []
         for axis, size in enumerate(window.in_size):
             lo, hi = window.padding[axis]
             place = position[axis] * window.stride[axis] + tap[axis] * window.dilation[axis] - lo
+            if spec.padding_mode != "zeros" and place < size + hi:
+                place = moved_inside(place, max(0, -lo), size - 1 + min(0, hi), spec.padding_mode)
             if place < 0 or place >= size or place >= size + hi:
                 break
             cell.append(place)
@@ -42,10 +44,22 @@ def reach(window: Window, position: Ints) -> Reach:
     return found
 
 
+def moved_inside(place: int, first: int, last: int, mode: str) -> int:
+    """The cell from first to last that a place beyond the border repeats."""
+    while not first <= place <= last:
+        if mode == "replicate" or first == last:
+            place = first if place < first else last
+        elif mode == "circular":
+            place += (last - first + 1) if place < first else -(last - first + 1)
+        else:
+            place = 2 * (first if place < first else last) - place
+    return place
+
+
 def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """y[n, o, p] = b[o] + sum over c, t of x[n, c, p * stride + t * dilation - lo] * w[o, c, t]."""
     for position in product(*map(range, spec.window.out_size)):
-        seen = reach(spec.window, position)
+        seen = reach(spec, position)
         for n, o in product(range(spec.batch), range(spec.out_channels)):
             first = o // spec.group_out * spec.group_in
             total = 0 if b is None else b[o].item()
@@ -59,7 +73,7 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
     """dx[n, c, cell] = sum of dy[n, o, p] * w[o, c, t] over all o, p, t that read the cell."""
     readers: dict[Ints, Reach] = {cell: [] for cell in product(*map(range, spec.window.in_size))}
     for position in product(*map(range, spec.window.out_size)):
-        for tap, cell in reach(spec.window, position):
+        for tap, cell in reach(spec, position):
             readers[cell].append((tap, position))
     for cell, reads in readers.items():
         for n, channel in product(range(spec.batch), range(spec.in_channels)):
@@ -75,7 +89,7 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
     """dw[o, c, t] = sum of x[n, c, cell] * dy[n, o, p] over all n, p whose tap t reads the cell."""
     uses: dict[Ints, Reach] = {tap: [] for tap in product(*map(range, spec.window.kernel_size))}
     for position in product(*map(range, spec.window.out_size)):
-        for tap, cell in reach(spec.window, position):
+        for tap, cell in reach(spec, position):
             uses[tap].append((position, cell))
     for o, c in product(range(spec.out_channels), range(spec.group_in)):
         channel = o // spec.group_out * spec.group_in + c
@@ -210,7 +224,7 @@ def counted(spec: PoolSpec, position: Ints) -> int:
     if spec.divisor_override is not None:
         return spec.divisor_override
     if not spec.count_include_pad:
-        return len(reach(spec.window, position))
+        return len(reach(spec, position))
     total = 0
     for tap in product(*map(range, spec.window.kernel_size)):
         inside = True
@@ -226,7 +240,7 @@ def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """y[n, c, p] = the reducer's definition on the real cells of the window at p."""
     define, _ = definition(spec.reducer)
     for position in product(*map(range, spec.window.out_size)):
-        seen = reach(spec.window, position)
+        seen = reach(spec, position)
         count = counted(spec, position)
         for n, c in product(range(spec.batch), range(spec.channels)):
             out[n, c, *position] = define([x.item(n, c, *cell) for _, cell in seen], count)
@@ -237,7 +251,7 @@ def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, reso
     _, grad = definition(spec.reducer)
     out[...] = 0
     for position in product(*map(range, spec.window.out_size)):
-        seen = reach(spec.window, position)
+        seen = reach(spec, position)
         count = counted(spec, position)
         for n, c in product(range(spec.batch), range(spec.channels)):
             values = [x.item(n, c, *cell) for _, cell in seen]

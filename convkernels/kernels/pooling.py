@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..config import Resources
 from ..layout import Array
-from ..operation import Resources
 from ..pool_spec import PoolSpec
 from ..reducers import Count
 from ..views import scatter_windows, windows

@@ -21,8 +21,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..config import Resources
 from ..layout import Array
-from ..operation import Resources
 from ..spec import ConvSpec
 from ..views import grouped, readable, windows
 from ..window import Ints, Tap

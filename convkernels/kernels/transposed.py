@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..config import Resources
 from ..layout import Array
-from ..operation import Resources
 from ..spec import ConvTransposeSpec
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ..layout import SPATIAL, Array, Layout
 from ..pool_spec import PoolSpec
 from ..reducers import Reducer, builtin_reducer, find_reducer
-from ..spec import ConvSpec, ConvTransposeSpec, Shape
+from ..spec import PADDING_MODES, ConvSpec, ConvTransposeSpec, Shape
 from ..window import Window
 
 SELECTING = ("max", "max_ties-last", "max_ties-split", "max_ties-all", "min", "min_ties-last")
@@ -68,6 +68,7 @@ def windows(draw: st.DrawFn, rank: int, *, ceil: bool = False, pool: bool = Fals
 def conv_specs(draw: st.DrawFn, rank: int | None = None, dtypes: tuple[str, ...] = ("float32", "float64")) -> ConvSpec:
     """Convolution problems: grouped, depthwise, with and without bias."""
     window = draw(windows(draw(ranks) if rank is None else rank))
+    padding_mode = draw(st.sampled_from(["zeros", "zeros", *PADDING_MODES]))
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     return ConvSpec(
         batch=draw(st.integers(0, 3)),
@@ -76,6 +77,7 @@ def conv_specs(draw: st.DrawFn, rank: int | None = None, dtypes: tuple[str, ...]
         out_channels=groups * draw(st.integers(1, 3)),
         window=window,
         bias=draw(st.booleans()),
+        padding_mode=padding_mode,
         dtype=np.dtype(draw(st.sampled_from(dtypes))),
     )
 
@@ -126,6 +128,7 @@ def pool_specs(
         reducer=reducer,
         count_include_pad=draw(st.booleans()),
         divisor_override=draw(st.sampled_from([None, None, 3])),
+        padding_mode=draw(st.sampled_from(["zeros", "zeros", *PADDING_MODES])),
         dtype=np.dtype(draw(st.sampled_from(dtypes))),
     )
 
