@@ -78,7 +78,7 @@ from .pool import (
 )
 from .pool_spec import PoolSpec
 from .problem import parse_problem
-from .reducers import Reducer, logsumexp, lp, maximum, minimum, register_reducer
+from .reducers import Reducer, logsumexp, lp, maximum, minimum, register_reducer, unregister_reducer
 from .separable import (
     SeparableConvGradients,
     depthwise_conv,
@@ -202,4 +202,5 @@ __all__ = [
     "separable_conv_vjp",
     "set_config",
     "unregister",
+    "unregister_reducer",
 ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
 import numpy as np
@@ -20,11 +22,12 @@ from numpy.typing import ArrayLike
 
 from .config import Config, Precision, Resources, get_config
 from .errors import ConvkernelsError, DTypeError, IntegerOverflowError, OptionError, OverlapError, ShapeError, one_of
-from .layout import SPATIAL, Array, Layout, data_layout
+from .layout import SPATIAL, Array, Layout, Order, data_layout
 from .operation import Implementation, Operation
 from .problem import Spec
 from .spec import Shape
-from .window import whole
+from .views import slices
+from .window import entries, whole
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +51,13 @@ EXECUTION: dict[str, Any] = {
     "max_workspace": None,
 }
 
-EXECUTION_DOC = {
+COMMON_DOC = {
+    "<raises>": """Raises
+    ------
+    ConvkernelsError
+        If the arguments do not fit each other (ShapeError, OptionError, LayoutError, DTypeError, OverlapError), no
+        strategy takes the problem (UnknownStrategyError, UnsupportedError, WorkspaceError), or sums of integer data
+        might leave 64 bits (IntegerOverflowError).""",
     "<execution>": """strategy : str
         "auto", or the name of an implementation: "im2col", "stride_tricks", "naive", or one that was registered.
     precision : {"default", "highest"}, optional
@@ -58,7 +67,7 @@ EXECUTION_DOC = {
     threads : int, optional
         Threads for the implementations that have their own. By default the processors this process may use.
     max_workspace : int, optional
-        Bytes of scratch memory that this call may take. By default the configured 64 MiB."""
+        Bytes of scratch memory that this call may take. By default the configured 64 MiB.""",
 }
 
 
@@ -74,7 +83,7 @@ def family(function: Callable[P, R], keywords: Mapping[str, Any], doc: Mapping[s
     """
     function.__qualname__ = function.__name__.lstrip("_")  # for Python's own complaint of a missing argument
     text = function.__doc__ or ""
-    for marker, shared in {**doc, **EXECUTION_DOC}.items():
+    for marker, shared in {**doc, **COMMON_DOC}.items():
         text = text.replace(marker, shared)
     return tuple(_public(function, keywords, rank, text) for rank in (None, 1, 2, 3))
 
@@ -191,18 +200,39 @@ def frozen(name: str, option: object) -> Any:
     Equal keys must mean equal options, but True == 1 == 1.0: inside a sequence only whole numbers pass, and a number
     that stands alone is told apart by its type.
     """
-    if type(option) is int or type(option) is str:
+    if type(option) is int or option is None or isinstance(option, bool | np.bool_):
         return option
-    if isinstance(option, np.ndarray):
-        option = option.tolist()
-    if isinstance(option, tuple | list):
-        return tuple(
-            frozen(name, entry) if isinstance(entry, tuple | list | np.ndarray) else whole(name, entry)
-            for entry in option
-        )
-    if option is None or isinstance(option, bool | np.bool_):
-        return option
-    return whole(name, option)
+    if isinstance(option, str):
+        return str(option)
+    given = entries(option)
+    if given is None:
+        return whole(name, option)
+    return tuple(
+        whole(name, entry) if pair is None else tuple(whole(name, number) for number in pair)
+        for entry, pair in zip(given, map(entries, given), strict=True)
+    )
+
+
+def flag(name: str, value: object) -> bool:
+    """Take a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise OptionError(f"{name}={value!r} must be True or False")
+    return bool(value)
+
+
+def check_dy(dy: Array, layout: Layout, y_shape: Shape) -> None:
+    """Refuse a gradient that does not have the output's shape."""
+    if layout.view(dy, "dy").shape != y_shape:
+        raise ShapeError(f"dy has shape {dy.shape}, must have {layout.shape(y_shape)} as the output has")
+
+
+def check_wrt(wrt: object, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Take a choice of gradients."""
+    given = tuple(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else (None,)
+    for name in given:
+        if name not in names:
+            raise OptionError(f"wrt={wrt!r} must be a sequence of {', '.join(map(repr, names))}")
+    return given
 
 
 def magnitude(array: Array) -> int:
@@ -237,16 +267,22 @@ class Call:
         The keywords of the call.
     bound
         For integers, the largest absolute value that a sum of this data could reach.
+    conjugated
+        The place of the array that is to be conjugated, if it is complex.
+    guarded
+        Arrays beside these that the result must not share memory with.
     """
 
     operation: Operation
     spec: Spec
-    order: Any
+    order: Order
     arrays: tuple[Array | None, ...]
     shape: Shape
     layout: Layout
     options: Mapping[str, Any]
     bound: Callable[[], int] = lambda: 0
+    conjugated: int | None = None
+    guarded: tuple[Array, ...] = ()
 
     @property
     def config(self) -> Config:
@@ -264,6 +300,7 @@ class Call:
             self.options["strategy"],
             precision=config.precision,
             limit=config.max_workspace,
+            reserved=self.conversion_bytes,
         )
 
     def run(self) -> Array:
@@ -274,28 +311,77 @@ class Call:
         if calls is not None:
             calls.append(self)
             return np.broadcast_to(spec.result_dtype.type(0), self.layout.shape(self.shape))
-        implementation = self.select(config)
-        compute = spec.compute_dtype
-        arrays = [array if array is None or array.dtype == compute else array.astype(compute) for array in self.arrays]
-        if compute.kind in "iu":
-            check_overflow(self.bound(), compute)
-        resources = Resources(config.max_workspace, config.threads)
+        implementation, reserved = self.select(config), self.conversion_bytes
+        if spec.compute_dtype.kind in "iu":
+            check_overflow(self.bound(), spec.compute_dtype)
         if result is None:
             result = self.layout.empty(self.shape, spec.result_dtype)
-        if compute == spec.result_dtype:
-            implementation.run(spec, *arrays, out=self.layout.view(result), resources=resources)
+        resources, view = Resources(config.max_workspace - reserved, config.threads), self.layout.view(result)
+        if reserved:
+            self._run_by_image(implementation, view, resources)
         else:
-            wide = self.layout.empty(self.shape, compute)
-            implementation.run(spec, *arrays, out=self.layout.view(wide), resources=resources)
-            result[...] = wide
+            implementation.run(spec, *self.arrays, out=view, resources=resources)
         return result
+
+    def _converts(self, place: int) -> bool:
+        array = self.arrays[place]
+        if array is None:
+            return False
+        return array.dtype != self.spec.compute_dtype or (place == self.conjugated and array.dtype.kind == "c")
+
+    @property
+    def _narrows(self) -> bool:
+        return self.spec.result_dtype != self.spec.compute_dtype
+
+    @cached_property
+    def conversion_bytes(self) -> int:
+        """Scratch memory for arrays in the type that is computed in, an image at a time where they hold images."""
+        cells = 0
+        for place, array in enumerate(self.arrays):
+            if array is not None and self._converts(place):
+                cells += array.size // (max(1, len(array)) if place in self.operation.batched else 1)
+        if cells or self._narrows:
+            result = math.prod(self.shape)
+            if self.operation.sums:
+                cells += 2 * result
+            elif self._narrows:
+                cells += result // max(1, self.shape[0])
+        return cells * self.spec.compute_dtype.itemsize
+
+    def _converted(self, place: int, images: slice) -> Array | None:
+        array = self.arrays[place]
+        if array is None:
+            return None
+        array = array[images] if place in self.operation.batched else array
+        wide = array.astype(self.spec.compute_dtype, copy=False)
+        return wide.conj() if place == self.conjugated else wide
+
+    def _run_by_image(self, implementation: Implementation, out: Array, resources: Resources) -> None:
+        """Run with a copy of one image at a time; only small arrays are converted whole."""
+        compute, single = self.spec.compute_dtype, self.spec.one_image
+        places = range(len(self.arrays))
+        whole = {place: self._converted(place, slice(None)) for place in places if place not in self.operation.batched}
+        total = np.zeros_like(out, dtype=compute) if self.operation.sums else None
+        for image in slices(self.shape[0] if total is None else len(self.arrays[0]), 1):  # type: ignore[arg-type]
+            arrays = [whole[place] if place in whole else self._converted(place, image) for place in places]
+            target = out if total is not None else out[image]
+            if self._narrows or total is not None:
+                target = np.empty_like(target, dtype=compute)
+            implementation.run(single, *arrays, out=target, resources=resources)
+            if total is not None:
+                total += target
+            elif self._narrows:
+                out[image] = target
+            del arrays, target  # before the next are made
+        if total is not None:
+            out[...] = total
 
     def _result(self) -> Array | None:
         out = self.options["out"]
         if out is None:
             return None
         shape, dtype = self.layout.shape(self.shape), self.spec.result_dtype
-        if not isinstance(out, np.ndarray):
+        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
             raise OptionError(f"out is a {type(out).__name__}, must be an array")
         if out.shape != shape:
             raise ShapeError(f"out has shape {out.shape}, must have {shape}")
@@ -305,7 +391,7 @@ class Call:
             raise OptionError("out is read-only, must be writable")
         if self_overlapping(out):
             raise OverlapError(f"out overlaps itself in memory (strides {out.strides}), must not")
-        for array in self.arrays:
+        for array in (*self.arrays, *self.guarded):
             if array is not None and overlapping(out, array):
                 raise OverlapError("out shares memory with an input, must not")
         return out

@@ -5,6 +5,7 @@ A call's own option comes first, then the innermost `config_context`, then what 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,12 +72,13 @@ class Resources:
 
 def _bytes(size: object) -> int:
     # A byte count may well exceed LARGEST, which is a limit for window options.
-    if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise OptionError(f"max_workspace={size!r} must be a whole number of bytes")
-    count = size.__index__()
+    try:
+        count = -1 if isinstance(size, bool) else operator.index(size)  # type: ignore[arg-type]  # it may refuse
+    except TypeError:
+        count = -1
     if count < 0:
-        raise OptionError(f"max_workspace={count} must be at least 0")
-    return int(count)
+        raise OptionError(f"max_workspace={size!r} must be a whole number of bytes, at least 0")
+    return count
 
 
 _process = Config()

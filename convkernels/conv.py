@@ -14,12 +14,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import Call, Execution, as_array, check_overflow, family, frozen, gradient_options, located, magnitude
+from .call import (
+    Call,
+    Execution,
+    as_array,
+    check_dy,
+    check_overflow,
+    check_wrt,
+    family,
+    frozen,
+    gradient_options,
+    located,
+    magnitude,
+)
 from .errors import OptionError, ShapeError
 from .layout import Array, Layout, data_layout, weight_layout_for
 from .operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD
-from .spec import ConvSpec, Shape, common_dtype, compute_dtype
-from .window import Padding, per_axis
+from .spec import ConvSpec, Shape, check_padding_mode, common_dtype, compute_dtype
+from .window import Padding, entries, per_axis, whole
 
 
 class Geometry(Execution, total=False):
@@ -50,7 +62,8 @@ GEOMETRY: dict[str, Any] = {
 KEYWORDS: dict[str, Any] = {**GEOMETRY, "groups": 1}
 DOC = {
     "<geometry>": """stride, dilation : int or sequence of int
-        Input cells from one window to the next, and from one tap to the next; one number for all axes or one each.
+        Input cells from one window to the next, and from one tap to the next; one number for all axes or one each,
+        in the order D, H, W.
     padding : int, sequence, or str
         Cells added around the input: one number, one for each axis, or pairs (lo, hi), in which a negative number
         crops. Or "valid" (none), "same" (ceil(in / stride) outputs, the odd cell at the end), "same_lower" (the odd
@@ -66,12 +79,6 @@ DOC = {
     "<vjp>": """vjp : callable
         ``vjp(dy, wrt=("x", "w", "b"))`` takes the gradient by `y` and returns the named tuple (dx, dw, db): those asked
         for in `wrt`, the rest None. It keeps references to the inputs, which must not change before it is called.""",
-    "<raises>": """Raises
-    ------
-    ConvkernelsError
-        If the arguments do not fit each other (ShapeError, OptionError, LayoutError, DTypeError, OverlapError), no
-        strategy takes the problem (UnknownStrategyError, UnsupportedError, WorkspaceError), or sums of integer data
-        might leave 64 bits (IntegerOverflowError).""",
 }
 
 
@@ -87,6 +94,7 @@ _remembered = lru_cache(maxsize=4096, typed=True)(ConvSpec.make)
 
 
 def _spec(x_shape: Shape, w_shape: Shape, dtype: np.dtype[Any], bias: bool, options: Any) -> ConvSpec:
+    check_padding_mode(options["padding_mode"])
     numbers = {name: frozen(name, options[name]) for name in ("stride", "padding", "dilation", "groups")}
     return _remembered(x_shape, w_shape, dtype, bias=bias, padding_mode=options["padding_mode"], **numbers)
 
@@ -97,13 +105,8 @@ def layouts(options: Any) -> tuple[Layout, Layout]:
     return layout, weight_layout_for(layout, options["weight_layout"])
 
 
-def conjugate(array: Array) -> Array:
-    """The conjugate, of real data the data itself."""
-    return array.conj() if array.dtype.kind == "c" else array
-
-
-def forward(x: ArrayLike, w: ArrayLike, b: ArrayLike | None, options: Any) -> Call:
-    """The call of a convolution."""
+def forward(x: ArrayLike, w: ArrayLike, b: ArrayLike | None, options: Any, guarded: tuple[Array, ...] = ()) -> Call:
+    """The call of a convolution, whose result must not share memory with its arrays or those guarded."""
     x, w, b = as_array("x", x), as_array("w", w), None if b is None else as_array("b", b)
     layout, weight_layout = layouts(options)
     data, weights = layout.view(x, "x"), weight_layout.view(w, "w")
@@ -115,22 +118,18 @@ def forward(x: ArrayLike, w: ArrayLike, b: ArrayLike | None, options: Any) -> Ca
         products = spec.group_in * spec.window.taps * magnitude(data) * magnitude(weights)
         return products + (0 if b is None else magnitude(b))
 
-    return Call(CONV, spec, layout.order, (data, weights, b), spec.y_shape, layout, options, bound)
-
-
-def check_dy(dy: Array, layout: Layout, y_shape: Shape) -> None:
-    """Refuse a gradient that does not have the output's shape."""
-    if layout.view(dy, "dy").shape != y_shape:
-        raise ShapeError(f"dy has shape {dy.shape}, must have {layout.shape(y_shape)} as the output has")
+    arrays = (data, weights, b)
+    return Call(CONV, spec, layout.order, arrays, spec.y_shape, layout, options, bound, guarded=guarded)
 
 
 def _input_grad_call(dy: ArrayLike, w: ArrayLike, x_shape: object, options: Any) -> Call:
     dy, w = as_array("dy", dy), as_array("w", w)
     layout, weight_layout = layouts(options)
     gradient, weights = layout.view(dy, "dy"), weight_layout.view(w, "w")
-    shape = frozen("x_shape", x_shape)
-    if not isinstance(shape, tuple):
+    given = entries(x_shape)
+    if given is None:
         raise OptionError(f"x_shape={x_shape!r} must be a sequence of {len(layout.axes)} whole numbers")
+    shape = tuple(whole("x_shape", size) for size in given)
     dtype = common_dtype(dy=dy, w=w)
     spec = _spec(layout.canonical_shape(shape, "x_shape"), weights.shape, dtype, False, options)
     check_dy(dy, layout, spec.y_shape)
@@ -138,8 +137,8 @@ def _input_grad_call(dy: ArrayLike, w: ArrayLike, x_shape: object, options: Any)
     def bound() -> int:
         return spec.group_out * spec.window.taps * magnitude(gradient) * magnitude(weights)
 
-    arrays = (gradient, conjugate(weights))
-    return Call(CONV_INPUT_GRAD, spec, layout.order, arrays, spec.x_shape, layout, options, bound)
+    arrays = (gradient, weights)
+    return Call(CONV_INPUT_GRAD, spec, layout.order, arrays, spec.x_shape, layout, options, bound, conjugated=1)
 
 
 def _weight_grad_call(x: ArrayLike, dy: ArrayLike, kernel_size: object, options: Any) -> Call:
@@ -147,29 +146,22 @@ def _weight_grad_call(x: ArrayLike, dy: ArrayLike, kernel_size: object, options:
     layout, weight_layout = layouts(options)
     data, gradient = layout.view(x, "x"), layout.view(dy, "dy")
     sizes = per_axis("kernel_size", kernel_size, layout.rank)
-    groups = options["groups"]
-    # Only a sensible number can divide; whatever else it is, the spec refuses with its own words.
-    group_in = data.shape[1] // groups if type(groups) is int and groups > 0 else data.shape[1]
-    w_shape = (gradient.shape[1], max(1, group_in), *sizes)
+    groups = max(1, whole("groups", options["groups"]))  # what is too small, the spec refuses
+    w_shape = (gradient.shape[1], max(1, data.shape[1] // groups), *sizes)
     spec = _spec(data.shape, w_shape, common_dtype(x=x, dy=dy), False, options)
     check_dy(dy, layout, spec.y_shape)
 
     def bound() -> int:
         return spec.batch * math.prod(spec.window.out_size) * magnitude(data) * magnitude(gradient)
 
-    arrays = (conjugate(data), gradient)
-    return Call(CONV_WEIGHT_GRAD, spec, layout.order, arrays, spec.w_shape, weight_layout, options, bound)
-
-
-def check_wrt(wrt: object) -> None:
-    """Refuse what is no choice of gradients."""
-    if not isinstance(wrt, tuple | list | set | frozenset) or not {"x", "w", "b"}.issuperset(wrt):
-        raise OptionError(f"wrt={wrt!r} must be a sequence of 'x', 'w' and 'b'")
+    arrays, order = (data, gradient), layout.order
+    return Call(CONV_WEIGHT_GRAD, spec, order, arrays, spec.w_shape, weight_layout, options, bound, conjugated=0)
 
 
 def bias_grad(dy: ArrayLike, layout: Layout) -> Array:
     """Sum the gradient over everything but the channels."""
     gradient = layout.view(as_array("dy", dy), "dy")
+    common_dtype(dy=gradient)
     axes = (0, *range(2, gradient.ndim))
     accumulator = compute_dtype(gradient.dtype)
     if accumulator.kind in "iu":
@@ -281,7 +273,7 @@ def with_gradients(forward: Call, options: Any) -> tuple[Array, Callable[..., Co
 
     def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "w", "b")) -> ConvGradients:
         with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
-            check_wrt(wrt)
+            wrt = check_wrt(wrt, ("x", "w", "b"))
             check_dy(as_array("dy", dy), layout, forward.shape)
             dx = dw = db = None
             if "x" in wrt:

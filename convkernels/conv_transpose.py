@@ -11,9 +11,20 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import Call, Execution, as_array, family, frozen, gradient_options, located, magnitude
+from .call import (
+    Call,
+    Execution,
+    as_array,
+    check_dy,
+    check_wrt,
+    family,
+    frozen,
+    gradient_options,
+    located,
+    magnitude,
+)
 from .conv import DOC as CONV_DOC
-from .conv import ConvGradients, bias_grad, check_dy, check_wrt, conjugate
+from .conv import ConvGradients, bias_grad
 from .errors import ShapeError
 from .layout import Array, data_layout, weight_layout_for
 from .operation import CONV, CONV_TRANSPOSE, CONV_WEIGHT_GRAD
@@ -63,7 +74,6 @@ DOC = {
         The axes of the weights, a permutation of "IOHW". By default "IOHW" where `layout` is "NCHW" (PyTorch, ONNX),
         and "HWOI" where it is "NHWC" (Keras).""",
     "<vjp>": CONV_DOC["<vjp>"],
-    "<raises>": CONV_DOC["<raises>"],
 }
 
 _remembered = lru_cache(maxsize=4096, typed=True)(ConvTransposeSpec.make)
@@ -173,7 +183,7 @@ def _conv_transpose_vjp(
 
     def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "w", "b")) -> ConvGradients:
         with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):  # type: ignore[typeddict-item]
-            check_wrt(wrt)
+            wrt = check_wrt(wrt, ("x", "w", "b"))
             dy = as_array("dy", dy)
             check_dy(dy, layout, spec.y_shape)
             gradient, back = layout.view(dy), spec.convolution
@@ -186,8 +196,9 @@ def _conv_transpose_vjp(
                 def x_bound() -> int:
                     return back.group_in * back.window.taps * magnitude(gradient) * magnitude(w_view)
 
-                arrays = (gradient, conjugate(w_view), None)
-                dx = Call(CONV, there, layout.order, arrays, back.y_shape, layout, chosen, x_bound).run()
+                arrays = (gradient, w_view, None)
+                shape = back.y_shape
+                dx = Call(CONV, there, layout.order, arrays, shape, layout, chosen, x_bound, conjugated=1).run()
             if "w" in wrt:
                 there = replace(back, dtype=common_dtype(dy=dy, x=x_view))
                 chosen = gradient_options(options, CONV_WEIGHT_GRAD)
@@ -195,16 +206,9 @@ def _conv_transpose_vjp(
                 def w_bound() -> int:
                     return back.batch * math.prod(back.window.out_size) * magnitude(gradient) * magnitude(x_view)
 
-                shape = back.w_shape
+                pair, shape = (gradient, x_view), back.w_shape
                 dw = Call(
-                    CONV_WEIGHT_GRAD,
-                    there,
-                    layout.order,
-                    (gradient, conjugate(x_view)),
-                    shape,
-                    weight_layout,
-                    chosen,
-                    w_bound,
+                    CONV_WEIGHT_GRAD, there, layout.order, pair, shape, weight_layout, chosen, w_bound, conjugated=1
                 ).run()
             if "b" in wrt and bias is not None:
                 db = bias_grad(dy, layout)

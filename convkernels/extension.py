@@ -72,11 +72,6 @@ def image_bytes(spec: ConvSpec | PoolSpec) -> int:
     return 2 * math.prod(extended.x_shape[1:]) * spec.compute_dtype.itemsize
 
 
-def one_image(spec: Any) -> Any:
-    """The problem of one extended image."""
-    return replace(spec.extended, batch=1)
-
-
 def remaining(spec: ConvSpec | PoolSpec, resources: Resources) -> Resources:
     """What the extended image leaves of the scratch memory."""
     return replace(resources, max_workspace=resources.max_workspace - image_bytes(spec))
@@ -86,7 +81,7 @@ def conv(run: Run) -> Run:
     """Run a convolution on extended images."""
 
     def extended(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
-        inner, left = one_image(spec), remaining(spec, resources)
+        inner, left = spec.extended.one_image, remaining(spec, resources)
         for image in slices(spec.batch, 1):
             run(inner, extend(x[image], spec.window, spec.padding_mode), w, b, out=out[image], resources=left)
 
@@ -97,7 +92,7 @@ def conv_input_grad(run: Run) -> Run:
     """Run an input gradient on extended images, and fold it."""
 
     def extended(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
-        inner, left = one_image(spec), remaining(spec, resources)
+        inner, left = spec.extended.one_image, remaining(spec, resources)
         for image in slices(spec.batch, 1):
             dx = np.empty_like(out[image], shape=inner.x_shape)
             run(inner, dy[image], w, out=dx, resources=left)
@@ -110,7 +105,7 @@ def conv_weight_grad(run: Run) -> Run:
     """Sum the weight gradients of extended images."""
 
     def extended(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
-        inner, left = one_image(spec), remaining(spec, resources)
+        inner, left = spec.extended.one_image, remaining(spec, resources)
         left = replace(left, max_workspace=left.max_workspace - weight_bytes(spec))
         out[...] = 0
         dw = np.empty_like(out)
@@ -125,7 +120,7 @@ def pool(run: Run) -> Run:
     """Run a pool on extended images."""
 
     def extended(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
-        inner, left = one_image(spec), remaining(spec, resources)
+        inner, left = spec.extended.one_image, remaining(spec, resources)
         for image in slices(spec.batch, 1):
             run(inner, extend(x[image], spec.window, spec.padding_mode), out=out[image], resources=left)
 
@@ -136,7 +131,7 @@ def pool_grad(run: Run) -> Run:
     """Run a pool's gradient on extended images, and fold it."""
 
     def extended(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
-        inner, left = one_image(spec), remaining(spec, resources)
+        inner, left = spec.extended.one_image, remaining(spec, resources)
         for image in slices(spec.batch, 1):
             cells = extend(x[image], spec.window, spec.padding_mode)
             dx = np.empty_like(cells)
@@ -173,7 +168,7 @@ class Extension(NamedTuple):
             if spec.padding_mode == "zeros":
                 return workspace(spec, limit)
             more = image_bytes(spec) + self.extra(spec)
-            return more + workspace(one_image(spec), max(0, limit - more))
+            return more + workspace(spec.extended.one_image, max(0, limit - more))
 
         return needed
 

@@ -25,10 +25,10 @@ import numpy as np
 from .errors import OptionError
 from .window import Ints, Pairs
 
-_SIZES = r"\d+(?:x\d+){0,2}"
-_PAIR = r"-?\d+\+-?\d+"
+_SIZES = r"\d{1,18}(?:x\d{1,18}){0,2}"
+_PAIR = r"-?\d{1,18}\+-?\d{1,18}"
 _PROBLEM = re.compile(
-    rf"(?:(?P<operation>[a-z_]+):)?(?P<channels>(?:[a-z]\d+)+)_in(?P<in_size>{_SIZES})_k(?P<kernel_size>{_SIZES})"
+    rf"(?:(?P<operation>[a-z_]+):)?(?P<channels>(?:[a-z]\d{{1,18}})+)_in(?P<in_size>{_SIZES})_k(?P<kernel_size>{_SIZES})"
     rf"_s(?P<stride>{_SIZES})_p(?P<padding>{_PAIR}(?:x{_PAIR}){{0,2}})_d(?P<dilation>{_SIZES})(?P<options>(?:_[a-z0-9.\-]+)*)"
 )
 DTYPES = {dtype.name: dtype for dtype in map(np.dtype, set(np.sctypeDict.values())) if dtype.kind in "iufc"}

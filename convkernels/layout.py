@@ -115,10 +115,19 @@ class Layout:
         return np.empty(self.shape(canonical), dtype)
 
 
-@lru_cache(maxsize=256, typed=True)
+@lru_cache(maxsize=256)
+def _parsed(axes: str, leading: str) -> Layout:
+    return Layout(axes, leading)
+
+
+def parsed(axes: object, leading: str) -> Layout:
+    """Parse a layout; the same text gives the same object."""
+    return _parsed(str(axes), leading) if isinstance(axes, str) else Layout(axes, leading)  # type: ignore[arg-type]
+
+
 def data_layout(axes: str, rank: int | None) -> Layout:
     """Parse a data layout, which must have `rank` spatial axes unless that is None."""
-    layout = Layout(axes)
+    layout = parsed(axes, "NC")
     if rank is not None and layout.rank != rank:
         raise LayoutError(
             f"layout={axes!r} has the spatial axes {SPATIAL[layout.rank]!r}, must have {SPATIAL[rank]!r}: "
@@ -127,7 +136,6 @@ def data_layout(axes: str, rank: int | None) -> Layout:
     return layout
 
 
-@lru_cache(maxsize=256, typed=True)
 def weight_layout_for(data: Layout, axes: str | None, leading: str = "OI") -> Layout:
     """Parse the layout of weights, or take the one that goes with the data's; "IO" leads in the transposed case."""
     if axes is None:
@@ -138,9 +146,9 @@ def weight_layout_for(data: Layout, axes: str | None, leading: str = "OI") -> La
                 f"layout={data.axes!r} has no usual weight layout: say weight_layout, "
                 f"a permutation of {leading + spatial!r}"
             )
-        return Layout(usual[data.order], leading)
+        return parsed(usual[data.order], leading)
     try:
-        layout = Layout(axes, leading)
+        layout = parsed(axes, leading)
     except LayoutError as error:
         raise LayoutError("weight_" + error.cause) from None
     if layout.rank != data.rank:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +96,10 @@ class Implementation:
             if claim not in CLAIMS:
                 raise OptionError(f"claim {claim!r} must be one of {one_of(CLAIMS, str(claim))}")
 
+    def takes(self, spec: Spec, limit: int, reserved: int) -> int:
+        """Scratch bytes, those reserved for conversions included."""
+        return reserved + self.workspace(spec, max(0, limit - reserved))
+
     def declines(self, spec: Spec, precision: Precision) -> str | None:
         """Why it cannot run, or may not at this precision; None if it can."""
         reason = self.supports(spec)
@@ -118,9 +121,14 @@ class Verdict:
 
 @dataclass(eq=False)
 class Operation:
-    """One computation with a fixed signature, and its implementations: the preferred first, the definition last."""
+    """One computation with a fixed signature, and its implementations: the preferred first, the definition last.
+
+    `batched` are the places of the arrays that hold an image each; `sums` says that the result sums over them.
+    """
 
     name: str
+    batched: tuple[int, ...]
+    sums: bool = False
     implementations: tuple[Implementation, ...] = ()
     _lock: RLock = field(default_factory=RLock, repr=False)
 
@@ -173,27 +181,50 @@ class Operation:
 
     def remove(self, name: str) -> None:
         """Drop the implementation of that name."""
+        dropped = self.find(name)  # may load plugins, which must not wait for this lock
         with self._lock:
-            dropped = self.find(name)
             self.implementations = tuple(kept for kept in self.implementations if kept is not dropped)
 
     def select(
-        self, spec: Spec, order: Order, strategy: str = "auto", *, precision: Precision = "default", limit: int
+        self, spec: Spec, order: Order, strategy: str, *, precision: Precision, limit: int, reserved: int = 0
     ) -> Implementation:
-        """Choose the implementation that runs: the one named, which may decline, or the first that prefers to."""
-        if strategy == "auto":
-            load_plugins()
-            return _choose(self, self.implementations, spec, order, precision, limit)
-        implementation = self.find(strategy)
-        reason = implementation.declines(spec, precision)
-        if reason:
-            raise UnsupportedError(f"strategy={strategy!r} declines {spec}: {reason}")
-        needed = implementation.workspace(spec, limit)
-        if needed > limit:
+        """Choose the implementation that runs: the one named, which may decline, or the first that prefers to.
+
+        Of `limit` bytes of scratch memory, `reserved` are taken already. Memory is never short in silence: where an
+        implementation would be preferred but for the limit, that is an error and not a slow run.
+        """
+        if strategy != "auto":
+            implementation = self.find(strategy)
+            reason = implementation.declines(spec, precision)
+            if reason:
+                raise UnsupportedError(f"strategy={strategy!r} declines {spec}: {reason}")
+            needed = implementation.takes(spec, limit, reserved)
+            if needed > limit:
+                raise WorkspaceError(
+                    f"max_workspace={limit} bytes is too small for strategy={strategy!r}: {needed} would do"
+                )
+            return implementation
+        load_plugins()
+        reasons, willing, too_small = [], [], []
+        for implementation in self.implementations:
+            reason = implementation.declines(spec, precision)
+            if reason:
+                reasons.append(f"\n  {implementation.name}: {reason}")
+                continue
+            needed = implementation.takes(spec, limit, reserved)
+            if needed > limit:
+                too_small.append(needed)
+            elif implementation.prefers(spec, order) is None:
+                return implementation
+            else:
+                willing.append(implementation)
+        if too_small:
             raise WorkspaceError(
-                f"max_workspace={limit} bytes is too small for strategy={strategy!r}: {needed} would do"
+                f"max_workspace={limit} bytes is too small for every fast strategy: {min(too_small)} would do"
             )
-        return implementation
+        if willing:
+            return willing[0]
+        raise UnsupportedError(f"no strategy of {self.name} takes {spec}:{''.join(reasons)}")
 
     def verdicts(
         self,
@@ -204,12 +235,13 @@ class Operation:
         *,
         precision: Precision,
         limit: int,
+        reserved: int = 0,
     ) -> list[Verdict]:
         """Say for each implementation why it was not the one chosen."""
         found = []
         for implementation in self.implementations:
             declined = implementation.declines(spec, precision)
-            needed = 0 if declined else implementation.workspace(spec, limit)
+            needed = 0 if declined else implementation.takes(spec, limit, reserved)
             if implementation is chosen:
                 reason = ""
             elif declined:
@@ -224,48 +256,12 @@ class Operation:
         return found
 
 
-@lru_cache(maxsize=4096)
-def _choose(
-    operation: Operation,
-    implementations: tuple[Implementation, ...],
-    spec: Spec,
-    order: Order,
-    precision: Precision,
-    limit: int,
-) -> Implementation:
-    """The choice of "auto", remembered: the first that can run and prefers to, else the first that can run.
-
-    Memory is never short in silence: where an implementation would be preferred but for `limit`, and none that fits
-    is preferred, that is an error and not a slow run.
-    """
-    reasons, willing, too_small = [], [], []
-    for implementation in implementations:
-        reason = implementation.declines(spec, precision)
-        if reason:
-            reasons.append(f"\n  {implementation.name}: {reason}")
-            continue
-        needed = implementation.workspace(spec, limit)
-        if needed > limit:
-            too_small.append(needed)
-            continue
-        if implementation.prefers(spec, order) is None:
-            return implementation
-        willing.append(implementation)
-    if too_small:
-        raise WorkspaceError(
-            f"max_workspace={limit} bytes is too small for every fast strategy: {min(too_small)} would do"
-        )
-    if willing:
-        return willing[0]
-    raise UnsupportedError(f"no strategy of {operation.name} takes {spec}:{''.join(reasons)}")
-
-
-CONV = Operation("conv")
-CONV_INPUT_GRAD = Operation("conv_input_grad")
-CONV_WEIGHT_GRAD = Operation("conv_weight_grad")
-CONV_TRANSPOSE = Operation("conv_transpose")
-POOL = Operation("pool")
-POOL_GRAD = Operation("pool_grad")
+CONV = Operation("conv", batched=(0,))
+CONV_INPUT_GRAD = Operation("conv_input_grad", batched=(0,))
+CONV_WEIGHT_GRAD = Operation("conv_weight_grad", batched=(0, 1), sums=True)
+CONV_TRANSPOSE = Operation("conv_transpose", batched=(0,))
+POOL = Operation("pool", batched=(0,))
+POOL_GRAD = Operation("pool_grad", batched=(0, 1, 2))
 OPERATIONS = {
     operation.name: operation
     for operation in (CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, CONV_TRANSPOSE, POOL, POOL_GRAD)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .call import EXECUTION, PUBLIC, Call, recording
 from .errors import OptionError, UnsupportedError, WorkspaceError, one_of
-from .layout import Layout, data_layout, weight_layout_for
+from .layout import SPATIAL, Layout, data_layout
 from .operation import Implementation, Operation, Verdict, find_operation, load_plugins
+from .pool_spec import PoolSpec
 from .problem import Spec, parse_problem
-from .spec import ConvSpec
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
     >>> print(ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max"))
     pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max
       channels_first, 200,704 flops
-      -> stride_tricks  runs, with 1,605,632 bytes of workspace
+      -> stride_tricks  runs, with 3,211,264 bytes of workspace
          im2col         not preferred: comes later in the list
          naive          not preferred: the definition, for checking and not for speed
       note: stride_tricks has no threads of its own: `threads` is ignored, BLAS runs as it is set
@@ -122,7 +125,7 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
             if call.endswith("_vjp"):
                 y, vjp = result
                 vjp(y)
-    elif "_in" in str(call):
+    elif re.search(r"\d_in\d", str(call)):
         calls = [_problem_call(call, *args, **kwargs)]
     else:
         raise OptionError(
@@ -132,22 +135,23 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
 
 
 def _problem_call(problem: str, *, layout: str | None = None, **execution: Any) -> Call:
-    """The call that a problem string stands for, with no arrays."""
-    unknown = [key for key in execution if key not in EXECUTION]
-    if unknown:
-        raise TypeError(
-            f"explain() has no keyword {unknown[0]!r}; there are {one_of((*EXECUTION, 'layout'), unknown[0])}"
-        )
+    """The call that a problem string stands for, on arrays that take no memory."""
+    allowed = [key for key in EXECUTION if key != "out"]
+    for key in execution:
+        if key not in allowed:
+            raise TypeError(f"explain() has no keyword {key!r}; there are {one_of((*allowed, 'layout'), key)}")
     name, spec = parse_problem(problem)
     rank = spec.window.rank
-    data = data_layout(layout or "NC" + "DHW"[3 - rank :], rank)
-    results: dict[str, tuple[Any, Layout]] = {"conv": (spec.y_shape, data), "pool": (spec.y_shape, data)}
-    if name == "conv_weight_grad":
-        assert isinstance(spec, ConvSpec), "parsed as one"
-        weights = Layout("OI" + "DHW"[3 - rank :], "OI") if data.order == "other" else weight_layout_for(data, None)
-        results[name] = (spec.w_shape, weights)
-    shape, result_layout = results.get(name, (spec.x_shape, data))
-    return Call(find_operation(name), spec, data.order, (), shape, result_layout, {**EXECUTION, **execution})
+    data = data_layout("NC" + SPATIAL[rank] if layout is None else layout, rank)
+    x, y = spec.x_shape, spec.y_shape
+    if isinstance(spec, PoolSpec):
+        shapes, result = ([x], y) if name == "pool" else ([y, x, y], x)
+    else:
+        w = spec.w_shape
+        shapes, result = {"conv_input_grad": ([y, w], x), "conv_weight_grad": ([x, y], w)}.get(name, ([x, w], y))
+    arrays = tuple(np.broadcast_to(spec.dtype.type(0), shape) for shape in shapes)
+    laid = Layout("OI" + SPATIAL[rank], "OI") if name == "conv_weight_grad" else data
+    return Call(find_operation(name), spec, data.order, arrays, result, laid, {**EXECUTION, **execution})
 
 
 def _choice(call: Call) -> Choice:
@@ -164,6 +168,7 @@ def _choice(call: Call) -> Choice:
         call.options["strategy"],
         precision=config.precision,
         limit=config.max_workspace,
+        reserved=call.conversion_bytes,
     )
     return Choice(call.operation, call.spec, call.order, chosen, error, tuple(verdicts), tuple(_notes(call, chosen)))
 

@@ -9,15 +9,13 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import Call, Execution, as_array, family, frozen, gradient_options, located, magnitude
-from .conv import DOC as CONV_DOC
-from .conv import check_dy
+from .call import Call, Execution, as_array, check_dy, family, flag, frozen, gradient_options, located, magnitude
 from .errors import OptionError, UnsupportedError
 from .layout import Array, data_layout
 from .operation import POOL, POOL_GRAD
 from .pool_spec import PoolSpec
-from .reducers import MEAN, Reducer, Ties, maximum
-from .spec import common_dtype
+from .reducers import MEAN, Reducer, Ties, builtin_reducer, maximum
+from .spec import check_padding_mode, common_dtype
 from .window import Padding
 
 PoolVjp = Callable[[ArrayLike], Array]
@@ -58,15 +56,17 @@ DOC = {
     "<x>": """x : array_like
         The batch, in `layout`.
     window : int or sequence of int
-        The cells of a window along each axis; one number for all axes or one each.""",
+        The cells of a window along each axis; one number for all axes or one each, in the order D, H, W.""",
     "<geometry>": """stride : int or sequence of int, optional
         Input cells from one window to the next. By default the window, so that windows tile the input.
     padding : int, sequence, or str
-        As for `conv2d`; padding cells never change a result. A window with no real cell is refused.
+        As for `conv2d`. The reducer leaves padding cells out, but a mean may count them (`count_include_pad`). A
+        window with no real cell is refused.
     dilation : int or sequence of int
         Input cells from one tap to the next.
     ceil_mode : bool
-        Round the number of windows up: the last may hang over the padding, but must start before it ends.""",
+        Round the number of windows up: the last may hang over the padding, but must start in front of the last
+        real cell's end.""",
     "<count>": """count_include_pad : bool
         Whether a mean divides by the cells on the input and its declared padding, or by the real cells alone. The
         overhang of `ceil_mode` counts in neither.
@@ -78,9 +78,8 @@ DOC = {
         How the input goes on beyond its border: not at all, so that the reducer leaves the padding out, or as for
         `conv2d`, so that it counts as input.""",
     "<vjp>": """vjp : callable
-        ``vjp(dy)`` takes the gradient by `y` and returns dx. It keeps a reference to the input, which must not change
-        before it is called.""",
-    "<raises>": CONV_DOC["<raises>"],
+        ``vjp(dy)`` takes the gradient by `y` and returns dx. It keeps references to the input and to `y`, which must
+        not change before it is called.""",
 }
 
 _remembered = lru_cache(maxsize=4096, typed=True)(PoolSpec.make)
@@ -90,11 +89,15 @@ def _forward(x: ArrayLike, window: object, reducer: Reducer | str, options: Any)
     x = as_array("x", x)
     layout = data_layout(options["layout"], None)
     data = layout.view(x, "x")
-    numbers = {name: frozen(name, options[name]) for name in ("stride", "padding", "dilation")}
-    flags = {name: options[name] for name in ("ceil_mode", "count_include_pad", "divisor_override") if name in options}
+    names = ("stride", "padding", "dilation", "divisor_override")
+    numbers = {name: frozen(name, options[name]) for name in names if name in options}
+    flags = {name: flag(name, options[name]) for name in ("ceil_mode", "count_include_pad") if name in options}
+    check_padding_mode(options["padding_mode"])
     if not isinstance(reducer, Reducer | str):
         raise OptionError(f"reducer={reducer!r} must be a Reducer or the name of one")
-    spec = _remembered(
+    # A reducer of one's own is not kept alive by what is remembered of its problems.
+    known = isinstance(reducer, str) or builtin_reducer(reducer.name) == reducer
+    spec = (_remembered if known else PoolSpec.make)(
         data.shape,
         common_dtype(x=x),
         kernel_size=frozen("window", window),
@@ -217,7 +220,8 @@ def _max_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[MaxPo
     <x>
     <geometry>
     ties : {"first", "last", "split", "all"}
-        Which of several largest cells takes the gradient, see `maximum`; the result is the same.
+        Which of several largest cells takes the gradient, see `maximum`; the result is the same. Integers do not
+        split.
     <layout>
     <execution>
 

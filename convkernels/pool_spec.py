@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import OptionError, ShapeError, UnsupportedError, one_of
+from .errors import OptionError, ShapeError, UnsupportedError
 from .grammar import Fields
-from .reducers import Count, Reducer, find_reducer
-from .spec import PADDING_MODES, Shape, check_result, check_sizes, compute_dtype, write_window
-from .window import Window, per_axis, whole
+from .reducers import Count, Reducer, builtin_reducer, find_reducer
+from .spec import Shape, check_padding_mode, check_result, check_sizes, compute_dtype, write_window
+from .window import Tile, Window, per_axis, whole
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class PoolSpec:
     ) -> PoolSpec:
         """Validate a canonical shape and the options."""
         found = find_reducer(reducer)
+        if builtin_reducer(found.name) not in (None, found):
+            raise OptionError(f"reducer name {found.name!r} is that of a built-in one: give yours another")
         found.check_dtype(dtype)
         if not isinstance(count_include_pad, bool | np.bool_):
             raise OptionError(f"count_include_pad={count_include_pad!r} must be True or False")
@@ -61,10 +63,7 @@ class PoolSpec:
             divisor_override = whole("divisor_override", divisor_override)
             if divisor_override < 1:
                 raise OptionError(f"divisor_override={divisor_override} must be at least 1")
-        if padding_mode not in PADDING_MODES:
-            raise OptionError(
-                f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}"
-            )
+        check_padding_mode(padding_mode)
         check_sizes("x", x_shape[1:2], "C")
         batch, channels, *in_size = x_shape
         kernel_size = per_axis("window", kernel_size, len(in_size))
@@ -93,6 +92,11 @@ class PoolSpec:
                 f"kernel_size={window.kernel_size}, padding={window.padding}, ceil_mode={window.ceil_mode})"
             )
         return spec
+
+    @cached_property
+    def one_image(self) -> PoolSpec:
+        """The problem of a batch of one."""
+        return replace(self, batch=1)
 
     @cached_property
     def extended(self) -> PoolSpec:
@@ -149,12 +153,14 @@ class PoolSpec:
         self.reducer.check_dtype(dtype)
         return replace(self, dtype=dtype)
 
-    @cached_property
-    def count(self) -> Count:
-        """How many cells of each window take part: what a mean divides by."""
+    def count(self, tile: Tile) -> Count:
+        """How many cells of each window of a tile take part: what a mean divides by."""
         if self.divisor_override is not None:
             return self.divisor_override
-        return self.window.cell_counts(include_padding=self.count_include_pad or self.padding_mode != "zeros")
+        if not self.reducer.counts:
+            return self.window.taps
+        include_padding = self.count_include_pad or self.padding_mode != "zeros"
+        return self.window.cell_counts(tile, include_padding=include_padding)
 
     @property
     def flops(self) -> int:

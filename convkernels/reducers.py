@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from .errors import DTypeError, OptionError, one_of
+from .errors import DTypeError, OptionError, ShapeError, one_of
 from .layout import Array
 
 Axes: TypeAlias = tuple[int, ...]
@@ -49,6 +49,8 @@ class Reducer:
         NumPy's kind codes of the element types it takes: "i", "u", "f", "c".
     widens : bool
         Whether integers accumulate in, and return, 64 bits, with a check against overflow.
+    counts : bool
+        Whether `reduce` and `vjp` read `count`; if not, it is not worked out.
 
     Examples
     --------
@@ -69,6 +71,7 @@ class Reducer:
     vjp: Callable[[Array, Array, Array, Axes, Count], Array] | None = None
     kinds: str = "iuf"
     widens: bool = False
+    counts: bool = True
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(str(self.name)) or _reserved(self.name):
@@ -76,6 +79,31 @@ class Reducer:
                 f"reducer name {self.name!r} must be lower-case letters, digits, dots and dashes, and not a word "
                 f"that problem strings use otherwise ({', '.join(RESERVED)}, a dtype)"
             )
+
+        optional: tuple[object, ...] = (self.pad_value, self.vjp)
+        for function in (self.reduce, *(function for function in optional if function is not None)):
+            if not callable(function):
+                raise OptionError(f"reducer {self.name!r} has {function!r} where a function must be")
+        if not self.kinds or not set(self.kinds) <= set(KIND_NAMES):
+            raise OptionError(f"kinds={self.kinds!r} of reducer {self.name!r} must be letters of 'iufc'")
+
+    def reduced(self, windows: Array, axes: Axes, count: Count) -> Array:
+        """Reduce, and hold what a reducer returns to its contract."""
+        result = self.reduce(windows, axes, count)
+        return self._checked("reduce", result, windows.shape[: axes[0]], windows.dtype)
+
+    def shares(self, dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> Array:
+        """Take the gradient, and hold it to the contract."""
+        assert self.vjp is not None, "a reducer without a gradient is refused before it gets here"
+        return self._checked("vjp", self.vjp(dy, windows, y, axes, count), windows.shape, dy.dtype)
+
+    def _checked(self, function: str, result: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        what = f"{function} of reducer {self.name!r} returned"
+        if np.shape(result) != shape:
+            raise ShapeError(f"{what} shape {np.shape(result)}, must return {shape}")
+        if not np.can_cast(result.dtype, dtype, "same_kind"):
+            raise DTypeError(f"{what} {result.dtype} for {dtype} cells: see `kinds`")
+        return result
 
     def check_dtype(self, dtype: np.dtype[Any]) -> None:
         """Refuse an element type that this reducer does not take."""
@@ -148,23 +176,27 @@ def _extremum_vjp(ties: Ties, dy: Array, windows: Array, y: Array, axes: Axes, c
     return np.moveaxis(shares, range(len(axes)), axes)
 
 
-def _extremum(name: str, ties: object, better: np.ufunc, identity: Callable[[np.dtype[Any]], Any]) -> Reducer:
-    if ties not in TIES:
-        raise OptionError(f"ties={ties!r} must be one of {one_of(TIES, str(ties))}")
-    chosen: Ties = ties
+def _checked_ties(ties: object) -> Ties:
+    for name in TIES:
+        if ties == name:
+            return name
+    raise OptionError(f"ties={ties!r} must be one of {one_of(TIES, str(ties))}")
 
+
+@lru_cache(maxsize=16)
+def _extremum(name: str, ties: Ties, better: np.ufunc, identity: Callable[[np.dtype[Any]], Any]) -> Reducer:
     def take_extremum(windows: Array, axes: Axes, count: Count) -> Array:
         return fold(better, cells(windows, axes))
 
     def spread_to_winner(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> Array:
-        return _extremum_vjp(chosen, dy, windows, y, axes, count)
+        return _extremum_vjp(ties, dy, windows, y, axes, count)
 
     full_name = name if ties == "first" else f"{name}_ties-{ties}"
     # Shares of an integer gradient would not be integers.
-    return Reducer(full_name, identity, take_extremum, spread_to_winner, kinds="f" if ties == "split" else "iuf")
+    kinds = "f" if ties == "split" else "iuf"
+    return Reducer(full_name, identity, take_extremum, spread_to_winner, kinds, counts=False)
 
 
-@lru_cache(maxsize=8, typed=True)
 def maximum(ties: Ties = "first") -> Reducer:
     """The largest cell; NaN propagates.
 
@@ -192,10 +224,9 @@ def maximum(ties: Ties = "first") -> Reducer:
     >>> vjp(np.ones_like(y))
     array([[[0.5, 0.5]]])
     """
-    return _extremum("max", ties, np.maximum, _lowest)
+    return _extremum("max", _checked_ties(ties), np.maximum, _lowest)
 
 
-@lru_cache(maxsize=8, typed=True)
 def minimum(ties: Ties = "first") -> Reducer:
     """The smallest cell; NaN propagates.
 
@@ -221,7 +252,7 @@ def minimum(ties: Ties = "first") -> Reducer:
     >>> ck.pool1d(np.array([[[7.0, 3.0]]]), 2, ck.minimum())
     array([[[3.]]])
     """
-    return _extremum("min", ties, np.minimum, _highest)
+    return _extremum("min", _checked_ties(ties), np.minimum, _highest)
 
 
 def _sum(windows: Array, axes: Axes, count: Count) -> Array:
@@ -241,7 +272,7 @@ def _mean_vjp(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> 
     return _sum_vjp((dy / count).astype(dy.dtype, copy=False), windows, y, axes, count)
 
 
-SUM = Reducer("sum", _zero, _sum, _sum_vjp, kinds="iufc", widens=True)
+SUM = Reducer("sum", _zero, _sum, _sum_vjp, kinds="iufc", widens=True, counts=False)
 MEAN = Reducer("mean", _zero, _mean, _mean_vjp, kinds="fc")
 
 
@@ -310,7 +341,7 @@ def _lp(p: float) -> Reducer:
         ratio = np.divide(size, y, out=np.ones(windows.shape, windows.dtype), where=size > 0)
         return dy * np.sign(windows) * ratio ** (p - 1)
 
-    return Reducer(_numbered("lp", p), _zero, norm, norm_vjp, kinds="f")
+    return Reducer(_numbered("lp", p), _zero, norm, norm_vjp, kinds="f", counts=False)
 
 
 def logsumexp(t: float = 1.0) -> Reducer:
@@ -363,7 +394,7 @@ def _logsumexp(t: float) -> Reducer:
         shares: Array = np.exp(t * (windows - np.expand_dims(y, axes)))
         return np.expand_dims(dy, axes) * shares
 
-    return Reducer(_numbered("logsumexp", t), pad_value, smooth, smooth_vjp, kinds="f")
+    return Reducer(_numbered("logsumexp", t), pad_value, smooth, smooth_vjp, kinds="f", counts=False)
 
 
 BUILTIN = {
@@ -411,12 +442,36 @@ def register_reducer(reducer: Reducer) -> None:
     >>> ck.register_reducer(ck.Reducer("median", None, lambda windows, axes, count: np.median(windows, axes)))
     >>> ck.pool1d(np.array([[[1.0, 9.0, 2.0]]]), 3, "median")
     array([[[2.]]])
+    >>> ck.unregister_reducer("median")
     """
     if not isinstance(reducer, Reducer):
         raise OptionError(f"reducer={reducer!r} must be a Reducer")
     if builtin_reducer(reducer.name) or _registered.get(reducer.name, reducer) != reducer:
         raise OptionError(f"reducer name {reducer.name!r} is taken")
     _registered[reducer.name] = reducer
+
+
+def unregister_reducer(name: str) -> None:
+    """Forget a reducer that was registered.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+
+    Raises
+    ------
+    OptionError
+        If no reducer was registered under the name.
+
+    Examples
+    --------
+    >>> import convkernels as ck
+    >>> ck.register_reducer(ck.Reducer("mine", None, lambda windows, axes, count: windows.max(axes)))
+    >>> ck.unregister_reducer("mine")
+    """
+    if _registered.pop(str(name), None) is None:
+        raise OptionError(f"reducer {name!r} is not registered")
 
 
 def find_reducer(reducer: Reducer | str) -> Reducer:

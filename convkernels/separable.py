@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Unpack
 
 from numpy.typing import ArrayLike
 
-from .call import as_array, family
+from .call import Call, as_array, check_wrt, family, located
 from .conv import DOC as CONV_DOC
 from .conv import GEOMETRY, ConvGradients, Geometry, forward, layouts, with_gradients
 from .errors import ShapeError
@@ -34,7 +34,7 @@ DOC = {
 
 
 class SeparableConvGradients(NamedTuple):
-    """A separable convolution's gradients; None where there is no bias."""
+    """A separable convolution's gradients; None where one was not asked for, or there is no bias."""
 
     dx: Array | None
     d_depthwise_w: Array | None
@@ -137,7 +137,12 @@ def _separable_conv(
     (2, 5, 8, 8)
     """
     depthwise, pointwise = _separable_options(x, depthwise_w, pointwise_w, options)
-    return forward(forward(x, depthwise_w, None, depthwise).run(), pointwise_w, b, pointwise).run()
+    first = forward(x, depthwise_w, None, depthwise)
+    return forward(first.run(), pointwise_w, b, pointwise, _inputs(first)).run()
+
+
+def _inputs(call: Call) -> tuple[Array, ...]:
+    return tuple(array for array in call.arrays if array is not None)
 
 
 def _separable_options(x: ArrayLike, depthwise_w: ArrayLike, pointwise_w: ArrayLike, options: Any) -> tuple[Any, Any]:
@@ -180,7 +185,8 @@ def _separable_conv_vjp(
     y : ndarray
         What `separable_conv2d` returns.
     vjp : callable
-        ``vjp(dy)`` returns the named tuple (dx, d_depthwise_w, d_pointwise_w, db).
+        ``vjp(dy, wrt=("x", "depthwise_w", "pointwise_w", "b"))`` returns the named tuple (dx, d_depthwise_w,
+        d_pointwise_w, db): those asked for, the rest None.
 
     <raises>
 
@@ -194,13 +200,23 @@ def _separable_conv_vjp(
     (5, 3, 1, 1)
     """
     depthwise, pointwise = _separable_options(x, depthwise_w, pointwise_w, options)
-    middle, first_vjp = with_gradients(forward(x, depthwise_w, None, depthwise), depthwise)
-    y, second_vjp = with_gradients(forward(middle, pointwise_w, b, pointwise), pointwise)
+    first = forward(x, depthwise_w, None, depthwise)
+    middle, first_vjp = with_gradients(first, depthwise)
+    y, second_vjp = with_gradients(forward(middle, pointwise_w, b, pointwise, _inputs(first)), pointwise)
+    names = ("x", "depthwise_w", "pointwise_w", "b")
 
-    def vjp(dy: ArrayLike) -> SeparableConvGradients:
-        d_middle, d_pointwise_w, db = second_vjp(dy)
-        dx, d_depthwise_w, _ = first_vjp(d_middle)
-        return SeparableConvGradients(dx, d_depthwise_w, d_pointwise_w, db)
+    def vjp(dy: ArrayLike, wrt: Sequence[str] = names) -> SeparableConvGradients:
+        with located(f"{options['function']}'s vjp", "dy", dy, options["layout"]):  # type: ignore[typeddict-item]
+            wanted = check_wrt(wrt, names)
+            outer = {"pointwise_w": "w", "b": "b"}
+            inner = {"x": "x", "depthwise_w": "w"}
+            through = any(name in inner for name in wanted)
+            needed = [outer[name] for name in wanted if name in outer] + ["x"] * through
+            d_middle, d_pointwise_w, db = second_vjp(dy, needed)
+            dx = d_depthwise_w = None
+            if through:
+                dx, d_depthwise_w, _ = first_vjp(d_middle, [inner[name] for name in wanted if name in inner])
+            return SeparableConvGradients(dx, d_depthwise_w, d_pointwise_w, db)
 
     return y, vjp
 

@@ -59,6 +59,12 @@ def check_sizes(name: str, shape: Shape, letters: str) -> None:
             raise ShapeError(f"{name} has size 0 along {letter!r}, must have at least 1")
 
 
+def check_padding_mode(mode: object) -> None:
+    """Refuse an unknown padding mode."""
+    if mode not in PADDING_MODES:
+        raise OptionError(f"padding_mode={mode!r} must be one of {one_of(PADDING_MODES, str(mode))}")
+
+
 def write_window(channels: str, window: Window, options: list[str], dtype: np.dtype[Any]) -> str:
     """Put a problem string together for a window."""
     sizes = (window.in_size, window.kernel_size, window.stride, window.padding, window.dilation)
@@ -103,10 +109,7 @@ class ConvSpec:
         groups = whole("groups", groups)
         if groups < 1:
             raise OptionError(f"groups={groups} must be at least 1")
-        if padding_mode not in PADDING_MODES:
-            raise OptionError(
-                f"padding_mode={padding_mode!r} must be one of {one_of(PADDING_MODES, str(padding_mode))}"
-            )
+        check_padding_mode(padding_mode)
         check_sizes("x", x_shape[1:2], "C")
         check_sizes("w", w_shape[:2], "OI")
         batch, in_channels, *in_size = x_shape
@@ -178,6 +181,11 @@ class ConvSpec:
     def group_out(self) -> int:
         """Output channels of one group."""
         return self.out_channels // self.groups
+
+    @cached_property
+    def one_image(self) -> ConvSpec:
+        """The problem of a batch of one."""
+        return replace(self, batch=1)
 
     @cached_property
     def extended(self) -> ConvSpec:
@@ -322,6 +330,11 @@ class ConvTransposeSpec:
 
     def __hash__(self) -> int:
         return self._hash
+
+    @cached_property
+    def one_image(self) -> ConvTransposeSpec:
+        """The problem of a batch of one."""
+        return replace(self, convolution=self.convolution.one_image)
 
     @property
     def window(self) -> Window:

@@ -32,10 +32,10 @@ def pad(x: Array, padding: Pairs, value: Any = 0) -> Array:
     # In the memory order of x, so that rows of channels stay rows of channels.
     padded = np.full_like(x, value, order="K", shape=(*x.shape[:lead], *sizes), subok=False)
     if kept.size:
-        target: Tile = tuple(
+        middle: Tile = tuple(
             slice(max(0, lo), size - max(0, hi)) for size, (lo, hi) in zip(sizes, padding, strict=True)
         )
-        padded[..., *target] = kept
+        padded[..., *middle] = kept
     return padded
 
 

@@ -47,16 +47,21 @@ def whole(name: str, value: object) -> int:
     return value
 
 
+def entries(value: object) -> tuple[object, ...] | None:
+    """The entries of a sequence of numbers, or None of anything else."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return tuple(value) if isinstance(value, tuple | list) else None
+
+
 def per_axis(name: str, value: object, rank: int, least: int = 1) -> Ints:
     """Take one whole number for all axes, or one each."""
-    values: tuple[object, ...]
-    if isinstance(value, tuple | list | np.ndarray) and np.ndim(value) > 0:
-        values = tuple(value)
-        if len(values) != rank:
-            raise OptionError(f"{name}={value!r} has {len(values)} entries, must be one number or {rank}")
-    else:
-        values = (value,) * rank
-    numbers = tuple(whole(name, entry) for entry in values)
+    given = entries(value)
+    if given is None:
+        given = (value,) * rank
+    elif len(given) != rank:
+        raise OptionError(f"{name}={value!r} has {len(given)} entries, must be one number or {rank}")
+    numbers = tuple(whole(name, entry) for entry in given)
     for number in numbers:
         if number < least:
             raise OptionError(f"{name}={value!r} must be at least {least}")
@@ -71,18 +76,18 @@ def padding_form(padding: object, rank: int) -> str | Pairs:
         if padding == "causal" and rank != 1:
             raise OptionError(f"padding='causal' is for one spatial axis, here are {rank}")
         return padding
-    if isinstance(padding, tuple | list | np.ndarray) and any(np.ndim(entry) > 0 for entry in padding):
-        pairs = []
-        for entry in padding:
-            if np.ndim(entry) != 1 or len(entry) != 2:
-                raise OptionError(f"padding={padding!r} must be one number, {rank} numbers or {rank} pairs (lo, hi)")
-            pairs.append((whole("padding", entry[0]), whole("padding", entry[1])))
-        if len(pairs) != rank:
-            raise OptionError(
-                f"padding={padding!r} has {len(pairs)} pairs, must have {rank}, one for each spatial axis"
-            )
-        return tuple(pairs)
-    return tuple((size, size) for size in per_axis("padding", padding, rank, least=-LARGEST))
+    given = entries(padding)
+    if given is None or all(entries(entry) is None for entry in given):
+        return tuple((size, size) for size in per_axis("padding", padding, rank, least=-LARGEST))
+    pairs = []
+    for entry in given:
+        pair = entries(entry)
+        if pair is None or len(pair) != 2:
+            raise OptionError(f"padding={padding!r} must be one number, {rank} numbers or {rank} pairs (lo, hi)")
+        pairs.append((whole("padding", pair[0]), whole("padding", pair[1])))
+    if len(pairs) != rank:
+        raise OptionError(f"padding={padding!r} has {len(pairs)} pairs, must have {rank}, one for each spatial axis")
+    return tuple(pairs)
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,10 @@ class Window:
         lo, step = self.padding[axis][0], self.stride[axis]
         return range(-lo, self.out_size[axis] * step - lo, step)
 
+    def _starts(self, axis: int) -> Any:
+        starts = self.starts(axis)
+        return np.arange(starts.start, starts.stop, starts.step)
+
     def restrict(self, tile: Tile) -> tuple[Tile, Window]:
         """Narrow the problem to a tile of the outputs.
 
@@ -300,7 +309,7 @@ class Window:
 
     def _equal_runs(self, axis: int) -> list[tuple[slice, slice, int]]:
         """Consecutive outputs whose windows lose the same taps to the padding: outputs, cells read, taps left."""
-        starts, spread = np.array(self.starts(axis)), self.dilation[axis]
+        starts, spread = self._starts(axis), self.dilation[axis]
         low, high = _taps_within(starts, spread, self.kernel_size[axis], *self.bounds[axis])
         changes = np.flatnonzero((low[1:] != low[:-1]) | (high[1:] != high[:-1])) + 1
         runs = []
@@ -311,20 +320,20 @@ class Window:
                 runs.append((slice(begin, end), cells, last - first + 1))
         return runs
 
-    def cell_counts(self, *, include_padding: bool) -> int | np.ndarray[Any, np.dtype[np.int64]]:
-        """How many cells of each window are real, or lie on the input or its declared padding.
+    def cell_counts(self, tile: Tile, *, include_padding: bool) -> int | np.ndarray[Any, np.dtype[np.int64]]:
+        """How many cells of each window of a tile are real, or lie on the input or its declared padding.
 
-        The overhang of `ceil_mode` never counts. One number if all windows agree, else an array of `out_size`.
+        The overhang of `ceil_mode` never counts. One number if all windows agree, else an array of the tile's size.
         """
         counts: list[np.ndarray[Any, np.dtype[np.int64]]] = []
-        for axis in range(self.rank):
+        for axis, outputs in enumerate(tile):
             first, stop = self.bounds[axis]
             if include_padding:
                 lo, hi = self.padding[axis]
                 first, stop = -lo, self.in_size[axis] + hi
-            low, high = _taps_within(
-                np.array(self.starts(axis)), self.dilation[axis], self.kernel_size[axis], first, stop
-            )
+            starts = self.starts(axis)[outputs]
+            places = np.arange(starts.start, starts.stop, starts.step)
+            low, high = _taps_within(places, self.dilation[axis], self.kernel_size[axis], first, stop)
             counts.append(high - low)
         if all(np.all(count == count[0]) for count in counts):
             return math.prod(int(count[0]) for count in counts)
@@ -343,7 +352,7 @@ class Window:
                 return axis, self.out_size[axis] - 1
             # A dense window that neither ends before the first real cell nor starts behind the last holds one.
             if self.dilation[axis] > 1:
-                starts = np.array(self.starts(axis))
+                starts = self._starts(axis)
                 low, high = _taps_within(starts, self.dilation[axis], self.kernel_size[axis], first, stop)
                 if not (high > low).all():
                     return axis, int(np.argmin(high - low))

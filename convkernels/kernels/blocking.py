@@ -59,9 +59,14 @@ class Block:
     def walk(self, batch: int, groups: int) -> Iterator[tuple[slice, slice, Part]]:
         """Every block of the problem, the groups outermost."""
         for group_slice in slices(groups, self.groups):
-            for image_slice in slices(batch, self.images):
-                for part in self.parts():
-                    yield image_slice, group_slice, part
+            for image_slice, part in self.images_and_parts(batch):
+                yield image_slice, group_slice, part
+
+    def images_and_parts(self, batch: int) -> Iterator[tuple[slice, Part]]:
+        """Every block of one block of groups."""
+        for image_slice in slices(batch, self.images):
+            for part in self.parts():
+                yield image_slice, part
 
 
 @lru_cache(maxsize=4096)
@@ -86,10 +91,10 @@ def choose(batch: int, groups: int, window: Window, cost: Callable[[Ints], int],
     shrink(min(limit - fixed, TARGET), ENOUGH)
     shrink(limit - fixed, 1)
     single = max(1, cost(tuple(tile)))
-    whole = tuple(tile) == window.out_size
-    group_count = max(1, min(groups, TARGET // single, limit // (single + fixed))) if whole else 1
+    uncut = tuple(tile) == window.out_size
+    group_count = max(1, min(groups, TARGET // single, limit // (single + fixed))) if uncut else 1
     room = min(TARGET, limit - fixed * group_count) // (single * group_count)
-    images = max(1, min(batch, room)) if whole and group_count == groups else 1
+    images = max(1, min(batch, room)) if uncut and group_count == groups else 1
     return Block(window, images, group_count, tuple(tile), (single * images + fixed) * group_count)
 
 

@@ -59,16 +59,19 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=512)
 def plan(spec: ConvSpec, limit: int, weight_copies: int = 1) -> Plan:
-    """Fit the weights into half of the limit, the columns into what is left of it."""
+    """Fit the weights into half of the limit and the columns into the rest, or weights of one channel at a time."""
     depth, itemsize = spec.group_in * spec.window.taps, spec.compute_dtype.itemsize
-    outs = max(1, min(spec.group_out, limit // 2 // (weight_copies * depth * itemsize)))
 
-    def cost(tile: Ints) -> int:
-        area = math.prod(tile)
-        return (depth * area + spec.group_in * padded_cells(spec.window, tile) + outs * area) * itemsize
+    def fitted(outs: int) -> Plan:
+        def cost(tile: Ints) -> int:
+            area = math.prod(tile)
+            return (depth * area + spec.group_in * padded_cells(spec.window, tile) + outs * area) * itemsize
 
-    weights = outs * weight_copies * depth * itemsize
-    return Plan(outs, choose(spec.batch, spec.groups, spec.window, cost, limit, weights))
+        weights = outs * weight_copies * depth * itemsize
+        return Plan(outs, choose(spec.batch, spec.groups, spec.window, cost, limit, weights))
+
+    preferred = fitted(max(1, min(spec.group_out, limit // 2 // (weight_copies * depth * itemsize))))
+    return preferred if preferred.block.bytes <= limit else fitted(1)
 
 
 @lru_cache(maxsize=512)
@@ -202,13 +205,15 @@ def gather(spec: ConvSpec, x: Array, w: Array, b: Array | None, out: Array, limi
     taps_first = channels_innermost(x)
     columns = Columns(spec, block, taps_first)
     x, out = grouped(x, spec.groups), grouped(out, spec.groups)
-    for outs in slices(spec.group_out, outs_step):
-        for images, groups, part in block.walk(spec.batch, spec.groups):
+    for groups in slices(spec.groups, block.groups):
+        for outs in slices(spec.group_out, outs_step):
             weights = weight_matrix(w[groups, outs], taps_first)
-            target = out[images, groups, outs, *part.tile]
-            multiply(weights, columns.gather(x[images, groups, slice(None), *part.cells], part.window), target)
-            if b is not None:
-                target += b.reshape(spec.groups, spec.group_out, *[1] * spec.window.rank)[groups, outs]
+            for images, part in block.images_and_parts(spec.batch):
+                target = out[images, groups, outs, *part.tile]
+                multiply(weights, columns.gather(x[images, groups, :, *part.cells], part.window), target)
+                if b is not None:
+                    target += b.reshape(spec.groups, spec.group_out, *[1] * spec.window.rank)[groups, outs]
+            del weights  # before the next are copied
 
 
 def scatter(spec: ConvSpec, dy: Array, w: Array, b: Array | None, out: Array, limit: int) -> None:
@@ -219,14 +224,16 @@ def scatter(spec: ConvSpec, dy: Array, w: Array, b: Array | None, out: Array, li
     columns = Columns(spec, block, taps_first)
     dy, dx = grouped(dy, spec.groups), grouped(out, spec.groups)
     dx[...] = 0 if b is None else b.reshape(spec.groups, spec.group_in, *[1] * spec.window.rank)
-    for outs in slices(spec.group_out, outs_step):
-        for images, groups, part in block.walk(spec.batch, spec.groups):
+    for groups in slices(spec.groups, block.groups):
+        for outs in slices(spec.group_out, outs_step):
             weights = weight_matrix(w[groups, outs], taps_first).swapaxes(1, 2)
-            given = dy[images, groups, outs, *part.tile]
-            target = dx[images, groups, slice(None), *part.cells]
-            cells, matrix = columns.shaped((*target.shape[:3], *given.shape[3:], *spec.window.kernel_size))
-            np.matmul(weights, flat(given), out=matrix)
-            scatter_windows(cells, part.window, target)
+            for images, part in block.images_and_parts(spec.batch):
+                given = dy[images, groups, outs, *part.tile]
+                target = dx[images, groups, :, *part.cells]
+                cells, matrix = columns.shaped((*target.shape[:3], *given.shape[3:], *spec.window.kernel_size))
+                np.matmul(weights, flat(given), out=matrix)
+                scatter_windows(cells, part.window, target)
+            del weights  # before the next are copied
 
 
 def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
@@ -253,13 +260,13 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
     x, dy = grouped(x, spec.groups), grouped(dy, spec.groups)
     dw = by_group(spec, out)
     out[...] = 0
-    for outs in slices(spec.group_out, outs_step):
-        for images, groups, part in block.walk(spec.batch, spec.groups):
-            matrix = columns.gather(x[images, groups, slice(None), *part.cells], part.window).swapaxes(2, 3)
-            given = flat(dy[images, groups, outs, *part.tile])
+    for groups in slices(spec.groups, block.groups):
+        for outs in slices(spec.group_out, outs_step):
             target = dw[groups, outs]
             target = np.moveaxis(target, 2, -1) if taps_first else target
-            total = np.matmul(given[0], matrix[0])
-            for image in range(1, len(given)):
-                total += np.matmul(given[image], matrix[image])
-            target += total.reshape(target.shape)
+            for images, part in block.images_and_parts(spec.batch):
+                matrix = columns.gather(x[images, groups, :, *part.cells], part.window).swapaxes(2, 3)
+                given = flat(dy[images, groups, outs, *part.tile])
+                for image in range(len(given)):
+                    target += np.matmul(given[image], matrix[image]).reshape(target.shape)
+                del given  # before the next is copied

@@ -157,7 +157,10 @@ def _lp_define(p: float) -> Callable[[Values, int], Any]:
         largest = max(map(abs, values))
         if largest == 0 or not math.isfinite(largest):
             return largest if all(value == value for value in values) else math.nan
-        return largest * math.fsum((abs(value) / largest) ** p for value in values) ** (1 / p)
+        try:
+            return largest * math.fsum((abs(value) / largest) ** p for value in values) ** (1 / p)
+        except OverflowError:
+            return math.inf
 
     return define
 
@@ -210,11 +213,10 @@ def definition(reducer: Reducer) -> tuple[Definition, GradDefinition]:
 
 def _run_on_cells(reducer: Reducer) -> tuple[Definition, GradDefinition]:
     def define(values: Values, count: int) -> Any:
-        return reducer.reduce(np.array(values)[None], (1,), count)[0]
+        return reducer.reduced(np.array(values)[None], (1,), count)[0]
 
     def grad(dy: Any, values: Values, y: Any, count: int) -> Values:
-        assert reducer.vjp is not None, "a reducer without one is refused before it gets here"
-        return list(reducer.vjp(np.array([dy]), np.array(values)[None], np.array([y]), (1,), count)[0])
+        return list(reducer.shares(np.array([dy]), np.array(values)[None], np.array([y]), (1,), count)[0])
 
     return define, grad
 

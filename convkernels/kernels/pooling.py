@@ -17,46 +17,46 @@ import numpy as np
 from ..config import Resources
 from ..layout import Array
 from ..pool_spec import PoolSpec
-from ..reducers import Count
 from ..views import scatter_windows, windows
 from ..window import Ints, Tile, Window
 from .blocking import Block, choose, padded_cells
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 
+REDUCING, GRADIENT = 3, 8
+"""Arrays of the windows' size that a reducer may make for itself: a median, and the gradient of a p-norm, do."""
+
 TEMPORARIES = 4
-"""Arrays of an output's size, or in a gradient of the windows' size, that a reducer may make beside its result."""
+"""Arrays of the outputs' size beside them."""
+
+
+def plan(spec: PoolSpec, limit: int, window_copies: int) -> Block:
+    """The block sizes, with room for so many copies of the windows."""
+    return _plan(spec.window, spec.batch, spec.channels, spec.compute_dtype.itemsize, limit, window_copies)
 
 
 @lru_cache(maxsize=512)
-def plan(spec: PoolSpec, limit: int, window_copies: int) -> Block:
-    """The block sizes, with room for so many copies of the windows; a reducer such as a median makes one by itself."""
-
+def _plan(window: Window, batch: int, channels: int, itemsize: int, limit: int, window_copies: int) -> Block:
     def cost(tile: Ints) -> int:
-        cells = (window_copies * spec.window.taps + TEMPORARIES) * math.prod(tile) + padded_cells(spec.window, tile)
-        return cells * spec.compute_dtype.itemsize
+        cells = (window_copies * window.taps + TEMPORARIES) * math.prod(tile) + padded_cells(window, tile)
+        return cells * itemsize
 
-    return choose(spec.batch, spec.channels, spec.window, cost, limit)
+    return choose(batch, channels, window, cost, limit)
 
 
 def workspace(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes of `pool_views`."""
-    return plan(spec, limit, 1).bytes
+    return plan(spec, limit, REDUCING).bytes
 
 
 def workspace_columns(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes of `pool_columns`."""
-    return plan(spec, limit, 2).bytes
+    return plan(spec, limit, REDUCING + 1).bytes
 
 
 def workspace_grad(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes of both gradients."""
-    return plan(spec, limit, TEMPORARIES).bytes
-
-
-def count_of(spec: PoolSpec, tile: Tile) -> Count:
-    """The counts of a tile's windows."""
-    return spec.count if isinstance(spec.count, int) else spec.count[tile]
+    return plan(spec, limit, GRADIENT).bytes
 
 
 def pieces(spec: PoolSpec, block: Block) -> Iterator[tuple[slice, slice, Tile, Tile, Window]]:
@@ -83,19 +83,19 @@ def gathered(seen: Array, rank: int) -> Array:
 def pool_views(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce views of the windows, piece by piece."""
     axes = tuple(range(2 + spec.window.rank, 2 + 2 * spec.window.rank))
-    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, 1)):
+    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, REDUCING)):
         seen = windows(x[images, channels, *cells], inner)
-        out[images, channels, *outputs] = spec.reducer.reduce(seen, axes, count_of(spec, outputs))
+        out[images, channels, *outputs] = spec.reducer.reduced(seen, axes, spec.count(outputs))
 
 
 def pool_columns(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce padded copies of the windows."""
     pad_value = spec.reducer.pad_value(spec.compute_dtype) if spec.reducer.pad_value else 0
-    block = plan(spec, resources.max_workspace, 2)
+    block = plan(spec, resources.max_workspace, REDUCING + 1)
     for images, channels, part in block.walk(spec.batch, spec.channels):
         seen = windows(x[images, channels, *part.cells], part.window, pad_value)
         columns = gathered(seen, spec.window.rank)
-        out[images, channels, *part.tile] = spec.reducer.reduce(columns, (columns.ndim - 1,), count_of(spec, part.tile))
+        out[images, channels, *part.tile] = spec.reducer.reduced(columns, (columns.ndim - 1,), spec.count(part.tile))
 
 
 def pool_views_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
@@ -110,14 +110,13 @@ def pool_columns_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Arr
 
 def grad(spec: PoolSpec, dy: Array, x: Array, y: Array, dx: Array, resources: Resources, *, copy: bool) -> None:
     """Scatter the reducer's gradient of every piece."""
-    assert spec.reducer.vjp is not None, "a reducer without a gradient is refused before it gets here"
     rank = spec.window.rank
     dx[...] = 0
-    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, TEMPORARIES)):
+    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, GRADIENT)):
         seen = windows(x[images, channels, *cells], inner)
         shape = seen.shape
         seen = gathered(seen, rank) if copy else seen
         axes = tuple(range(2 + rank, seen.ndim))
         place = (images, channels, *outputs)
-        shares = spec.reducer.vjp(dy[place], seen, y[place], axes, count_of(spec, outputs))
+        shares = spec.reducer.shares(dy[place], seen, y[place], axes, spec.count(outputs))
         scatter_windows(shares.reshape(shape), inner, dx[images, channels, *cells])

@@ -62,7 +62,7 @@ def tap_weights(spec: ConvSpec, w: Array, groups: slice, tap: Tap) -> Array:
 
 
 def add_product(left: Array, right: Array, target: Array) -> None:
-    """Add the matrices' product to a target, in a copy of whose memory order it is made."""
+    """Add the matrices' product to a target; it is made in memory of the target's order first."""
     if left.shape[-1] == 1:
         target += left * right
     else:
@@ -77,8 +77,8 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
     else:
         out[...] = b.reshape(spec.groups, spec.group_out, *[1] * spec.window.rank)
     for images, groups, part in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups):
-        seen = windows(x[images, groups, slice(None), *part.cells], part.window)
-        target = rows(out[images, groups, slice(None), *part.tile])
+        seen = windows(x[images, groups, :, *part.cells], part.window)
+        target = rows(out[images, groups, :, *part.tile])
         for tap in spec.window.kernel_positions():
             weights, plane = tap_weights(spec, w, groups, tap).swapaxes(-1, -2), rows(seen[..., *tap])
             add_product(plane, weights, target)
@@ -89,7 +89,7 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
     dy, dx = grouped(dy, spec.groups), grouped(out, spec.groups)
     out[...] = 0
     for images, groups, part in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups):
-        block, target = dy[images, groups, slice(None), *part.tile], dx[images, groups, slice(None), *part.cells]
+        block, target = dy[images, groups, :, *part.tile], dx[images, groups, :, *part.cells]
         for tap in spec.window.kernel_positions():
             slices = part.window.tap_slices(tap)
             if slices:
@@ -105,8 +105,8 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
     out[...] = 0
     summed = (0, *range(2, 1 + spec.window.rank))
     for images, groups, part in plan(spec, resources.max_workspace).walk(spec.batch, spec.groups):
-        seen = windows(x[images, groups, slice(None), *part.cells], part.window)
-        block = readable(rows(dy[images, groups, slice(None), *part.tile])).swapaxes(-1, -2)
+        seen = windows(x[images, groups, :, *part.cells], part.window)
+        block = readable(rows(dy[images, groups, :, *part.tile])).swapaxes(-1, -2)
         for tap in spec.window.kernel_positions():
-            products = np.matmul(block, readable(rows(seen[..., *tap])))
-            dw[groups, slice(None), slice(None), *tap] += products.sum(summed)
+            dw[groups, :, :, *tap] += np.matmul(block, readable(rows(seen[..., *tap]))).sum(summed)
+        del block  # before the next is copied
