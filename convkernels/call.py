@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from .config import Config, Precision, Resources, get_config
 from .errors import ConvkernelsError, DTypeError, IntegerOverflowError, OptionError, OverlapError, ShapeError, one_of
 from .layout import SPATIAL, Array, Layout, Order, data_layout
+from .norm_spec import NormSpec
 from .operation import Implementation, Operation
 from .problem import Spec
 from .spec import Shape
@@ -81,11 +82,21 @@ def family(function: Callable[P, R], keywords: Mapping[str, Any], doc: Mapping[s
     The private function takes its arrays, then all keywords. Its docstring speaks of two axes; each marker in it that
     `doc` has stands for a text that several functions share.
     """
+    text = _prepared(function, doc)
+    return tuple(_public(function, keywords, rank, text) for rank in (None, 1, 2, 3))
+
+
+def general(function: Callable[P, R], keywords: Mapping[str, Any], doc: Mapping[str, str]) -> Callable[P, R]:
+    """Make the one public function of a family that needs no others."""
+    return _public(function, keywords, None, _prepared(function, doc))
+
+
+def _prepared(function: Callable[..., Any], doc: Mapping[str, str]) -> str:
     function.__qualname__ = function.__name__.lstrip("_")  # for Python's own complaint of a missing argument
     text = function.__doc__ or ""
     for marker, shared in {**doc, **COMMON_DOC}.items():
         text = text.replace(marker, shared)
-    return tuple(_public(function, keywords, rank, text) for rank in (None, 1, 2, 3))
+    return text
 
 
 def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | None, doc: str) -> Callable[P, R]:
@@ -271,6 +282,10 @@ class Call:
         The place of the array that is to be conjugated, if it is complex.
     guarded
         Arrays beside these that the result must not share memory with.
+    seen_shape
+        The shape in which implementations see the result, if not its canonical one.
+    outputs
+        Arrays beside the result that the run fills, by keyword.
     """
 
     operation: Operation
@@ -283,6 +298,8 @@ class Call:
     bound: Callable[[], int] = lambda: 0
     conjugated: int | None = None
     guarded: tuple[Array, ...] = ()
+    seen_shape: Shape | None = None
+    outputs: Mapping[str, Array | None] = field(default_factory=dict)
 
     @property
     def config(self) -> Config:
@@ -306,7 +323,7 @@ class Call:
     def run(self) -> Array:
         """Compute, and return the result in the caller's layout."""
         spec, config = self.spec, self.config
-        result = self._result()
+        result = self.checked_out()
         calls = _recorder.get()
         if calls is not None:
             calls.append(self)
@@ -317,10 +334,12 @@ class Call:
         if result is None:
             result = self.layout.empty(self.shape, spec.result_dtype)
         resources, view = Resources(config.max_workspace - reserved, config.threads), self.layout.view(result)
+        if self.seen_shape:
+            view = view.reshape(self.seen_shape)  # splits axes, and so is a view
         if reserved:
             self._run_by_image(implementation, view, resources)
         else:
-            implementation.run(spec, *self.arrays, out=view, resources=resources)
+            implementation.run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
         return result
 
     def _converts(self, place: int) -> bool:
@@ -336,6 +355,8 @@ class Call:
     @cached_property
     def conversion_bytes(self) -> int:
         """Scratch memory for arrays in the type that is computed in, an image at a time where they hold images."""
+        if not self.operation.converts:
+            return 0
         cells = 0
         for place, array in enumerate(self.arrays):
             if array is not None and self._converts(place):
@@ -358,6 +379,7 @@ class Call:
 
     def _run_by_image(self, implementation: Implementation, out: Array, resources: Resources) -> None:
         """Run with a copy of one image at a time; only small arrays are converted whole."""
+        assert not isinstance(self.spec, NormSpec), "norms take any type"
         compute, single = self.spec.compute_dtype, self.spec.one_image
         places = range(len(self.arrays))
         whole = {place: self._converted(place, slice(None)) for place in places if place not in self.operation.batched}
@@ -376,7 +398,8 @@ class Call:
         if total is not None:
             out[...] = total
 
-    def _result(self) -> Array | None:
+    def checked_out(self) -> Array | None:
+        """The caller's `out`, held to what it must be."""
         out = self.options["out"]
         if out is None:
             return None

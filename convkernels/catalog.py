@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from .kernels import im2col, naive, pooling, stride_tricks, transposed
+from .kernels import im2col, naive, naive_norms, norms, pooling, stride_tricks, transposed
 from .operation import (
+    BATCH_NORM,
+    BATCH_NORM_TRAIN,
+    BATCH_NORM_TRAIN_GRAD,
     CONV,
     CONV_INPUT_GRAD,
     CONV_TRANSPOSE,
     CONV_WEIGHT_GRAD,
+    GROUP_NORM,
+    GROUP_NORM_GRAD,
     OPERATIONS,
     POOL,
     POOL_GRAD,
@@ -22,6 +27,8 @@ _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspa
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
 _pool_columns = partial(Implementation, "im2col", claims=pooling.CLAIMS)
 _definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive.CLAIMS, padding_modes=True)
+_numpy_norm = partial(Implementation, "numpy", workspace=norms.workspace, claims=norms.CLAIMS)
+_norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive_norms.CLAIMS)
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
@@ -61,6 +68,11 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _pool_columns(pooling.pool_columns_grad, workspace=pooling.workspace_grad),
         _definition(naive.pool_grad),
     ),
+    BATCH_NORM: (_numpy_norm(norms.batch_norm), _norm_definition(naive_norms.batch_norm)),
+    BATCH_NORM_TRAIN: (_numpy_norm(norms.norm), _norm_definition(naive_norms.norm)),
+    BATCH_NORM_TRAIN_GRAD: (_numpy_norm(norms.norm_grad), _norm_definition(naive_norms.norm_grad)),
+    GROUP_NORM: (_numpy_norm(norms.norm), _norm_definition(naive_norms.norm)),
+    GROUP_NORM_GRAD: (_numpy_norm(norms.norm_grad), _norm_definition(naive_norms.norm_grad)),
 }
 
 for _operation, _implementations in CATALOG.items():

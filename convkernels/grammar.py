@@ -7,6 +7,7 @@ argument; ``parse_problem(str(spec))`` gives an equal spec. The grammar, by exam
     conv_weight_grad:n8g1i3o16_in32_k5_s2_p2+2_d1_bias_float64   another operation, an option, a dtype
     conv_transpose:n1g1i8o4_in7_k3_s2_p1+1_d1_op1                transposed, with output padding
     pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max_ceil          pools have channels, and options for their kind
+    norm:n8c64g32_in28x28_group                                  norms have no window
 
 `in`, `k`, `s` and `d` hold one number for each spatial axis, joined by "x"; `p` one `lo+hi`, where a negative number
 crops. Options stand in the order in which the spec writes them; the dtype stands last and is left out where it is
@@ -28,8 +29,8 @@ from .window import Ints, Pairs
 _SIZES = r"\d{1,18}(?:x\d{1,18}){0,2}"
 _PAIR = r"-?\d{1,18}\+-?\d{1,18}"
 _PROBLEM = re.compile(
-    rf"(?:(?P<operation>[a-z_]+):)?(?P<channels>(?:[a-z]\d{{1,18}})+)_in(?P<in_size>{_SIZES})_k(?P<kernel_size>{_SIZES})"
-    rf"_s(?P<stride>{_SIZES})_p(?P<padding>{_PAIR}(?:x{_PAIR}){{0,2}})_d(?P<dilation>{_SIZES})(?P<options>(?:_[a-z0-9.\-]+)*)"
+    rf"(?:(?P<operation>[a-z_]+):)?(?P<channels>(?:[a-z]\d{{1,18}})+)_in(?P<in_size>{_SIZES})(?:_k(?P<kernel_size>{_SIZES})"
+    rf"_s(?P<stride>{_SIZES})_p(?P<padding>{_PAIR}(?:x{_PAIR}){{0,2}})_d(?P<dilation>{_SIZES}))?(?P<options>(?:_[a-z0-9.\-]+)*)"
 )
 DTYPES = {dtype.name: dtype for dtype in map(np.dtype, set(np.sctypeDict.values())) if dtype.kind in "iufc"}
 
@@ -84,7 +85,8 @@ def read(text: str) -> Fields:
     ('pool', ['max'], dtype('float64'))
     """
     match = _PROBLEM.fullmatch(str(text))
-    if not match:
+    windowless = match is not None and "norm" in (match["operation"] or "")
+    if match is None or windowless != (match["kernel_size"] is None):
         raise OptionError(
             f"problem {text!r} is not of the form "
             "[operation:]n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1[_option...][_dtype]"
@@ -97,14 +99,14 @@ def read(text: str) -> Fields:
         _sizes(match["in_size"]),
         _sizes(match["kernel_size"]),
         _sizes(match["stride"]),
-        tuple((int(lo), int(hi)) for lo, hi in re.findall(r"(-?\d+)\+(-?\d+)", match["padding"])),
+        tuple((int(lo), int(hi)) for lo, hi in re.findall(r"(-?\d+)\+(-?\d+)", match["padding"] or "")),
         _sizes(match["dilation"]),
         options,
         dtype,
     )
     given = {"k": fields.kernel_size, "s": fields.stride, "p": fields.padding, "d": fields.dilation}
     for name, entries in given.items():
-        if len(entries) != len(fields.in_size):
+        if not windowless and len(entries) != len(fields.in_size):
             raise OptionError(f"problem {text!r}: {name!r} has {len(entries)} entries, 'in' has {len(fields.in_size)}")
     return fields
 
@@ -132,8 +134,8 @@ def write(
     return "_".join(parts if dtype == np.float32 else [*parts, dtype.name])
 
 
-def _sizes(text: str) -> Ints:
-    return tuple(map(int, text.split("x")))
+def _sizes(text: str | None) -> Ints:
+    return tuple(map(int, text.split("x"))) if text else ()
 
 
 def _joined(sizes: Ints) -> str:

@@ -12,9 +12,14 @@ operation             signature
 ``conv_transpose``    ``run(spec, x, w, b, *, out, resources)``
 ``pool``              ``run(spec, x, *, out, resources)``
 ``pool_grad``         ``run(spec, dy, x, y, *, out, resources)``
+``batch_norm``        ``run(spec, x, gamma, beta, mean, var, *, out, resources)``
+``batch_norm_train``  ``run(spec, x, gamma, beta, *, out, mean, var, resources)``; `gamma`, `beta` may be None
+``group_norm``        the same; layer, instance and rms norms are its cases
+their ``_grad``       ``run(spec, dy, x, gamma, mean, var, *, out, dgamma, dbeta, resources)``; the latter may be None
 ====================  ==================================================================================
 
-The gradients are bilinear as they stand: for complex data the caller conjugates.
+Norms see arrays of ``spec.seen_shape``, coefficients and statistics with axes of one, in any floating types. The
+convolutions' gradients are bilinear as they stand: for complex data the caller conjugates.
 """
 
 from __future__ import annotations
@@ -124,11 +129,13 @@ class Operation:
     """One computation with a fixed signature, and its implementations: the preferred first, the definition last.
 
     `batched` are the places of the arrays that hold an image each; `sums` says that the result sums over them.
+    `converts` says that arrays reach implementations in the type that is computed in.
     """
 
     name: str
-    batched: tuple[int, ...]
+    batched: tuple[int, ...] = ()
     sums: bool = False
+    converts: bool = True
     implementations: tuple[Implementation, ...] = ()
     _lock: RLock = field(default_factory=RLock, repr=False)
 
@@ -262,9 +269,17 @@ CONV_WEIGHT_GRAD = Operation("conv_weight_grad", batched=(0, 1), sums=True)
 CONV_TRANSPOSE = Operation("conv_transpose", batched=(0,))
 POOL = Operation("pool", batched=(0,))
 POOL_GRAD = Operation("pool_grad", batched=(0, 1, 2))
+BATCH_NORM = Operation("batch_norm", converts=False)
+BATCH_NORM_TRAIN = Operation("batch_norm_train", converts=False)
+BATCH_NORM_TRAIN_GRAD = Operation("batch_norm_train_grad", converts=False)
+GROUP_NORM = Operation("group_norm", converts=False)
+GROUP_NORM_GRAD = Operation("group_norm_grad", converts=False)
 OPERATIONS = {
     operation.name: operation
-    for operation in (CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, CONV_TRANSPOSE, POOL, POOL_GRAD)
+    for operation in (
+        *(CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, CONV_TRANSPOSE, POOL, POOL_GRAD),
+        *(BATCH_NORM, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD, GROUP_NORM, GROUP_NORM_GRAD),
+    )
 }
 
 

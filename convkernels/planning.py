@@ -11,6 +11,7 @@ import numpy as np
 from .call import EXECUTION, PUBLIC, Call, recording
 from .errors import OptionError, UnsupportedError, WorkspaceError, one_of
 from .layout import SPATIAL, Layout, data_layout
+from .norm_spec import NormSpec
 from .operation import Implementation, Operation, Verdict, find_operation, load_plugins
 from .pool_spec import PoolSpec
 from .problem import Spec, parse_problem
@@ -55,7 +56,7 @@ class Choice:
         return self.spec.flops
 
     def __str__(self) -> str:
-        problem = str(self.spec).removeprefix("pool:")
+        problem = str(self.spec).rpartition(":")[2]
         lines = [f"{self.operation.name}:{problem}", f"  {self.order}, {self.flops:,} flops"]
         for verdict in self.verdicts:
             name = verdict.implementation.name
@@ -114,7 +115,7 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
     >>> print(ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max"))
     pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max
       channels_first, 200,704 flops
-      -> stride_tricks  runs, with 3,211,264 bytes of workspace
+      -> stride_tricks  runs, with 802,816 bytes of workspace
          im2col         not preferred: comes later in the list
          naive          not preferred: the definition, for checking and not for speed
       note: stride_tricks has no threads of its own: `threads` is ignored, BLAS runs as it is set
@@ -123,7 +124,7 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
         with recording() as calls:
             result = PUBLIC[call](*args, **kwargs)
             if call.endswith("_vjp"):
-                y, vjp = result
+                y, *_, vjp = result
                 vjp(y)
     elif re.search(r"\d_in\d", str(call)):
         calls = [_problem_call(call, *args, **kwargs)]
@@ -141,10 +142,12 @@ def _problem_call(problem: str, *, layout: str | None = None, **execution: Any) 
         if key not in allowed:
             raise TypeError(f"explain() has no keyword {key!r}; there are {one_of((*allowed, 'layout'), key)}")
     name, spec = parse_problem(problem)
-    rank = spec.window.rank
+    rank = len(spec.x_shape) - 2
     data = data_layout("NC" + SPATIAL[rank] if layout is None else layout, rank)
     x, y = spec.x_shape, spec.y_shape
-    if isinstance(spec, PoolSpec):
+    if isinstance(spec, NormSpec):
+        shapes, result = [x], x
+    elif isinstance(spec, PoolSpec):
         shapes, result = ([x], y) if name == "pool" else ([y, x, y], x)
     else:
         w = spec.w_shape

@@ -85,7 +85,8 @@ DOC = {
 _remembered = lru_cache(maxsize=4096, typed=True)(PoolSpec.make)
 
 
-def _forward(x: ArrayLike, window: object, reducer: Reducer | str, options: Any) -> Call:
+def forward(x: ArrayLike, window: object, reducer: Reducer | str, options: Any) -> Call:
+    """The call of a pool."""
     x = as_array("x", x)
     layout = data_layout(options["layout"], None)
     data = layout.view(x, "x")
@@ -113,7 +114,8 @@ def _forward(x: ArrayLike, window: object, reducer: Reducer | str, options: Any)
     return Call(POOL, spec, layout.order, (data,), spec.y_shape, layout, options, bound)
 
 
-def _with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
+def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
+    """Run a pool's call, and make the function that takes the gradient back."""
     spec, layout = forward.spec, forward.layout
     assert isinstance(spec, PoolSpec), "a pool's call"
     if spec.reducer.vjp is None:
@@ -174,7 +176,7 @@ def _pool(x: ArrayLike, window: int | Sequence[int], reducer: Reducer | str, **o
     >>> float(ck.pool2d(x, 2, ck.lp(3)).max()) > 1
     True
     """
-    return _forward(x, window, reducer, options).run()
+    return forward(x, window, reducer, options).run()
 
 
 def _pool_vjp(
@@ -209,7 +211,7 @@ def _pool_vjp(
     >>> bool((vjp(y) == y.max()).all())
     True
     """
-    return _with_gradient(_forward(x, window, reducer, options), options)
+    return with_gradient(forward(x, window, reducer, options), options)
 
 
 def _max_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[MaxPoolKeywords]) -> Array:
@@ -240,7 +242,7 @@ def _max_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[MaxPo
     >>> ck.max_pool2d(x, 3, stride=2, padding=1).shape
     (2, 3, 4, 4)
     """
-    return _forward(x, window, maximum(options["ties"]), options).run()
+    return forward(x, window, maximum(options["ties"]), options).run()
 
 
 def _max_pool_vjp(
@@ -274,7 +276,7 @@ def _max_pool_vjp(
     >>> bool(vjp(np.ones_like(y)).sum() == y.size)
     True
     """
-    return _with_gradient(_forward(x, window, maximum(options["ties"]), options), options)
+    return with_gradient(forward(x, window, maximum(options["ties"]), options), options)
 
 
 def _avg_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolKeywords]) -> Array:
@@ -304,7 +306,7 @@ def _avg_pool(x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolK
     >>> y.shape, bool((y == 1).all())
     ((2, 3, 4, 4), True)
     """
-    return _forward(x, window, MEAN, options).run()
+    return forward(x, window, MEAN, options).run()
 
 
 def _avg_pool_vjp(x: ArrayLike, window: int | Sequence[int], **options: Unpack[PoolKeywords]) -> tuple[Array, PoolVjp]:
@@ -335,7 +337,7 @@ def _avg_pool_vjp(x: ArrayLike, window: int | Sequence[int], **options: Unpack[P
     >>> bool(vjp(y).sum() == y.sum())
     True
     """
-    return _with_gradient(_forward(x, window, MEAN, options), options)
+    return with_gradient(forward(x, window, MEAN, options), options)
 
 
 pool, pool1d, pool2d, pool3d = family(_pool, POOL_DEFAULTS, DOC)

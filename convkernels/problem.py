@@ -7,13 +7,16 @@ from typing import TypeAlias
 
 from .errors import ConvkernelsError, OptionError, one_of
 from .grammar import Fields, read
+from .norm_spec import NormSpec
 from .pool_spec import PoolSpec
 from .spec import ConvSpec, ConvTransposeSpec
 
-Spec: TypeAlias = ConvSpec | ConvTransposeSpec | PoolSpec
+Spec: TypeAlias = ConvSpec | ConvTransposeSpec | PoolSpec | NormSpec
 _READERS: dict[str, Callable[[Fields], Spec]] = {
     **dict.fromkeys(("conv", "conv_input_grad", "conv_weight_grad"), ConvSpec.from_fields),
     "conv_transpose": ConvTransposeSpec.from_fields,
+    **dict.fromkeys(("norm", "batch_norm", "batch_norm_train", "batch_norm_train_grad"), NormSpec.from_fields),
+    **dict.fromkeys(("group_norm", "group_norm_grad"), NormSpec.from_fields),
     **dict.fromkeys(("pool", "pool_grad"), PoolSpec.from_fields),
 }
 
@@ -30,7 +33,7 @@ def parse_problem(text: str) -> tuple[str, Spec]:
     -------
     operation : str
         Which operation it is for, "conv" if it does not say.
-    spec : ConvSpec, ConvTransposeSpec or PoolSpec
+    spec : ConvSpec, ConvTransposeSpec, PoolSpec or NormSpec
         The spec that prints as `text`.
 
     Raises
@@ -54,4 +57,6 @@ def parse_problem(text: str) -> tuple[str, Spec]:
             raise OptionError(f"option {fields.options[0]!r} is not one of {fields.operation}'s")
     except ConvkernelsError as error:
         raise type(error)(f"problem {text!r}: {error.cause}") from None
+    if fields.operation == "norm" and isinstance(spec, NormSpec):
+        return ("batch_norm_train" if spec.kind == "batch" else "group_norm"), spec
     return fields.operation, spec

@@ -51,6 +51,8 @@ class Reducer:
         Whether integers accumulate in, and return, 64 bits, with a check against overflow.
     counts : bool
         Whether `reduce` and `vjp` read `count`; if not, it is not worked out.
+    copies : tuple of int
+        How many arrays of the windows' size `reduce` and `vjp` make, for scratch memory to be kept under its cap.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class Reducer:
     kinds: str = "iuf"
     widens: bool = False
     counts: bool = True
+    copies: tuple[int, int] = (3, 8)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(str(self.name)) or _reserved(self.name):
@@ -134,6 +137,15 @@ def cells(windows: Array, axes: Axes) -> Iterator[Array]:
         yield windows[..., *position]
 
 
+def folded(combine: np.ufunc, windows: Array, axes: Axes) -> Array:
+    """Combine the cells of each window, plane by plane where there are more windows than cells in each."""
+    taps = math.prod(windows.shape[axis] for axis in axes)
+    if taps * taps > windows.size:
+        result: Array = combine.reduce(windows, axes)
+        return result
+    return fold(combine, cells(windows, axes))
+
+
 def fold(combine: np.ufunc, planes: Iterator[Array]) -> Array:
     """Combine planes one after the other, in memory of the result's own."""
     total = np.array(next(planes))
@@ -186,7 +198,7 @@ def _checked_ties(ties: object) -> Ties:
 @lru_cache(maxsize=16)
 def _extremum(name: str, ties: Ties, better: np.ufunc, identity: Callable[[np.dtype[Any]], Any]) -> Reducer:
     def take_extremum(windows: Array, axes: Axes, count: Count) -> Array:
-        return fold(better, cells(windows, axes))
+        return folded(better, windows, axes)
 
     def spread_to_winner(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> Array:
         return _extremum_vjp(ties, dy, windows, y, axes, count)
@@ -194,7 +206,7 @@ def _extremum(name: str, ties: Ties, better: np.ufunc, identity: Callable[[np.dt
     full_name = name if ties == "first" else f"{name}_ties-{ties}"
     # Shares of an integer gradient would not be integers.
     kinds = "f" if ties == "split" else "iuf"
-    return Reducer(full_name, identity, take_extremum, spread_to_winner, kinds, counts=False)
+    return Reducer(full_name, identity, take_extremum, spread_to_winner, kinds, counts=False, copies=(0, 3))
 
 
 def maximum(ties: Ties = "first") -> Reducer:
@@ -256,7 +268,7 @@ def minimum(ties: Ties = "first") -> Reducer:
 
 
 def _sum(windows: Array, axes: Axes, count: Count) -> Array:
-    return fold(np.add, cells(windows, axes))
+    return folded(np.add, windows, axes)
 
 
 def _sum_vjp(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> Array:
@@ -272,8 +284,8 @@ def _mean_vjp(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> 
     return _sum_vjp((dy / count).astype(dy.dtype, copy=False), windows, y, axes, count)
 
 
-SUM = Reducer("sum", _zero, _sum, _sum_vjp, kinds="iufc", widens=True, counts=False)
-MEAN = Reducer("mean", _zero, _mean, _mean_vjp, kinds="fc")
+SUM = Reducer("sum", _zero, _sum, _sum_vjp, kinds="iufc", widens=True, counts=False, copies=(0, 0))
+MEAN = Reducer("mean", _zero, _mean, _mean_vjp, kinds="fc", copies=(0, 0))
 
 
 def _parameter(name: str, value: object) -> float:
@@ -341,7 +353,7 @@ def _lp(p: float) -> Reducer:
         ratio = np.divide(size, y, out=np.ones(windows.shape, windows.dtype), where=size > 0)
         return dy * np.sign(windows) * ratio ** (p - 1)
 
-    return Reducer(_numbered("lp", p), _zero, norm, norm_vjp, kinds="f", counts=False)
+    return Reducer(_numbered("lp", p), _zero, norm, norm_vjp, kinds="f", counts=False, copies=(0, 7))
 
 
 def logsumexp(t: float = 1.0) -> Reducer:
@@ -394,7 +406,7 @@ def _logsumexp(t: float) -> Reducer:
         shares: Array = np.exp(t * (windows - np.expand_dims(y, axes)))
         return np.expand_dims(dy, axes) * shares
 
-    return Reducer(_numbered("logsumexp", t), pad_value, smooth, smooth_vjp, kinds="f", counts=False)
+    return Reducer(_numbered("logsumexp", t), pad_value, smooth, smooth_vjp, kinds="f", counts=False, copies=(0, 5))
 
 
 BUILTIN = {

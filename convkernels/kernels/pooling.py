@@ -23,11 +23,8 @@ from .blocking import Block, choose, padded_cells
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 
-REDUCING, GRADIENT = 3, 8
-"""Arrays of the windows' size that a reducer may make for itself: a median, and the gradient of a p-norm, do."""
-
 TEMPORARIES = 4
-"""Arrays of the outputs' size beside them."""
+"""Arrays of the outputs' size that a reducer may make, beside those of the windows' size that it says."""
 
 
 def plan(spec: PoolSpec, limit: int, window_copies: int) -> Block:
@@ -46,17 +43,17 @@ def _plan(window: Window, batch: int, channels: int, itemsize: int, limit: int, 
 
 def workspace(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes of `pool_views`."""
-    return plan(spec, limit, REDUCING).bytes
+    return plan(spec, limit, spec.reducer.copies[0]).bytes
 
 
 def workspace_columns(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes of `pool_columns`."""
-    return plan(spec, limit, REDUCING + 1).bytes
+    return plan(spec, limit, spec.reducer.copies[0] + 1).bytes
 
 
 def workspace_grad(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes of both gradients."""
-    return plan(spec, limit, GRADIENT).bytes
+    return plan(spec, limit, spec.reducer.copies[1] + 1).bytes
 
 
 def pieces(spec: PoolSpec, block: Block) -> Iterator[tuple[slice, slice, Tile, Tile, Window]]:
@@ -83,7 +80,9 @@ def gathered(seen: Array, rank: int) -> Array:
 def pool_views(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce views of the windows, piece by piece."""
     axes = tuple(range(2 + spec.window.rank, 2 + 2 * spec.window.rank))
-    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, REDUCING)):
+    for images, channels, outputs, cells, inner in pieces(
+        spec, plan(spec, resources.max_workspace, spec.reducer.copies[0])
+    ):
         seen = windows(x[images, channels, *cells], inner)
         out[images, channels, *outputs] = spec.reducer.reduced(seen, axes, spec.count(outputs))
 
@@ -91,7 +90,7 @@ def pool_views(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) ->
 def pool_columns(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce padded copies of the windows."""
     pad_value = spec.reducer.pad_value(spec.compute_dtype) if spec.reducer.pad_value else 0
-    block = plan(spec, resources.max_workspace, REDUCING + 1)
+    block = plan(spec, resources.max_workspace, spec.reducer.copies[0] + 1)
     for images, channels, part in block.walk(spec.batch, spec.channels):
         seen = windows(x[images, channels, *part.cells], part.window, pad_value)
         columns = gathered(seen, spec.window.rank)
@@ -112,7 +111,9 @@ def grad(spec: PoolSpec, dy: Array, x: Array, y: Array, dx: Array, resources: Re
     """Scatter the reducer's gradient of every piece."""
     rank = spec.window.rank
     dx[...] = 0
-    for images, channels, outputs, cells, inner in pieces(spec, plan(spec, resources.max_workspace, GRADIENT)):
+    for images, channels, outputs, cells, inner in pieces(
+        spec, plan(spec, resources.max_workspace, spec.reducer.copies[1] + 1)
+    ):
         seen = windows(x[images, channels, *cells], inner)
         shape = seen.shape
         seen = gathered(seen, rank) if copy else seen

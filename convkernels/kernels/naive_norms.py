@@ -1,0 +1,105 @@
+"""The definitions of the norms, in plain Python loops; they share nothing with the fast ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+
+from ..config import Resources
+from ..layout import Array
+from ..norm_spec import NormSpec
+from ..window import Ints
+
+CLAIMS = frozenset({"nan_strict", "bounded"})
+
+
+def families(spec: NormSpec) -> Iterator[tuple[Ints, list[Ints]]]:
+    """The places whose cells share statistics: where these stand, and all of the cells."""
+    kept = [range(1) if axis in spec.reduced else range(size) for axis, size in enumerate(spec.seen_shape)]
+    for family in product(*kept):
+        ranges = [
+            range(size) if axis in spec.reduced else range(family[axis], family[axis] + 1)
+            for axis, size in enumerate(spec.seen_shape)
+        ]
+        yield family, list(product(*ranges))
+
+
+def coefficient(array: Array | None, place: Ints, default: float) -> float:
+    """The cell of an array with axes of one that goes with a place."""
+    if array is None:
+        return default
+    return float(array[tuple(index if size > 1 else 0 for index, size in zip(place, array.shape, strict=True))])
+
+
+def norm(
+    spec: NormSpec,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    *,
+    out: Array,
+    mean: Array,
+    var: Array,
+    resources: Resources,
+) -> None:
+    """Y = gamma * (x - mean) / sqrt(var + eps) + beta, with the statistics of each family of cells."""
+    for family, places in families(spec):
+        values = [x.item(*place) for place in places]
+        middle = math.fsum(values) / len(values) if spec.centred else 0.0
+        spread = math.fsum((value - middle) ** 2 for value in values) / len(values)
+        mean[family], var[family] = middle, spread
+        for place, value in zip(places, values, strict=True):
+            normalised = (value - middle) / math.sqrt(spread + spec.eps)
+            out[place] = normalised * coefficient(gamma, place, 1.0) + coefficient(beta, place, 0.0)
+
+
+def norm_grad(
+    spec: NormSpec,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    out: Array,
+    dgamma: Array | None,
+    dbeta: Array | None,
+    resources: Resources,
+) -> None:
+    """dx[j] = sum over i of dy[i] * gamma[i] * dxh[i]/dx[j], the whole Jacobian of each family."""
+    for total in (dgamma, dbeta):
+        if total is not None:
+            total[...] = 0
+    for family, places in families(spec):
+        deviation, count = math.sqrt(var[family] + spec.eps), len(places)
+        normalised = [(x.item(*place) - mean[family]) / deviation for place in places]
+        given = [dy.item(*place) for place in places]
+        for place, one, cell in zip(places, given, normalised, strict=True):
+            for total, term in ((dgamma, one * cell), (dbeta, one)):
+                if total is not None:
+                    total[tuple(i if size > 1 else 0 for i, size in zip(place, total.shape, strict=True))] += term
+        for j, place in enumerate(places):
+            terms = []
+            for i, source in enumerate(places):
+                slope = (i == j) - (1 / count if spec.centred else 0) - normalised[i] * normalised[j] / count
+                terms.append(given[i] * coefficient(gamma, source, 1.0) * slope / deviation)
+            out[place] = math.fsum(terms)
+
+
+def batch_norm(
+    spec: NormSpec,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    out: Array,
+    resources: Resources,
+) -> None:
+    """Y = gamma * (x - mean) / sqrt(var + eps) + beta, cell by cell."""
+    for place in product(*map(range, spec.seen_shape)):
+        normalised = x.item(*place) - coefficient(mean, place, 0.0)
+        normalised /= math.sqrt(coefficient(var, place, 1.0) + spec.eps)
+        out[place] = normalised * coefficient(gamma, place, 1.0) + coefficient(beta, place, 0.0)

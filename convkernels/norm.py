@@ -1,0 +1,467 @@
+"""Normalisation in any layout, and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import catalog  # noqa: F401  # fills the operations
+from .call import Call, Execution, as_array, check_dy, check_wrt, general, gradient_options, located
+from .errors import OptionError, ShapeError
+from .layout import Array, Layout, data_layout
+from .norm_spec import NormSpec
+from .operation import GROUP_NORM, GROUP_NORM_GRAD, Operation
+from .spec import common_dtype
+from .window import entries, whole
+
+
+class NormKeywords(Execution, total=False):
+    """The keywords of a norm."""
+
+    eps: float
+    layout: str
+
+
+class LayerNormKeywords(NormKeywords, total=False):
+    """The keywords of a norm over chosen axes."""
+
+    axes: int | Sequence[int] | None
+
+
+class NormGradients(NamedTuple):
+    """A norm's gradients; None where one was not asked for, or there is no such coefficient."""
+
+    dx: Array | None
+    dgamma: Array | None
+    dbeta: Array | None
+
+
+Vjp = Callable[..., NormGradients]
+
+KEYWORDS: dict[str, Any] = {"eps": 1e-5, "layout": "NCHW"}
+DOC = {
+    "<coefficients>": """gamma, beta : array_like or None
+        What the normalised data is multiplied by, and what is added, of shape (C,); None for 1 and 0.""",
+    "<options>": """eps : float
+        Added to the variance.
+    layout : str
+        The axes of `x` and of the result, a permutation of "NCHW".""",
+    "<y>": """ndarray
+        The result, in `layout` and contiguous, of the inputs' common floating type.""",
+    "<vjp>": """vjp : callable
+        ``vjp(dy, wrt=("x", "gamma", "beta"))`` takes the gradient by `y` and returns the named tuple (dx, dgamma,
+        dbeta): those asked for, the rest None. It keeps references to the inputs, which must not change before it is
+        called.""",
+}
+
+
+class Problem(NamedTuple):
+    """A norm's spec and canonical data, its coefficients as given, and the axes of x it is over."""
+
+    spec: NormSpec
+    layout: Layout
+    x: Array
+    gamma: Array | None
+    beta: Array | None
+    axes: tuple[int, ...]
+
+    def seen(self, canonical: Array) -> Array:
+        """Canonical data in the shape that implementations see."""
+        return canonical.reshape(self.spec.seen_shape)
+
+    def spread(self, name: str, array: Array | None) -> Array | None:
+        """A view of a coefficient, (C,) or over x's normalised axes, with axes of one, as implementations see it."""
+        if array is None:
+            return None
+        spec, rank = self.spec, len(self.spec.shape)
+        free = spec.kind in ("layer", "rms")
+        if array.shape == (spec.shape[1],) and (not free or 1 in spec.axes):
+            if spec.kind in ("group", "instance"):
+                return array.reshape(1, spec.groups, -1, *[1] * (rank - 2))
+            return array.reshape(1, -1, *[1] * (rank - 2))
+        sizes = tuple(self.layout.shape(spec.shape)[axis] for axis in self.axes)
+        aligned = (1,) * (len(sizes) - array.ndim) + array.shape
+        if not free or len(aligned) != len(sizes) or any(a not in (1, b) for a, b in zip(aligned, sizes, strict=True)):
+            also = f", or broadcast against the normalised axes' {sizes}" if free else ""
+            raise ShapeError(f"{name} has shape {array.shape}, must have ({spec.shape[1]},){also}")
+        shape = [1] * rank
+        for axis, size in zip(self.axes, aligned, strict=True):
+            shape[axis] = size
+        return array.reshape(shape).transpose(self.layout.permutation)
+
+
+def make_problem(
+    x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, kind: str, options: Any, groups: object = 1
+) -> Problem:
+    """Validate a norm's arguments."""
+    x = as_array("x", x)
+    scale = None if gamma is None else as_array("gamma", gamma)
+    shift = None if beta is None else as_array("beta", beta)
+    layout = data_layout(options["layout"], None)
+    data = layout.view(x, "x")
+    axes = _axes(options.get("axes"), layout)
+    canonical = tuple(sorted(layout.inverse[axis] for axis in axes))
+    dtype = common_dtype(x=x, gamma=scale, beta=shift)
+    spec = NormSpec.make(data.shape, dtype, kind=kind, groups=groups, axes=canonical, eps=options["eps"])
+    problem = Problem(spec, layout, data, scale, shift, axes)
+    problem.spread("gamma", scale), problem.spread("beta", shift)  # refuses what does not fit
+    return problem
+
+
+def _axes(axes: object, layout: Layout) -> tuple[int, ...]:
+    """The axes of x that a layer norm is over, in the caller's order: by default all but N."""
+    if axes is None:
+        return tuple(axis for axis, letter in enumerate(layout.axes) if letter != "N")
+    given = entries(axes)
+    numbers = [whole("axes", axis) for axis in ((axes,) if given is None else given)]
+    rank = len(layout.axes)
+    found = sorted(axis % rank for axis in numbers if -rank <= axis < rank)
+    if not numbers or len(set(found)) != len(numbers) or "N" in (layout.axes[axis] for axis in found):
+        raise OptionError(f"axes={axes!r} must name axes of x, each once, and not the batch (layout {layout.axes!r})")
+    return tuple(found)
+
+
+def train(problem: Problem, operation: Operation, options: Any) -> tuple[Array, Array, Array]:
+    """Run a norm that takes its own statistics: the result, and these with axes of one."""
+    spec = problem.spec
+    mean, var = (np.empty(spec.statistics_shape, spec.statistics_dtype) for _ in range(2))
+    arrays = (
+        problem.seen(problem.x),
+        problem.spread("gamma", problem.gamma),
+        problem.spread("beta", problem.beta),
+    )
+    call = Call(
+        operation,
+        spec,
+        problem.layout.order,
+        arrays,
+        spec.shape,
+        problem.layout,
+        options,
+        seen_shape=spec.seen_shape,
+        outputs={"mean": mean, "var": var},
+    )
+    return call.run(), mean, var
+
+
+def gradients(problem: Problem, operation: Operation, mean: Array, var: Array, options: Any) -> Vjp:
+    """Make the function that takes gradients back through the statistics."""
+    layout, spec = problem.layout, problem.spec
+
+    def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "gamma", "beta")) -> NormGradients:
+        with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
+            wanted = check_wrt(wrt, ("x", "gamma", "beta"))
+            given = as_array("dy", dy)
+            check_dy(given, layout, spec.shape)
+            dtype = common_dtype(dy=given, x=problem.x)
+            sums: dict[str, Array | None] = {
+                name: np.zeros(array.shape, spec.statistics_dtype) if array is not None and name in wanted else None
+                for name, array in (("gamma", problem.gamma), ("beta", problem.beta))
+            }
+            outputs = {f"d{name}": problem.spread(name, array) for name, array in sums.items()}
+            arrays = (problem.seen(layout.view(given)), problem.seen(problem.x), problem.spread("gamma", problem.gamma))
+            call = Call(
+                operation,
+                NormSpec(spec.shape, spec.kind, spec.groups, spec.axes, spec.eps, dtype),
+                layout.order,
+                (*arrays, mean, var),
+                spec.shape,
+                layout,
+                gradient_options(options, operation),
+                seen_shape=spec.seen_shape,
+                outputs=outputs,
+            )
+            dx = call.run()
+            dgamma, dbeta = (None if array is None else array.astype(dtype) for array in sums.values())
+            return NormGradients(dx if "x" in wanted else None, dgamma, dbeta)
+
+    return vjp
+
+
+def _group_norm(
+    x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, groups: int = 32, **options: Unpack[NormKeywords]
+) -> Array:
+    """Normalise each sample's groups of channels by their own mean and variance.
+
+    Parameters
+    ----------
+    x : array_like
+        The batch, in `layout`.
+    <coefficients>
+    groups : int
+        The number of groups, which divides the channels.
+    <options>
+    <execution>
+
+    Returns
+    -------
+    <y>
+
+    <raises>
+
+    Notes
+    -----
+    Wu and He, "Group Normalization" (2018). One group makes a layer norm, a group for each channel an instance norm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.random.default_rng(0).normal(size=(2, 6, 4, 4))
+    >>> y = ck.group_norm(x, np.ones(6), np.zeros(6), groups=3)
+    >>> bool(abs(y[0, :2].mean()) < 1e-12)
+    True
+    """
+    return train(make_problem(x, gamma, beta, "group", options, groups), GROUP_NORM, options)[0]
+
+
+def _group_norm_vjp(
+    x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, groups: int = 32, **options: Unpack[NormKeywords]
+) -> tuple[Array, Vjp]:
+    """Normalise groups of channels, and return the function that takes gradients back.
+
+    Parameters
+    ----------
+    x : array_like
+        The batch, in `layout`.
+    <coefficients>
+    groups : int
+        The number of groups, which divides the channels.
+    <options>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `group_norm` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> y, vjp = ck.group_norm_vjp(np.random.default_rng(0).normal(size=(2, 6, 4, 4)), np.ones(6), None, groups=3)
+    >>> vjp(y).dgamma.shape
+    (6,)
+    """
+    return _normalise_vjp(make_problem(x, gamma, beta, "group", options, groups), options)
+
+
+def _normalise_vjp(problem: Problem, options: Any) -> tuple[Array, Vjp]:
+    y, mean, var = train(problem, GROUP_NORM, options)
+    return y, gradients(problem, GROUP_NORM_GRAD, mean, var, options)
+
+
+def _instance_norm(
+    x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, **options: Unpack[NormKeywords]
+) -> Array:
+    """Normalise each sample's channels by their own mean and variance.
+
+    Parameters
+    ----------
+    x : array_like
+        The batch, in `layout`.
+    <coefficients>
+    <options>
+    <execution>
+
+    Returns
+    -------
+    <y>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> y = ck.instance_norm(np.random.default_rng(0).normal(size=(2, 6, 4, 4)), None, None)
+    >>> bool(abs(y[1, 5].mean()) < 1e-12)
+    True
+    """
+    return train(make_problem(x, gamma, beta, "instance", options), GROUP_NORM, options)[0]
+
+
+def _instance_norm_vjp(
+    x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, **options: Unpack[NormKeywords]
+) -> tuple[Array, Vjp]:
+    """Normalise channels by themselves, and return the function that takes gradients back.
+
+    Parameters
+    ----------
+    x : array_like
+        The batch, in `layout`.
+    <coefficients>
+    <options>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `instance_norm` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> y, vjp = ck.instance_norm_vjp(np.random.default_rng(0).normal(size=(2, 6, 4, 4)), None, None)
+    >>> vjp(y).dgamma is None
+    True
+    """
+    return _normalise_vjp(make_problem(x, gamma, beta, "instance", options), options)
+
+
+def _layer_norm(
+    x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, **options: Unpack[LayerNormKeywords]
+) -> Array:
+    """Normalise each sample over its channels and spatial axes, or over chosen axes.
+
+    Parameters
+    ----------
+    x : array_like
+        The batch, in `layout`.
+    gamma, beta : array_like or None
+        What the normalised data is multiplied by, and what is added: of shape (C,), or anything that broadcasts
+        against the normalised axes of `x` in their order there; None for 1 and 0.
+    axes : int or sequence of int, optional
+        The axes of `x` to normalise over, by their place in `layout`. By default all but the batch.
+    <options>
+    <execution>
+
+    Returns
+    -------
+    <y>
+
+    <raises>
+
+    Notes
+    -----
+    Ba, Kiros and Hinton, "Layer Normalization" (2016).
+
+    Examples
+    --------
+    Over the channels alone, as transformers do:
+
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.random.default_rng(0).normal(size=(2, 4, 4, 6))
+    >>> y = ck.layer_norm(x, np.ones(6), np.zeros(6), axes=-1, layout="NHWC")
+    >>> bool(abs(y[0, 1, 2].mean()) < 1e-12)
+    True
+    """
+    return train(make_problem(x, gamma, beta, "layer", options), GROUP_NORM, options)[0]
+
+
+def _layer_norm_vjp(
+    x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, **options: Unpack[LayerNormKeywords]
+) -> tuple[Array, Vjp]:
+    """Normalise each sample, and return the function that takes gradients back.
+
+    Parameters
+    ----------
+    x, gamma, beta, axes
+        As for `layer_norm`.
+    <options>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `layer_norm` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> x = np.random.default_rng(0).normal(size=(2, 6, 4, 4))
+    >>> y, vjp = ck.layer_norm_vjp(x, np.ones((6, 4, 4)), None)
+    >>> vjp(y).dgamma.shape
+    (6, 4, 4)
+    """
+    return _normalise_vjp(make_problem(x, gamma, beta, "layer", options), options)
+
+
+def _rms_norm(x: ArrayLike, gamma: ArrayLike | None, **options: Unpack[LayerNormKeywords]) -> Array:
+    """Divide each sample by the root of its mean square over its channels and spatial axes, or over chosen axes.
+
+    Parameters
+    ----------
+    x : array_like
+        The batch, in `layout`.
+    gamma : array_like or None
+        What the result is multiplied by, as for `layer_norm`.
+    axes : int or sequence of int, optional
+        The axes of `x` to normalise over, as for `layer_norm`.
+    <options>
+    <execution>
+
+    Returns
+    -------
+    <y>
+
+    <raises>
+
+    Notes
+    -----
+    Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> y = ck.rms_norm(np.full((2, 6, 4, 4), -3.0), None, eps=0)
+    >>> bool((y == -1).all())
+    True
+    """
+    return train(make_problem(x, gamma, None, "rms", options), GROUP_NORM, options)[0]
+
+
+def _rms_norm_vjp(x: ArrayLike, gamma: ArrayLike | None, **options: Unpack[LayerNormKeywords]) -> tuple[Array, Vjp]:
+    """Divide by the root mean square, and return the function that takes gradients back.
+
+    Parameters
+    ----------
+    x, gamma, axes
+        As for `rms_norm`.
+    <options>
+    <execution>
+
+    Returns
+    -------
+    y : ndarray
+        What `rms_norm` returns.
+    <vjp>
+
+    <raises>
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import convkernels as ck
+    >>> y, vjp = ck.rms_norm_vjp(np.random.default_rng(0).normal(size=(2, 6, 4, 4)), np.ones(6))
+    >>> vjp(y).dgamma.shape
+    (6,)
+    """
+    return _normalise_vjp(make_problem(x, gamma, None, "rms", options), options)
+
+
+LAYER_KEYWORDS = {"axes": None, **KEYWORDS}
+group_norm = general(_group_norm, KEYWORDS, DOC)
+group_norm_vjp = general(_group_norm_vjp, KEYWORDS, DOC)
+instance_norm = general(_instance_norm, KEYWORDS, DOC)
+instance_norm_vjp = general(_instance_norm_vjp, KEYWORDS, DOC)
+layer_norm = general(_layer_norm, LAYER_KEYWORDS, DOC)
+layer_norm_vjp = general(_layer_norm_vjp, LAYER_KEYWORDS, DOC)
+rms_norm = general(_rms_norm, LAYER_KEYWORDS, DOC)
+rms_norm_vjp = general(_rms_norm_vjp, LAYER_KEYWORDS, DOC)

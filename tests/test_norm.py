@@ -1,0 +1,224 @@
+"""Norms: their definitions in every layout, their gradients, and the accuracy of their statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import lay
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+import convkernels as ck
+from convkernels.testing.numeric import assert_within
+from convkernels.testing.strategies import layouts, reals, seeds
+
+KINDS = ("batch", "group", "instance", "layer", "rms")
+
+
+@st.composite
+def problems(draw):
+    """A kind of norm, its data in a drawn layout, coefficients or None, and its options."""
+    rank = draw(st.integers(1, 3))
+    layout = draw(layouts(rank))
+    groups = draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(KINDS))
+    channels = groups * draw(st.integers(1, 3))
+    sizes = tuple(draw(st.integers(1, 3)) for _ in range(rank))
+    shape = (draw(st.integers(2 if kind == "batch" else 0, 3)), channels, *sizes)
+    dtype = np.dtype(draw(st.sampled_from(["float32", "float64", "float16"])))
+    seed = draw(seeds)
+    x = lay(reals(shape, dtype, seed) * 3 + 1, layout)
+    options = {"layout": layout.axes, "eps": draw(st.sampled_from([1e-5, 1e-2]))}
+    normalised = (channels,)
+    if kind in ("layer", "rms") and draw(st.booleans()):
+        spatial = [axis for axis, letter in enumerate(layout.axes) if letter != "N"]
+        axes = draw(st.lists(st.sampled_from(spatial), min_size=1, unique=True))
+        options["axes"] = tuple(axes)
+        normalised = tuple(x.shape[axis] for axis in sorted(axes))
+        event("chosen axes")
+    gamma, beta = (draw(st.booleans()) and reals(normalised, dtype, seed + 1 + i) for i in range(2))
+    event(kind)
+    arguments = [x, None if gamma is False else gamma, None if beta is False else beta]
+    if kind == "group":
+        options["groups"] = groups
+    if kind == "rms":
+        del arguments[2]
+    return kind, arguments, options, seed
+
+
+def function(kind, vjp=False):
+    name = "batch_norm_train" if kind == "batch" else f"{kind}_norm"
+    return getattr(ck, name + "_vjp" * vjp)
+
+
+@given(problem=problems())
+def test_it_equals_the_definition(problem):
+    kind, arguments, options, _ = problem
+    got = function(kind)(*arguments, **options)
+    expected = function(kind)(*arguments, **options, strategy="naive")
+    pairs = zip(got, expected, strict=True) if kind == "batch" else [(got, expected)]
+    x = arguments[0]
+    eps = float(np.finfo(x.dtype).eps)
+    for one, other in pairs:
+        assert one.dtype == (np.float32 if x.dtype == np.float16 and one.ndim == 1 else x.dtype)
+        assert_within(one, other, 2 * eps * np.abs(other).astype(np.float64) + 1e-12)
+    first = got[0] if kind == "batch" else got
+    assert first.flags.c_contiguous or not first.size
+
+
+@given(problem=problems())
+def test_gradients_equal_the_whole_jacobian(problem):
+    kind, arguments, options, seed = problem
+    x = arguments[0]
+    dy = reals(x.shape, x.dtype, seed + 7)
+    results = []
+    for strategy in ("auto", "naive"):
+        *_, vjp = function(kind, vjp=True)(*arguments, **options, strategy=strategy)
+        results.append(vjp(dy))
+    eps = float(np.finfo(x.dtype).eps)
+    for name, one, other in zip(results[0]._fields, *results, strict=True):
+        assert (one is None) == (other is None), name
+        if one is not None:
+            assert_within(one, other, 64 * eps * (1 + np.abs(other).astype(np.float64)), name=name)
+
+
+@given(problem=problems())
+def test_gradients_match_differences(problem):
+    kind, arguments, options, seed = problem
+    arguments = [None if array is None else array.astype(np.float64) for array in arguments]
+    options = {**options, "eps": 1e-2}
+    x = arguments[0]
+    dy, direction = reals(x.shape, x.dtype, seed + 7), reals(x.shape, x.dtype, seed + 8)
+
+    def loss(step):
+        result = function(kind)(x + step * direction, *arguments[1:], **options)
+        return np.vdot(result[0] if kind == "batch" else result, dy)
+
+    *_, vjp = function(kind, vjp=True)(*arguments, **options)
+    step = 1e-5
+    difference = (loss(step) - loss(-step)) / (2 * step)
+    assert difference == pytest.approx(np.vdot(vjp(dy).dx, direction), rel=1e-4, abs=1e-4)
+
+
+@given(problem=problems())
+def test_only_what_is_asked_for_is_computed(problem):
+    kind, arguments, options, _ = problem
+    *_, vjp = function(kind, vjp=True)(*arguments, **options)
+    dx, dgamma, _ = vjp(np.ones_like(arguments[0]), wrt=("gamma",))
+    assert dx is None
+    assert (dgamma is None) == (arguments[1] is None)
+
+
+def test_batch_statistics_are_over_the_batch_and_space():
+    """Hand-computed: channel 0 holds 1, 3, 5, 7, channel 1 holds 0, 0, 2, 2."""
+    x = np.array([[[1.0, 3.0], [0.0, 0.0]], [[5.0, 7.0], [2.0, 2.0]]])
+    for layout, data in (("NCW", x), ("NWC", x.swapaxes(1, 2))):
+        y, mean, var = ck.batch_norm_train(data, None, None, layout=layout, eps=0)
+        assert mean.tolist() == [4, 1]
+        assert var.tolist() == [5, 1]
+        got = y if layout == "NCW" else y.swapaxes(1, 2)
+        np.testing.assert_allclose(got[0], [[-3 / 5**0.5, -1 / 5**0.5], [-1, -1]])
+
+
+def test_inference_takes_given_statistics_and_inverts_training():
+    x = np.random.default_rng(0).normal(size=(4, 5, 5, 3)).astype(np.float32)
+    gamma, beta = np.arange(1.0, 4, dtype=np.float32), np.ones(3, np.float32)
+    y, mean, var = ck.batch_norm_train(x, gamma, beta, layout="NHWC")
+    for strategy in ("auto", "naive"):
+        again = ck.batch_norm(x, gamma, beta, mean, var, layout="NHWC", strategy=strategy)
+        np.testing.assert_allclose(again, y, atol=2e-6)
+    _, vjp = ck.batch_norm_vjp(x, gamma, beta, mean, var, layout="NHWC")
+    dx, dgamma, dbeta = vjp(np.ones_like(y))
+    np.testing.assert_allclose(dx, np.broadcast_to(gamma / np.sqrt(var + 1e-5), x.shape), rtol=1e-5)
+    np.testing.assert_allclose(dgamma, ((x - mean) / np.sqrt(var + 1e-5)).sum((0, 1, 2)), atol=1e-4)
+    assert dbeta.tolist() == [100, 100, 100]
+
+
+def test_running_statistics_keep_the_momentum():
+    assert ck.update_running(np.array([10.0]), np.array([20.0]), momentum=0.9).tolist() == [11.0]
+    assert ck.update_running(np.zeros(2, np.float32), np.ones(2, np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_large_mean_leaves_the_variance_right(layout):
+    x = np.random.default_rng(0).normal(1e4, 1, size=(8, 16, 16, 16)).astype(np.float32)
+    axes = tuple(axis for axis, letter in enumerate(layout) if letter != "C")
+    _, mean, var = ck.batch_norm_train(x, None, None, layout=layout)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(var, exact.var(axes), rtol=1e-5)
+    np.testing.assert_allclose(mean, exact.mean(axes), rtol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_near_1e18_do_not_overflow(kind):
+    x = (np.random.default_rng(0).normal(size=(4, 6, 3, 3)) * 1e18).astype(np.float32)
+    arguments = [x, None] if kind == "rms" else [x, None, None]
+    *first, vjp = function(kind, vjp=True)(*arguments, **({"groups": 3} if kind == "group" else {}))
+    assert np.isfinite(first[0]).all()
+    assert np.isfinite(vjp(np.ones_like(x)).dx).all()
+
+
+def test_the_cases_of_a_group_norm():
+    x = np.random.default_rng(0).normal(size=(2, 6, 4, 4))
+    np.testing.assert_allclose(ck.group_norm(x, None, None, 1), ck.layer_norm(x, None, None), rtol=1e-12)
+    np.testing.assert_allclose(ck.group_norm(x, None, None, 6), ck.instance_norm(x, None, None), rtol=1e-12)
+
+
+def test_statistics_do_not_depend_on_the_batch_where_they_are_a_samples_own():
+    x = np.random.default_rng(0).normal(size=(5, 6, 4, 4)).astype(np.float32)
+    whole = ck.group_norm(x, None, None, 3)
+    for image in range(5):
+        np.testing.assert_allclose(ck.group_norm(x[image : image + 1], None, None, 3)[0], whole[image], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "operation"),
+    [
+        ("norm:n8c64g32_in28x28_group", "group_norm"),
+        ("norm:n8c64_in28x28_batch_float64", "batch_norm_train"),
+        ("norm:n2c4_in5_instance", "group_norm"),
+        ("norm:n2c4_in5x6x7_layer_axes1.3", "group_norm"),
+        ("norm:n2c4_in5x6_rms_eps0.001", "group_norm"),
+    ],
+)
+def test_problem_strings_read_back(text, operation):
+    found, spec = ck.parse_problem(text)
+    assert (found, str(spec)) == (operation, text)
+    assert ck.parse_problem(str(spec))[1] == spec
+    assert ck.explain(text).choices[0].chosen.name == "numpy"
+
+
+x = np.ones((2, 6, 4, 4))
+ones = np.ones(6)
+BAD = [
+    (lambda: ck.batch_norm_train(x[0], ones, ones), ck.ShapeError, "batch_norm_train: x has 3 axes, layout 'NCHW' has 4; arrays are batched: add an axis of one for 'N' (x has shape (6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x[:1, :, :1, :1], ones, ones), ck.ShapeError, "batch_norm_train: batch statistics need at least 2 values for each channel, here are 1 (x has shape (1, 6, 1, 1), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x[:0], ones, ones), ck.ShapeError, "batch_norm_train: batch statistics need at least 2 values for each channel, here are 0 (x has shape (0, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x, ones[:5], ones), ck.ShapeError, "batch_norm_train: gamma has shape (5,), must have (6,) (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x, ones, ones[None]), ck.ShapeError, "batch_norm_train: beta has shape (1, 6), must have (6,) (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x, ones, ones, eps=-1), ck.OptionError, "batch_norm_train: eps=-1 must be a finite number, at least 0 (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x, ones, ones, eps="small"), ck.OptionError, "batch_norm_train: eps='small' must be a finite number, at least 0 (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x.astype(int), None, None), ck.DTypeError, "batch_norm_train: x has dtype int64, must be floating (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm_train(x, None, None, strategy="im2col"), ck.UnknownStrategyError, "batch_norm_train: strategy='im2col' is not one of batch_norm_train's: 'auto', 'numpy', 'naive' (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.batch_norm(x, None, None, ones[:1], ones), ck.ShapeError, "batch_norm: mean has shape (1,), must have (6,) (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.group_norm(x, ones, ones, 4), ck.ShapeError, "group_norm: channels=6 must be divisible by groups=4 (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.group_norm(x, ones, ones, 0), ck.OptionError, "group_norm: groups=0 must be at least 1 (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.group_norm(x, ones, ones, 1.5), ck.OptionError, "group_norm: groups=1.5 must be a whole number (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.layer_norm(x, np.ones((6, 4)), None), ck.ShapeError, "layer_norm: gamma has shape (6, 4), must have (6,), or broadcast against the normalised axes' (6, 4, 4) (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.layer_norm(x, ones, None, axes=(2, 3)), ck.ShapeError, "layer_norm: gamma has shape (6,), must have (6,), or broadcast against the normalised axes' (4, 4) (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.layer_norm(x, None, None, axes=0), ck.OptionError, "layer_norm: axes=0 must name axes of x, each once, and not the batch (layout 'NCHW') (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.layer_norm(x, None, None, axes=(1, -3)), ck.OptionError, "layer_norm: axes=(1, -3) must name axes of x, each once, and not the batch (layout 'NCHW') (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.layer_norm(x, None, None, axes=4), ck.OptionError, "layer_norm: axes=4 must name axes of x, each once, and not the batch (layout 'NCHW') (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.layer_norm_vjp(x, None, None)[1](x[:1]), ck.ShapeError, "layer_norm_vjp's vjp: dy has shape (1, 6, 4, 4), must have (2, 6, 4, 4) as the output has (dy has shape (1, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.layer_norm_vjp(x, None, None)[1](x, wrt=("w",)), ck.OptionError, "layer_norm_vjp's vjp: wrt=('w',) must be a sequence of 'x', 'gamma', 'beta' (dy has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.update_running(ones, ones[:2]), ck.ShapeError, "update_running: batch has shape (2,), must have running's (6,) (running has shape (6,), layout None)"),
+    (lambda: ck.update_running(ones, ones, 1.5), ck.OptionError, "update_running: momentum=1.5 must be a number from 0 to 1 (running has shape (6,), layout None)"),
+    (lambda: ck.rms_norm(x, None, max_workspace=1), ck.WorkspaceError, "rms_norm: max_workspace=1 bytes is too small for every fast strategy: 24 would do (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD, ids=[message[:60] for *_, message in BAD])
+def test_refuses(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
