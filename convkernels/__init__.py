@@ -80,6 +80,7 @@ from .norm import (
 )
 from .norm_spec import NormSpec
 from .operation import Implementation, register, unregister
+from .patches import col2im, im2col
 from .planning import Choice, Explanation, explain
 from .pool import (
     avg_pool,
@@ -197,6 +198,7 @@ __all__ = [
     "batch_norm_train",
     "batch_norm_train_vjp",
     "batch_norm_vjp",
+    "col2im",
     "config_context",
     "conv",
     "conv1d",
@@ -242,6 +244,7 @@ __all__ = [
     "global_pool_vjp",
     "group_norm",
     "group_norm_vjp",
+    "im2col",
     "instance_norm",
     "instance_norm_vjp",
     "layer_norm",

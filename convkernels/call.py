@@ -193,6 +193,11 @@ def recording() -> Iterator[list[Call]]:
         _recorder.reset(token)
 
 
+def is_recording() -> bool:
+    """Whether calls are collected here, and results are of no account."""
+    return _recorder.get() is not None
+
+
 def as_array(name: str, value: ArrayLike) -> Array:
     """Take an array or anything that makes one, without copying arrays."""
     if type(value) is np.ndarray:
@@ -282,6 +287,8 @@ class Call:
         The place of the array that is to be conjugated, if it is complex.
     guarded
         Arrays beside these that the result must not share memory with.
+    kept
+        The places of arrays that stay in their own type, whatever is computed in.
     seen_shape
         The shape in which implementations see the result, if not its canonical one.
     outputs
@@ -298,6 +305,7 @@ class Call:
     bound: Callable[[], int] = lambda: 0
     conjugated: int | None = None
     guarded: tuple[Array, ...] = ()
+    kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
 
@@ -344,7 +352,7 @@ class Call:
 
     def _converts(self, place: int) -> bool:
         array = self.arrays[place]
-        if array is None:
+        if array is None or place in self.kept:
             return False
         return array.dtype != self.spec.compute_dtype or (place == self.conjugated and array.dtype.kind == "c")
 
@@ -374,6 +382,8 @@ class Call:
         if array is None:
             return None
         array = array[images] if place in self.operation.batched else array
+        if place in self.kept:
+            return array
         wide = array.astype(self.spec.compute_dtype, copy=False)
         return wide.conj() if place == self.conjugated else wide
 

@@ -24,6 +24,7 @@ from .call import (
     family,
     frozen,
     gradient_options,
+    is_recording,
     located,
     magnitude,
 )
@@ -163,6 +164,8 @@ def bias_grad(dy: ArrayLike, layout: Layout) -> Array:
     gradient = layout.view(as_array("dy", dy), "dy")
     common_dtype(dy=gradient)
     axes = (0, *range(2, gradient.ndim))
+    if is_recording():
+        return np.zeros(gradient.shape[1], gradient.dtype)
     accumulator = compute_dtype(gradient.dtype)
     if accumulator.kind in "iu":
         terms = math.prod(gradient.shape) // gradient.shape[1]

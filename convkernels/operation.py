@@ -133,10 +133,10 @@ class Operation:
     """
 
     name: str
+    implementations: tuple[Implementation, ...] = ()
     batched: tuple[int, ...] = ()
     sums: bool = False
     converts: bool = True
-    implementations: tuple[Implementation, ...] = ()
     _lock: RLock = field(default_factory=RLock, repr=False)
 
     def names(self) -> tuple[str, ...]:
@@ -193,7 +193,14 @@ class Operation:
             self.implementations = tuple(kept for kept in self.implementations if kept is not dropped)
 
     def select(
-        self, spec: Spec, order: Order, strategy: str, *, precision: Precision, limit: int, reserved: int = 0
+        self,
+        spec: Spec,
+        order: Order,
+        strategy: str = "auto",
+        *,
+        precision: Precision = "default",
+        limit: int,
+        reserved: int = 0,
     ) -> Implementation:
         """Choose the implementation that runs: the one named, which may decline, or the first that prefers to.
 

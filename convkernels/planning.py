@@ -115,7 +115,7 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
     >>> print(ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max"))
     pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max
       channels_first, 200,704 flops
-      -> stride_tricks  runs, with 802,816 bytes of workspace
+      -> stride_tricks  runs, with 1,605,632 bytes of workspace
          im2col         not preferred: comes later in the list
          naive          not preferred: the definition, for checking and not for speed
       note: stride_tricks has no threads of its own: `threads` is ignored, BLAS runs as it is set

@@ -135,7 +135,9 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
 
             arrays = (layout.view(gradient), data, result)
             choices = gradient_options(options, POOL_GRAD)
-            return Call(POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound).run()
+            # Integers are compared as integers, even where dy is floating.
+            kept = (1, 2) if data is not None and data.dtype.kind in "iu" else ()
+            return Call(POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound, kept=kept).run()
 
     return y, vjp
 

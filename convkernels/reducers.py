@@ -141,7 +141,7 @@ def folded(combine: np.ufunc, windows: Array, axes: Axes) -> Array:
     """Combine the cells of each window, plane by plane where there are more windows than cells in each."""
     taps = math.prod(windows.shape[axis] for axis in axes)
     if taps * taps > windows.size:
-        result: Array = combine.reduce(windows, axes)
+        result: Array = combine.reduce(windows, axes, dtype=windows.dtype)
         return result
     return fold(combine, cells(windows, axes))
 
@@ -277,7 +277,7 @@ def _sum_vjp(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> A
 
 def _mean(windows: Array, axes: Axes, count: Count) -> Array:
     total = _sum(windows, axes, count)
-    return (total / count).astype(total.dtype, copy=False)
+    return np.divide(total, count, out=total, casting="same_kind")
 
 
 def _mean_vjp(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> Array:
@@ -394,17 +394,31 @@ def _logsumexp(t: float) -> Reducer:
     def pad_value(dtype: np.dtype[Any]) -> Any:
         return pad
 
-    def smooth(windows: Array, axes: Axes, count: Count) -> Array:
-        # Shifted by the extreme cell, no exponential exceeds 1; an infinite one stays where it is.
-        most = fold(extreme, cells(windows, axes))
+    def parts(windows: Array, axes: Axes) -> tuple[Array, Callable[[Array], Array]]:
+        """The extreme cell, and a plane's exponentials over its; shifted by it, no exponential exceeds 1."""
+        most = folded(extreme, windows, axes)
         shift = np.where(np.isfinite(most), most, 0).astype(most.dtype, copy=False)
-        total = fold(np.add, (np.exp(t * (cell - shift)) for cell in cells(windows, axes)))
-        with np.errstate(divide="ignore"):  # log 0 = -inf is the answer for a window of infinities
-            return np.asarray(shift + np.log(total) / t)
+
+        def exponential(cell: Array) -> Array:
+            with np.errstate(over="ignore"):  # a cell so far off counts 0
+                power: Array = np.exp(t * (cell - shift))
+            # An infinite extreme is the result; the cells that are it share it.
+            return np.where(np.isinf(most), cell == most, power).astype(most.dtype, copy=False)
+
+        return most, exponential
+
+    def smooth(windows: Array, axes: Axes, count: Count) -> Array:
+        most, exponential = parts(windows, axes)
+        total = fold(np.add, map(exponential, cells(windows, axes)))
+        return np.where(np.isinf(most), most, most + np.log(total) / t).astype(most.dtype, copy=False)
 
     def smooth_vjp(dy: Array, windows: Array, y: Array, axes: Axes, count: Count) -> Array:
-        shares: Array = np.exp(t * (windows - np.expand_dims(y, axes)))
-        return np.expand_dims(dy, axes) * shares
+        _, exponential = parts(windows, axes)
+        powers = [exponential(cell) for cell in cells(windows, axes)]
+        share = dy / np.add.reduce(powers)
+        shares = np.stack([power * share for power in powers])
+        sizes = [windows.shape[axis] for axis in axes]
+        return np.moveaxis(shares.reshape(*sizes, *y.shape), range(len(axes)), axes)
 
     return Reducer(_numbered("logsumexp", t), pad_value, smooth, smooth_vjp, kinds="f", counts=False, copies=(0, 5))
 

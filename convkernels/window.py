@@ -349,7 +349,7 @@ class Window:
             if self.padding[axis][0] >= self.extent[axis]:
                 return axis, 0
             if self.starts(axis)[-1] >= stop:
-                return axis, self.out_size[axis] - 1
+                return axis, -(-(stop + self.padding[axis][0]) // self.stride[axis])
             # A dense window that neither ends before the first real cell nor starts behind the last holds one.
             if self.dilation[axis] > 1:
                 starts = self._starts(axis)

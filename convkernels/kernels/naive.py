@@ -184,7 +184,14 @@ def _logsumexp_define(t: float) -> Callable[[Values, int], Any]:
 
 def _logsumexp_grad(t: float) -> Callable[[Any, Values, Any, int], Values]:
     def grad(dy: Any, values: Values, y: Any, count: int) -> Values:
-        return [dy * math.exp(t * (value - y)) for value in values]
+        if any(value != value for value in values):
+            return [math.nan] * len(values)
+        most = max(values) if t > 0 else min(values)
+        if math.isinf(most):
+            weights = [float(value == most) for value in values]
+        else:
+            weights = [math.exp(t * (value - most)) for value in values]
+        return [dy * weight / math.fsum(weights) for weight in weights]
 
     return grad
 

@@ -11,7 +11,7 @@ from ..layout import Array
 from ..norm_spec import NormSpec
 from ..window import Ints
 
-CLAIMS = frozenset({"nan_strict", "bounded"})
+CLAIMS = frozenset({"batch_invariant", "nan_strict", "bounded"})
 
 
 def families(spec: NormSpec) -> Iterator[tuple[Ints, list[Ints]]]:

@@ -27,7 +27,7 @@ from ..norm_spec import NormSpec
 from ..views import slices
 from ..window import Ints, Tile
 
-CLAIMS = frozenset({"nan_strict", "bounded"})
+CLAIMS = frozenset({"batch_invariant", "nan_strict", "bounded"})
 TARGET = 3 * 2**19
 """Bytes of float64 blocks to work in, 1.5 MiB: what is read again in the same pass then comes from the cache."""
 COPIES = 3

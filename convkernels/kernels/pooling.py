@@ -23,7 +23,7 @@ from .blocking import Block, choose, padded_cells
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 
-TEMPORARIES = 4
+TEMPORARIES = 8
 """Arrays of the outputs' size that a reducer may make, beside those of the windows' size that it says."""
 
 
@@ -79,10 +79,9 @@ def gathered(seen: Array, rank: int) -> Array:
 
 def pool_views(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce views of the windows, piece by piece."""
+    block = plan(spec, resources.max_workspace, spec.reducer.copies[0])
     axes = tuple(range(2 + spec.window.rank, 2 + 2 * spec.window.rank))
-    for images, channels, outputs, cells, inner in pieces(
-        spec, plan(spec, resources.max_workspace, spec.reducer.copies[0])
-    ):
+    for images, channels, outputs, cells, inner in pieces(spec, block):
         seen = windows(x[images, channels, *cells], inner)
         out[images, channels, *outputs] = spec.reducer.reduced(seen, axes, spec.count(outputs))
 
@@ -90,11 +89,13 @@ def pool_views(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) ->
 def pool_columns(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce padded copies of the windows."""
     pad_value = spec.reducer.pad_value(spec.compute_dtype) if spec.reducer.pad_value else 0
-    block = plan(spec, resources.max_workspace, spec.reducer.copies[0] + 1)
+    block, rank = plan(spec, resources.max_workspace, spec.reducer.copies[0] + 1), spec.window.rank
     for images, channels, part in block.walk(spec.batch, spec.channels):
         seen = windows(x[images, channels, *part.cells], part.window, pad_value)
-        columns = gathered(seen, spec.window.rank)
-        out[images, channels, *part.tile] = spec.reducer.reduced(columns, (columns.ndim - 1,), spec.count(part.tile))
+        # Without a name, the copy is gone before the next is made.
+        out[images, channels, *part.tile] = spec.reducer.reduced(
+            gathered(seen, rank), (2 + rank,), spec.count(part.tile)
+        )
 
 
 def pool_views_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
@@ -110,14 +111,13 @@ def pool_columns_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Arr
 def grad(spec: PoolSpec, dy: Array, x: Array, y: Array, dx: Array, resources: Resources, *, copy: bool) -> None:
     """Scatter the reducer's gradient of every piece."""
     rank = spec.window.rank
+    block = plan(spec, resources.max_workspace, spec.reducer.copies[1] + 1)
     dx[...] = 0
-    for images, channels, outputs, cells, inner in pieces(
-        spec, plan(spec, resources.max_workspace, spec.reducer.copies[1] + 1)
-    ):
+    for images, channels, outputs, cells, inner in pieces(spec, block):
         seen = windows(x[images, channels, *cells], inner)
-        shape = seen.shape
+        shape, place = seen.shape, (images, channels, *outputs)
         seen = gathered(seen, rank) if copy else seen
         axes = tuple(range(2 + rank, seen.ndim))
-        place = (images, channels, *outputs)
         shares = spec.reducer.shares(dy[place], seen, y[place], axes, spec.count(outputs))
         scatter_windows(shares.reshape(shape), inner, dx[images, channels, *cells])
+        del seen, shares  # before the next are made
