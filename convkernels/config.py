@@ -88,6 +88,11 @@ _context: ContextVar[Config | None] = ContextVar("convkernels_config", default=N
 def get_config() -> Config:
     """Return the settings in force here.
 
+    Returns
+    -------
+    Config
+        The innermost `config_context`'s, or the process's.
+
     Examples
     --------
     >>> import convkernels as ck
@@ -143,6 +148,11 @@ def config_context(
     ------
     Config
         The settings in force inside the block.
+
+    Raises
+    ------
+    OptionError
+        If a value is not allowed; nothing is changed then.
 
     Examples
     --------
