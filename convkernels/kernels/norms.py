@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,16 @@ def at(small: Array, place: Tile) -> Array:
 def add_sum(cells: Array, total: Array, place: Tile) -> None:
     """Sum a block over the axes of one of `total`, and add that to its part."""
     part = at(total, place)
-    axes = tuple(axis for axis, size in enumerate(total.shape) if size == 1)
-    part += np.add.reduce(cells, axes, keepdims=True)
+    axes = [axis for axis, size in enumerate(total.shape) if size == 1 and cells.shape[axis] > 1]
+    axes.sort(key=lambda axis: -abs(cells.strides[axis]))
+    # Axes that others lie between in memory are summed first, as whole rows; together with the innermost, as in groups
+    # of channels in channels-last memory, NumPy would add a few numbers at a time and take 4 times as long.
+    for cut, (outer, inner) in enumerate(pairwise(axes), start=1):
+        if cells.strides[outer] != cells.strides[inner] * cells.shape[inner]:
+            cells = np.add.reduce(cells, tuple(axes[:cut]), keepdims=True)
+            axes = axes[cut:]
+            break
+    part += np.add.reduce(cells, tuple(axes), keepdims=True)
 
 
 def norm(
