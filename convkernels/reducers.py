@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any, Literal, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -297,6 +298,14 @@ def _parameter(name: str, value: object) -> float:
     return number
 
 
+# One object for each parameter as long as any is alive: equal specs hold equal reducers, and nothing is kept for good.
+_alive: WeakValueDictionary[str, Reducer] = WeakValueDictionary()
+
+
+def _shared(name: str, make: Callable[[], Reducer]) -> Reducer:
+    return _alive.get(name) or _alive.setdefault(name, make())
+
+
 def _numbered(family: str, value: float) -> str:
     short = f"{value:g}"
     return family + (short if float(short) == value else repr(value)).replace("e+", "e")
@@ -335,10 +344,9 @@ def lp(p: float) -> Reducer:
     exponent = _parameter("p", p)
     if exponent <= 0:
         raise OptionError(f"p={p!r} must be above 0")
-    return _lp(exponent)
+    return _shared(_numbered("lp", exponent), lambda: _lp(exponent))
 
 
-@lru_cache(maxsize=64)
 def _lp(p: float) -> Reducer:
     def norm(windows: Array, axes: Axes, count: Count) -> Array:
         largest = fold(np.maximum, map(np.abs, cells(windows, axes)))
@@ -384,10 +392,9 @@ def logsumexp(t: float = 1.0) -> Reducer:
     sharpness = _parameter("t", t)
     if sharpness == 0:
         raise OptionError("t=0 has no limit: use the mean")
-    return _logsumexp(sharpness)
+    return _shared(_numbered("logsumexp", sharpness), lambda: _logsumexp(sharpness))
 
 
-@lru_cache(maxsize=64)
 def _logsumexp(t: float) -> Reducer:
     extreme, pad = (np.maximum, -np.inf) if t > 0 else (np.minimum, np.inf)
 

@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convkernels as ck
+from convkernels.grammar import DTYPES
 from convkernels.reducers import find_reducer, reducer_names
-from convkernels.spec import CONV_OPERATIONS, DTYPES, POOL_OPERATIONS, common_dtype
+from convkernels.spec import common_dtype
 from convkernels.testing.strategies import conv_specs, pool_specs
+
+CONV_OPERATIONS = ("conv", "conv_input_grad", "conv_weight_grad")
+POOL_OPERATIONS = ("pool", "pool_grad")
 
 PROBLEMS = [
     line.partition("\t")[0]
