@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .call import Call, as_array, check_dy, check_wrt, general, located
+from .call import Call, as_array, general, located
 from .errors import OptionError, ShapeError
-from .kernels.norms import add_sum, at, blocks
 from .layout import Array
-from .norm import DOC, KEYWORDS, NormGradients, NormKeywords, Problem, Vjp, gradients, make_problem, train
+from .norm import DOC, KEYWORDS, NormKeywords, Problem, Vjp, gradients, make_problem, train
 from .norm_spec import is_number
-from .operation import BATCH_NORM, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD
+from .operation import BATCH_NORM, BATCH_NORM_GRAD, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD
 from .spec import common_dtype
 
 
@@ -214,39 +212,7 @@ def _batch_norm_vjp(
     problem = make_problem(x, gamma, beta, "batch", options)
     middle, spread = _given_statistics(problem, mean, var)
     y = _inference(problem, middle, spread, options)
-    layout, spec = problem.layout, problem.spec
-
-    def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "gamma", "beta")) -> NormGradients:
-        with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):  # type: ignore[typeddict-item]
-            wanted = check_wrt(wrt, ("x", "gamma", "beta"))
-            given = as_array("dy", dy)
-            check_dy(given, layout, spec.shape)
-            dtype, wide = common_dtype(dy=given, x=problem.x), spec.statistics_dtype
-            rstd = 1 / np.sqrt(spread.astype(wide) + spec.eps)
-            gamma_seen = problem.spread("gamma", problem.gamma)
-            scale = rstd if gamma_seen is None else rstd * gamma_seen
-            dx = layout.empty(spec.shape, dtype) if "x" in wanted else None
-            dgamma, dbeta = (
-                np.zeros(array.shape, wide) if array is not None and name in wanted else None
-                for name, array in (("gamma", problem.gamma), ("beta", problem.beta))
-            )
-            gradient = layout.view(given)
-            for place in blocks(spec, gradient, options["max_workspace"] or 2**20):
-                cells = gradient[place].astype(wide)
-                if dbeta is not None:
-                    add_sum(cells, dbeta.reshape(spec.statistics_shape), place)
-                if dgamma is not None:
-                    centred = np.subtract(problem.x[place], at(middle, place), dtype=wide)
-                    add_sum(cells * (centred * at(rstd, place)), dgamma.reshape(spec.statistics_shape), place)
-                if dx is not None:
-                    np.multiply(cells, at(scale, place), out=layout.view(dx)[place], casting="same_kind")
-            return NormGradients(
-                dx,
-                None if dgamma is None else dgamma.astype(dtype),
-                None if dbeta is None else dbeta.astype(dtype),
-            )
-
-    return y, vjp
+    return y, gradients(problem, BATCH_NORM_GRAD, middle, spread, options)
 
 
 def update_running(running: ArrayLike, batch: ArrayLike, momentum: float = 0.9) -> Array:

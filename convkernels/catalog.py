@@ -7,6 +7,7 @@ from functools import partial
 from .kernels import im2col, naive, naive_norms, norms, pooling, stride_tricks, transposed
 from .operation import (
     BATCH_NORM,
+    BATCH_NORM_GRAD,
     BATCH_NORM_TRAIN,
     BATCH_NORM_TRAIN_GRAD,
     CONV,
@@ -69,6 +70,10 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.pool_grad),
     ),
     BATCH_NORM: (_numpy_norm(norms.batch_norm), _norm_definition(naive_norms.batch_norm)),
+    BATCH_NORM_GRAD: (
+        _numpy_norm(partial(norms.norm_grad, given=True)),
+        _norm_definition(naive_norms.batch_norm_grad),
+    ),
     BATCH_NORM_TRAIN: (_numpy_norm(norms.norm), _norm_definition(naive_norms.norm)),
     BATCH_NORM_TRAIN_GRAD: (_numpy_norm(norms.norm_grad), _norm_definition(naive_norms.norm_grad)),
     GROUP_NORM: (_numpy_norm(norms.norm), _norm_definition(naive_norms.norm)),

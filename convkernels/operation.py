@@ -277,6 +277,7 @@ CONV_TRANSPOSE = Operation("conv_transpose", batched=(0,))
 POOL = Operation("pool", batched=(0,))
 POOL_GRAD = Operation("pool_grad", batched=(0, 1, 2))
 BATCH_NORM = Operation("batch_norm", converts=False)
+BATCH_NORM_GRAD = Operation("batch_norm_grad", converts=False)
 BATCH_NORM_TRAIN = Operation("batch_norm_train", converts=False)
 BATCH_NORM_TRAIN_GRAD = Operation("batch_norm_train_grad", converts=False)
 GROUP_NORM = Operation("group_norm", converts=False)
@@ -285,7 +286,7 @@ OPERATIONS = {
     operation.name: operation
     for operation in (
         *(CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, CONV_TRANSPOSE, POOL, POOL_GRAD),
-        *(BATCH_NORM, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD, GROUP_NORM, GROUP_NORM_GRAD),
+        *(BATCH_NORM, BATCH_NORM_GRAD, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD, GROUP_NORM, GROUP_NORM_GRAD),
     )
 }
 

@@ -9,6 +9,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 import convkernels as ck
+from convkernels.layout import Layout
 from convkernels.testing.numeric import assert_within
 from convkernels.testing.strategies import layouts, reals, seeds
 
@@ -51,6 +52,15 @@ def function(kind, vjp=False):
     return getattr(ck, name + "_vjp" * vjp)
 
 
+def bound(expected, arguments, eps):
+    """Eight roundings of a deviation, for the mean, and of both terms of (x - mean) * s + beta, which may cancel."""
+    gamma, beta = (
+        np.abs(array).max() if array is not None else default
+        for array, default in zip((*arguments[1:], None)[:2], (1, 0), strict=True)
+    )
+    return 8 * eps * (np.abs(expected).astype(np.float64) + gamma + 2 * beta)
+
+
 @given(problem=problems())
 def test_it_equals_the_definition(problem):
     kind, arguments, options, _ = problem
@@ -61,7 +71,7 @@ def test_it_equals_the_definition(problem):
     eps = float(np.finfo(x.dtype).eps)
     for one, other in pairs:
         assert one.dtype == (np.float32 if x.dtype == np.float16 and one.ndim == 1 else x.dtype)
-        assert_within(one, other, 2 * eps * np.abs(other).astype(np.float64) + 1e-12)
+        assert_within(one, other, bound(other, arguments, eps))
     first = got[0] if kind == "batch" else got
     assert first.flags.c_contiguous or not first.size
 
@@ -69,6 +79,7 @@ def test_it_equals_the_definition(problem):
 @given(problem=problems())
 def test_gradients_equal_the_whole_jacobian(problem):
     kind, arguments, options, seed = problem
+    options = {**options, "eps": 1e-2}
     x = arguments[0]
     dy = reals(x.shape, x.dtype, seed + 7)
     results = []
@@ -79,7 +90,7 @@ def test_gradients_equal_the_whole_jacobian(problem):
     for name, one, other in zip(results[0]._fields, *results, strict=True):
         assert (one is None) == (other is None), name
         if one is not None:
-            assert_within(one, other, 64 * eps * (1 + np.abs(other).astype(np.float64)), name=name)
+            assert_within(one, other, 256 * eps * (1 + np.abs(other).astype(np.float64)), name=name)
 
 
 @given(problem=problems())
@@ -127,11 +138,11 @@ def test_inference_takes_given_statistics_and_inverts_training():
     for strategy in ("auto", "naive"):
         again = ck.batch_norm(x, gamma, beta, mean, var, layout="NHWC", strategy=strategy)
         np.testing.assert_allclose(again, y, atol=2e-6)
-    _, vjp = ck.batch_norm_vjp(x, gamma, beta, mean, var, layout="NHWC")
-    dx, dgamma, dbeta = vjp(np.ones_like(y))
-    np.testing.assert_allclose(dx, np.broadcast_to(gamma / np.sqrt(var + 1e-5), x.shape), rtol=1e-5)
-    np.testing.assert_allclose(dgamma, ((x - mean) / np.sqrt(var + 1e-5)).sum((0, 1, 2)), atol=1e-4)
-    assert dbeta.tolist() == [100, 100, 100]
+        _, vjp = ck.batch_norm_vjp(x, gamma, beta, mean, var, layout="NHWC", strategy=strategy)
+        dx, dgamma, dbeta = vjp(np.ones_like(y))
+        np.testing.assert_allclose(dx, np.broadcast_to(gamma / np.sqrt(var + 1e-5), x.shape), rtol=1e-5)
+        np.testing.assert_allclose(dgamma, ((x - mean) / np.sqrt(var + 1e-5)).sum((0, 1, 2)), atol=1e-4)
+        assert dbeta.tolist() == [100, 100, 100]
 
 
 def test_running_statistics_keep_the_momentum():
@@ -164,11 +175,48 @@ def test_the_cases_of_a_group_norm():
     np.testing.assert_allclose(ck.group_norm(x, None, None, 6), ck.instance_norm(x, None, None), rtol=1e-12)
 
 
-def test_statistics_do_not_depend_on_the_batch_where_they_are_a_samples_own():
-    x = np.random.default_rng(0).normal(size=(5, 6, 4, 4)).astype(np.float32)
-    whole = ck.group_norm(x, None, None, 3)
+@pytest.mark.parametrize("cells", [1, 7, 40, 300])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN", "HNWC"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_blocks_give_the_same(kind, layout, cells):
+    x, dy = (lay(reals((3, 6, 5, 7), np.dtype(np.float64), seed), Layout(layout)) for seed in (0, 1))
+    coefficients = [np.arange(1.0, 7), np.ones(6)][: 1 if kind == "rms" else 2]
+    options = {"layout": layout} | ({"groups": 3} if kind == "group" else {})
+    found = []
+    for more in ({"max_workspace": 64 * cells}, {"strategy": "naive"}):
+        *results, vjp = function(kind, vjp=True)(x, *coefficients, **options, **more)
+        found.append([*results, *(gradient for gradient in vjp(dy) if gradient is not None)])
+    for got, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_overflows_float32_on_the_way_is_computed_in_float64(kind):
+    x = (np.random.default_rng(0).normal(size=(4, 6, 3, 3)) * 1e19).astype(np.float32)
+    arguments = [x, None] if kind == "rms" else [x, None, None]
+    more = {"groups": 3} if kind == "group" else {}
+    y, *_, vjp = function(kind, vjp=True)(*arguments, **more)
+    exact, *_, exact_vjp = function(kind, vjp=True)(
+        *(a if a is None else a.astype(np.float64) for a in arguments), **more
+    )
+    np.testing.assert_allclose(y, exact, rtol=1e-6)
+    np.testing.assert_allclose(vjp(x).dx, exact_vjp(x).dx, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 33])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN", "HNWC"])
+@pytest.mark.parametrize("kind", ["group", "instance", "layer", "rms"])
+def test_a_sample_does_not_depend_on_its_batch_bit_for_bit(kind, layout, size):
+    x, dy = (lay(reals((5, 6, size, size), np.dtype(np.float32), seed), Layout(layout)) for seed in (0, 1))
+    options = {"layout": layout, "strategy": "numpy"} | ({"groups": 3} if kind == "group" else {})
+    arguments = [None] if kind == "rms" else [None, None]
+    y, vjp = function(kind, vjp=True)(x, *arguments, **options)
+    dx = vjp(dy).dx
     for image in range(5):
-        np.testing.assert_allclose(ck.group_norm(x[image : image + 1], None, None, 3)[0], whole[image], rtol=1e-6)
+        alone = (*[slice(None)] * layout.index("N"), slice(image, image + 1))
+        single, single_vjp = function(kind, vjp=True)(x[alone], *arguments, **options)
+        np.testing.assert_array_equal(single, y[alone])
+        np.testing.assert_array_equal(single_vjp(dy[alone]).dx, dx[alone])
 
 
 @pytest.mark.parametrize(
@@ -213,7 +261,7 @@ BAD = [
     (lambda: ck.layer_norm_vjp(x, None, None)[1](x, wrt=("w",)), ck.OptionError, "layer_norm_vjp's vjp: wrt=('w',) must be a sequence of 'x', 'gamma', 'beta' (dy has shape (2, 6, 4, 4), layout 'NCHW')"),
     (lambda: ck.update_running(ones, ones[:2]), ck.ShapeError, "update_running: batch has shape (2,), must have running's (6,) (running has shape (6,), layout None)"),
     (lambda: ck.update_running(ones, ones, 1.5), ck.OptionError, "update_running: momentum=1.5 must be a number from 0 to 1 (running has shape (6,), layout None)"),
-    (lambda: ck.rms_norm(x, None, max_workspace=1), ck.WorkspaceError, "rms_norm: max_workspace=1 bytes is too small for every fast strategy: 24 would do (x has shape (2, 6, 4, 4), layout 'NCHW')"),
+    (lambda: ck.rms_norm(x, None, max_workspace=1), ck.WorkspaceError, "rms_norm: max_workspace=1 bytes is too small for every fast strategy: 64 would do (x has shape (2, 6, 4, 4), layout 'NCHW')"),
 ]  # fmt: skip
 
 

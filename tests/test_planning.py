@@ -99,6 +99,7 @@ def test_it_computes_nothing(plug, name):
         "conv_weight_grad": ("conv2d_vjp", (x, w, b), {}),
         "conv_transpose": ("conv_transpose2d", (x, np.ones((6, 4, 3, 3))), {}),
         "batch_norm": ("batch_norm", (x, None, None, np.zeros(6), np.ones(6)), {}),
+        "batch_norm_grad": ("batch_norm_vjp", (x, None, None, np.zeros(6), np.ones(6)), {}),
         "batch_norm_train": ("batch_norm_train", (x, None, None), {}),
         "batch_norm_train_grad": ("batch_norm_train_vjp", (x, None, None), {}),
         "group_norm": ("instance_norm", (x, None, None), {}),

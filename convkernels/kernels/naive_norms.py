@@ -103,3 +103,29 @@ def batch_norm(
         normalised = x.item(*place) - coefficient(mean, place, 0.0)
         normalised /= math.sqrt(coefficient(var, place, 1.0) + spec.eps)
         out[place] = normalised * coefficient(gamma, place, 1.0) + coefficient(beta, place, 0.0)
+
+
+def batch_norm_grad(
+    spec: NormSpec,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    out: Array,
+    dgamma: Array | None,
+    dbeta: Array | None,
+    resources: Resources,
+) -> None:
+    """The gradient dy * gamma / sqrt(var + eps): given statistics are constants."""
+    for total in (dgamma, dbeta):
+        if total is not None:
+            total[...] = 0
+    for place in product(*map(range, spec.seen_shape)):
+        deviation = math.sqrt(coefficient(var, place, 1.0) + spec.eps)
+        normalised = (x.item(*place) - coefficient(mean, place, 0.0)) / deviation
+        for total, term in ((dgamma, dy.item(*place) * normalised), (dbeta, dy.item(*place))):
+            if total is not None:
+                total[tuple(i if size > 1 else 0 for i, size in zip(place, total.shape, strict=True))] += term
+        out[place] = dy.item(*place) * coefficient(gamma, place, 1.0) / deviation

@@ -1,10 +1,18 @@
-"""Normalisation in three passes over blocks that stay in the cache.
+"""Normalisation over blocks that stay in the cache, with the sums left to BLAS.
 
-    mean = sum x / count        var = sum (x - mean)^2 / count        y = x * s + (beta - mean * s),  s = gamma * rstd
+    mean = sum x / count        var = sum (x - mean)^2 / count        y = (x - mean) * s + beta,  s = gamma * rstd
 
-with rstd = 1 / sqrt(var + eps). The variance is never E[x^2] - E[x]^2, which cancels. All three passes run in float64
-for narrower data, so neither the sums nor x * s against mean * s lose what float32 has. The gradient, with
-xh = (x - mean) * rstd and g = dy * gamma, is
+with rstd = 1 / sqrt(var + eps). The variance is never E[x^2] - E[x]^2, which cancels. Both passes run in the data's own
+type, a block at a time, and add up in float64. So that neither loses what float32 has, the second pass takes off the
+mean as rounded to that type, c, and corrects by what this leaves (Chan, Golub and LeVeque, "Algorithms for computing
+the sample variance", 1983): with d = x - c,
+
+    r = sum d / count           mean = c + r           var = sum d^2 / count - r^2           y = d * s + (beta - r * s)
+
+Near c the difference d is exact (Sterbenz), and r is a rounding error, so r^2 cancels nothing. Where float32 overflows,
+as with the squares of 1e20, everything is done again in float64.
+
+The gradient, with xh = (x - mean) * rstd and g = dy * gamma, is
 
     dx = rstd * (g - mean(g) - xh * mean(g * xh))        dgamma = sum dy * xh        dbeta = sum dy
 
@@ -15,9 +23,10 @@ mean, and no mean(g).
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from itertools import pairwise, product
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,38 +37,134 @@ from ..views import slices
 from ..window import Ints, Tile
 
 CLAIMS = frozenset({"batch_invariant", "nan_strict", "bounded"})
-TARGET = 3 * 2**19
-"""Bytes of float64 blocks to work in, 1.5 MiB: what is read again in the same pass then comes from the cache."""
-COPIES = 3
-"""Blocks alive at a time."""
+TARGET = 2 * 2**20
+"""Bytes of a block: 1 MiB was 20 % slower on arrays beyond the cache, 256 KiB 3 times, and 4 MiB no faster."""
+COPIES = 8
+"""Blocks of scratch at most: three to work in, data cast, ones, coefficients repeated and in float64."""
+RUN = 1024
+"""Cells that an elementwise loop should go over at a time; each loop costs NumPy the time of some 200 cells."""
+SCALARS = 128
+"""Cells that share one coefficient, from which on repeating it does not pay."""
+TINY = 2**-64
+"""An eps from which on it does not matter that squares below 1e-38 vanish in float32."""
 
 
-def block_sizes(shape: Ints, order: Ints, itemsize: int, limit: int) -> Ints:
-    """The largest block within `limit` bytes, cut along the axes in the given order."""
-    sizes = [max(1, size) for size in shape]
-    for axis in order:
-        while sizes[axis] > 1 and math.prod(sizes) * itemsize * COPIES > limit:
-            sizes[axis] = -(-sizes[axis] // 2)
-    return tuple(sizes)
+class Group(NamedTuple):
+    """Some families of cells that share statistics: the place of the statistics, and the data's in blocks."""
+
+    place: Tile
+    parts: list[Tile]
 
 
 @lru_cache(maxsize=512)
-def _places(shape: Ints, order: Ints, itemsize: int, limit: int) -> list[Tile]:
-    sizes = block_sizes(shape, order, itemsize, limit)
-    return list(product(*map(slices, shape, sizes)))
+def groups(shape: Ints, reduced: Ints, cells: int) -> list[Group]:
+    """Cut data in memory order into blocks of so many cells, each axis either summed over or not.
+
+    The axes that are not are cut first, as long as runs of memory stay long: a family in one block is read once.
+    """
+    sizes = [max(1, size) for size in shape]
+    for least, axes in ((RUN, [axis for axis in range(len(shape)) if axis not in reduced]), (1, range(len(shape)))):
+        for axis in axes:
+            inner = math.prod(sizes[axis + 1 :])
+            while sizes[axis] > 1 and math.prod(sizes) > cells and -(-sizes[axis] // 2) * inner >= least:
+                sizes[axis] = -(-sizes[axis] // 2)
+    cuts = [slices(size, step) for size, step in zip(shape, sizes, strict=True)]
+    whole = [slice(None)]
+    kept = product(*(whole if axis in reduced else cut for axis, cut in enumerate(cuts)))
+    summed = list(product(*(cut if axis in reduced else whole for axis, cut in enumerate(cuts))))
+    return [
+        Group(
+            place,
+            [
+                tuple(b if axis in reduced else a for axis, (a, b) in enumerate(zip(place, part, strict=True)))
+                for part in summed
+            ],
+        )
+        for place in kept
+    ]
 
 
-def blocks(spec: NormSpec, x: Array, limit: int) -> list[Tile]:
-    """Cut the data, the axes with the longest strides first, so that blocks are near runs of memory."""
-    order = tuple(sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis])))
-    return _places(x.shape, order, spec.statistics_dtype.itemsize, min(limit, TARGET))
+class Summation(NamedTuple):
+    """How blocks are summed: one product with ones over the longest run of axes, then the rest, which is little."""
+
+    lead: Ints
+    length: int
+    tail: Ints
+    rest: Ints
+    shape: Ints
 
 
-def workspace(spec: NormSpec, limit: int) -> int:
-    """Scratch bytes: blocks in the type of the statistics."""
-    itemsize = spec.statistics_dtype.itemsize
-    order = tuple(range(len(spec.seen_shape)))
-    return math.prod(block_sizes(spec.seen_shape, order, itemsize, min(limit, TARGET))) * itemsize * COPIES
+@lru_cache(maxsize=512)
+def summation(shape: Ints, total: Ints) -> Summation:
+    """Plan the sum of a block over the axes where `total` has one."""
+    axes = [axis for axis, size in enumerate(total) if size == 1]
+    runs = [(first, last) for first in axes for last in axes if all(axis in axes for axis in range(first, last + 1))]
+    first, last = max(runs, key=lambda run: math.prod(shape[run[0] : run[1] + 1]), default=(0, -1))
+    rest = tuple(axis for axis in axes if not first <= axis <= last)
+    run = range(first, last + 1)
+    part = tuple(1 if axis in run else size for axis, size in enumerate(shape))
+    return Summation(shape[:first], math.prod(shape[first : last + 1]), shape[last + 1 :], rest, part)
+
+
+class Scratch:
+    """Three blocks to work in, and ones to sum with."""
+
+    def __init__(self, dtype: np.dtype[Any], cells: int) -> None:
+        self.dtype = dtype
+        self.blocks = np.empty((3, cells), dtype)
+        self.ones = np.ones(cells, dtype)
+
+    def block(self, index: int, shape: Ints) -> Array:
+        """One of the blocks, in that shape."""
+        return self.blocks[index, : math.prod(shape)].reshape(shape)
+
+    def add_sum(self, cells: Array, total: Array) -> None:
+        """Add the sums of a block over the axes of one of `total`."""
+        plan = summation(cells.shape, total.shape)
+        ones = self.ones[: plan.length]
+        if math.prod(plan.tail) == 1:
+            part = np.vecdot(cells.reshape(*plan.lead, plan.length), ones)
+        else:
+            part = ones @ cells.reshape(*plan.lead, plan.length, math.prod(plan.tail))
+        total += np.add.reduce(part.reshape(plan.shape), plan.rest, dtype=total.dtype, keepdims=True)
+
+    def add_dot(self, first: Array, second: Array, total: Array) -> None:
+        """Add the sums of the products of two blocks; overwrites block 1."""
+        plan = summation(first.shape, total.shape)
+        if math.prod(plan.tail) > 1:
+            self.add_sum(np.multiply(first, second, out=self.block(1, first.shape)), total)
+            return
+        rows = (*plan.lead, plan.length)
+        part = np.vecdot(first.reshape(rows), second.reshape(rows)).reshape(plan.shape)
+        total += np.add.reduce(part, plan.rest, dtype=total.dtype, keepdims=True)
+
+    def repeated(self, small: Array, shape: Ints) -> Array:
+        """A coefficient with axes of one, in the type of the data, and repeated until it has long runs."""
+        scalars = 1
+        for size, repeats in zip(reversed(small.shape), reversed(shape), strict=True):
+            if size > 1:
+                break
+            scalars *= repeats
+        if scalars >= min(SCALARS, math.prod(shape)):
+            return small.astype(self.dtype)
+        sizes, length = list(small.shape), 1
+        for axis in reversed(range(len(shape))):
+            if length >= RUN:
+                break
+            sizes[axis] = shape[axis]
+            length *= shape[axis]
+        return np.ascontiguousarray(np.broadcast_to(small, sizes), self.dtype)
+
+    def off_centre(self, cells: Array, centre: Array) -> Array:
+        """Block 0: x - c."""
+        return np.subtract(cells, self.repeated(centre, cells.shape), out=self.block(0, cells.shape))
+
+    def scaled(self, cells: Array, scale: Array, shift: Array | None, out: Array) -> None:
+        """``out = cells * scale + shift``; overwrites `cells` if there is a shift."""
+        target = out if shift is None else cells
+        np.multiply(cells, self.repeated(scale, cells.shape), out=target, casting="same_kind")
+        if shift is not None:
+            np.add(target, self.repeated(shift, cells.shape), out=out, casting="same_kind")
 
 
 def at(small: Array, place: Tile) -> Array:
@@ -68,19 +173,34 @@ def at(small: Array, place: Tile) -> Array:
     return small[cut]
 
 
-def add_sum(cells: Array, total: Array, place: Tile) -> None:
-    """Sum a block over the axes of one of `total`, and add that to its part."""
-    part = at(total, place)
-    axes = [axis for axis, size in enumerate(total.shape) if size == 1 and cells.shape[axis] > 1]
-    axes.sort(key=lambda axis: -abs(cells.strides[axis]))
-    # Axes that others lie between in memory are summed first, as whole rows; together with the innermost, as in groups
-    # of channels in channels-last memory, NumPy would add a few numbers at a time and take 4 times as long.
-    for cut, (outer, inner) in enumerate(pairwise(axes), start=1):
-        if cells.strides[outer] != cells.strides[inner] * cells.shape[inner]:
-            cells = np.add.reduce(cells, tuple(axes[:cut]), keepdims=True)
-            axes = axes[cut:]
-            break
-    part += np.add.reduce(cells, tuple(axes), keepdims=True)
+def in_memory_order(spec: NormSpec, x: Array, *arrays: Array | None) -> tuple[Ints, tuple[Any, ...]]:
+    """Put the axes with the longest strides of x first, of it and the others; the places of those summed over.
+
+    The batch stands first in any case if its samples are normalised each by itself: then all products are over one
+    sample, and its result cannot depend on the others.
+    """
+    lead = () if 0 in spec.reduced else (0,)
+    others = sorted(range(len(lead), x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    order = (*lead, *others)
+    reduced = tuple(place for place, axis in enumerate(order) if axis in spec.reduced)
+    return reduced, tuple(None if array is None else array.transpose(order) for array in (x, *arrays))
+
+
+def types(spec: NormSpec) -> tuple[np.dtype[Any], ...]:
+    """What to work in: the data's type, and where that may not do, the wider type of the statistics."""
+    narrow, wide = spec.compute_dtype, spec.statistics_dtype
+    return (wide,) if narrow == wide or spec.eps < TINY else (narrow, wide)
+
+
+def block_cells(dtype: np.dtype[Any], limit: int) -> int:
+    """How large a block may be."""
+    return max(1, min(TARGET, limit // COPIES) // dtype.itemsize)
+
+
+def workspace(spec: NormSpec, limit: int) -> int:
+    """Scratch bytes at most, whatever the order of memory."""
+    wide = types(spec)[-1]
+    return min(math.prod(spec.seen_shape) or 1, block_cells(wide, limit)) * wide.itemsize * COPIES
 
 
 def norm(
@@ -95,86 +215,84 @@ def norm(
     resources: Resources,
 ) -> None:
     """Take the statistics in two passes, and normalise in a third."""
-    places, wide = blocks(spec, x, resources.max_workspace), spec.statistics_dtype
-    mean[...] = var[...] = 0
-    if spec.centred:
-        for place in places:
-            add_sum(x[place].astype(wide), mean, place)
-        mean /= spec.count
-    for place in places:
-        cells = np.subtract(x[place], at(mean, place), dtype=wide)
-        add_sum(np.square(cells, out=cells), var, place)
-    var /= spec.count
-    scale_and_shift(spec, x, gamma, beta, mean, var, out, places)
+    reduced, (x, gamma, beta, out, mean, var) = in_memory_order(spec, x, gamma, beta, out, mean, var)
+    for dtype in types(spec):
+        cells = block_cells(dtype, resources.max_workspace)
+        scratch = Scratch(dtype, min(cells, x.size))
+        mean[...] = var[...] = 0
+        with overflow_ignored(spec, dtype):
+            for group in groups(x.shape, reduced, cells):
+                standardise(spec, scratch, x, gamma, beta, out, at(mean, group.place), at(var, group.place), group)
+        if np.isfinite(var).all():
+            return
 
 
-def scale_and_shift(
+def overflow_ignored(spec: NormSpec, dtype: np.dtype[Any]) -> AbstractContextManager[None]:
+    """No warnings of NumPy's while there is a wider type to try."""
+    return nullcontext() if dtype == types(spec)[-1] else np.errstate(over="ignore", invalid="ignore")
+
+
+def standardise(
     spec: NormSpec,
+    scratch: Scratch,
     x: Array,
     gamma: Array | None,
     beta: Array | None,
+    out: Array,
     mean: Array,
     var: Array,
-    out: Array,
-    places: list[Tile],
+    group: Group,
 ) -> None:
-    """Normalise with given statistics: x * s + (beta - mean * s)."""
-    rstd = 1 / np.sqrt(var.astype(spec.statistics_dtype) + spec.eps)
-    for place in places:
-        scale = at(rstd, place) if gamma is None else at(rstd, place) * at(gamma, place)
-        shift = -at(mean, place) * scale
-        if beta is not None:
-            shift = shift + at(beta, place)
-        cells = np.multiply(x[place], scale, dtype=spec.statistics_dtype)
-        np.add(cells, shift, out=out[place], casting="same_kind")
-
-
-def norm_grad(
-    spec: NormSpec,
-    dy: Array,
-    x: Array,
-    gamma: Array | None,
-    mean: Array,
-    var: Array,
-    *,
-    out: Array,
-    dgamma: Array | None,
-    dbeta: Array | None,
-    resources: Resources,
-) -> None:
-    """Sum what the statistics pass back in one pass, and combine in a second."""
-    places, wide = blocks(spec, x, resources.max_workspace), spec.statistics_dtype
-    rstd = 1 / np.sqrt(var + spec.eps)
-    sums, products = np.zeros_like(mean), np.zeros_like(mean)
-    for total in (dgamma, dbeta):
-        if total is not None:
-            total[...] = 0
-    for place in places:
-        normalised, cells = standardised(x, mean, rstd, place, wide), dy[place].astype(wide)
-        if dbeta is not None:
-            add_sum(cells, dbeta, place)
-        if gamma is not None:
-            if dgamma is not None:
-                add_sum(cells * normalised, dgamma, place)
-            np.multiply(cells, at(gamma, place), out=cells)
+    """Normalise some families by their statistics, which are returned in `mean` and `var`."""
+    residual = np.zeros_like(mean)
+    if spec.centred:
+        for place in group.parts:
+            scratch.add_sum(x[place].astype(scratch.dtype, copy=False), mean)
+        mean /= spec.count
+    centre = mean.astype(scratch.dtype)
+    for place in group.parts:
+        cells = scratch.off_centre(x[place], centre)
+        scratch.add_dot(cells, cells, var)
         if spec.centred:
-            add_sum(cells, sums, place)
-        add_sum(np.multiply(cells, normalised, out=cells), products, place)
-    sums /= spec.count
-    products /= spec.count
-    for place in places:
-        normalised, cells = standardised(x, mean, rstd, place, wide), dy[place].astype(wide)
-        if gamma is not None:
-            np.multiply(cells, at(gamma, place), out=cells)
-        np.subtract(cells, at(sums, place), out=cells)
-        np.subtract(cells, np.multiply(normalised, at(products, place), out=normalised), out=cells)
-        np.multiply(cells, at(rstd, place), out=out[place], casting="same_kind")
+            scratch.add_sum(cells, residual)
+    residual /= spec.count
+    var /= spec.count
+    var -= np.square(residual)
+    np.maximum(var, 0, out=var)
+    mean[...] = centre + residual
+    for place in group.parts:
+        if len(group.parts) > 1:
+            cells = scratch.off_centre(x[place], centre)
+        affine(scratch, cells, deviation(spec, var), residual, gamma, beta, place, out[place])
 
 
-def standardised(x: Array, mean: Array, rstd: Array, place: Tile, wide: np.dtype[Any]) -> Array:
-    """A block of x, its mean taken off, divided by its deviation."""
-    cells: Array = np.subtract(x[place], at(mean, place), dtype=wide)
-    return np.multiply(cells, at(rstd, place), out=cells)
+def deviation(spec: NormSpec, var: Array) -> Array:
+    """One over the standard deviation, in the type of the statistics."""
+    rstd: Array = 1 / np.sqrt(var.astype(spec.statistics_dtype) + spec.eps)
+    return rstd
+
+
+def affine(
+    scratch: Scratch,
+    cells: Array,
+    rstd: Array,
+    residual: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    place: Tile,
+    out: Array,
+) -> None:
+    """(d - r) * rstd * gamma + beta."""
+    scale, shift = rstd, None if beta is None else at(beta, place)
+    if gamma is not None:
+        factor = at(gamma, place)
+        if math.prod(map(max, rstd.shape, factor.shape)) * 8 > cells.size:
+            # Where gamma has cells of its own for many of the data's, as a layer norm's may, one step at a time.
+            scratch.scaled(cells, rstd, -residual * rstd, cells)
+            scratch.scaled(cells, factor, shift, out)
+            return
+        scale = rstd * factor
+    scratch.scaled(cells, scale, -residual * scale if shift is None else shift - residual * scale, out)
 
 
 def batch_norm(
@@ -189,4 +307,96 @@ def batch_norm(
     resources: Resources,
 ) -> None:
     """Normalise with given statistics."""
-    scale_and_shift(spec, x, gamma, beta, mean, var, out, blocks(spec, x, resources.max_workspace))
+    _, (x, gamma, beta, out, mean, var) = in_memory_order(spec, x, gamma, beta, out, mean, var)
+    cells = block_cells(spec.compute_dtype, resources.max_workspace)
+    scratch = Scratch(spec.compute_dtype, min(cells, x.size))
+    centre, rstd = mean.astype(scratch.dtype), deviation(spec, var)
+    residual = mean - centre.astype(rstd.dtype)
+    for place, _ in groups(x.shape, (), cells):
+        block = scratch.off_centre(x[place], at(centre, place))
+        affine(scratch, block, at(rstd, place), at(residual, place), gamma, beta, place, out[place])
+
+
+def norm_grad(
+    spec: NormSpec,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    out: Array,
+    dgamma: Array | None,
+    dbeta: Array | None,
+    resources: Resources,
+    given: bool = False,
+) -> None:
+    """Sum what the statistics pass back, unless they were given, and combine."""
+    reduced, arrays = in_memory_order(spec, x, dy, gamma, mean, var, out, dgamma, dbeta)
+    totals = [total for total in (dgamma, dbeta) if total is not None]
+    for dtype in types(spec):
+        cells = block_cells(dtype, resources.max_workspace)
+        scratch, finite = Scratch(dtype, min(cells, x.size)), True
+        for total in totals:
+            total[...] = 0
+        with overflow_ignored(spec, dtype):
+            for group in groups(arrays[0].shape, reduced, cells):
+                finite &= pull_back(spec, scratch, group, given, *arrays)
+        if finite and all(np.isfinite(total).all() for total in totals):
+            return
+
+
+def pull_back(
+    spec: NormSpec,
+    scratch: Scratch,
+    group: Group,
+    given: bool,
+    x: Array,
+    dy: Array,
+    gamma: Array | None,
+    mean: Array,
+    var: Array,
+    out: Array,
+    dgamma: Array | None,
+    dbeta: Array | None,
+) -> bool:
+    """The gradient of some families; whether the sums were finite."""
+    mean, rstd = at(mean, group.place), deviation(spec, at(var, group.place))
+    centre = mean.astype(scratch.dtype)
+    residual = mean - centre.astype(rstd.dtype)
+    sums, products = np.zeros_like(rstd), np.zeros_like(rstd)
+
+    def prepare(place: Tile) -> tuple[Array, Array]:
+        normalised, cells = scratch.off_centre(x[place], centre), dy[place].astype(scratch.dtype, copy=False)
+        scratch.scaled(normalised, rstd, -residual * rstd, normalised)
+        return normalised, cells
+
+    def times_gamma(cells: Array, place: Tile) -> Array:
+        if gamma is None:
+            return cells
+        weighted = scratch.block(2, cells.shape)
+        scratch.scaled(cells, at(gamma, place), None, weighted)
+        return weighted
+
+    for place in group.parts:
+        normalised, cells = prepare(place)
+        if dbeta is not None:
+            scratch.add_sum(cells, at(dbeta, place))
+        if dgamma is not None:
+            scratch.add_dot(cells, normalised, at(dgamma, place))
+        cells = times_gamma(cells, place)
+        if not given:
+            scratch.add_dot(cells, normalised, products)
+            if spec.centred:
+                scratch.add_sum(cells, sums)
+    sums *= -rstd / spec.count
+    products *= -rstd / spec.count
+    for place in group.parts:
+        if len(group.parts) > 1:
+            normalised, cells = prepare(place)
+            cells = times_gamma(cells, place)
+        scaled = scratch.block(2, cells.shape)
+        scratch.scaled(cells, rstd, None, scaled)
+        scratch.scaled(normalised, products, sums, normalised)
+        np.add(scaled, normalised, out=out[place], casting="same_kind")
+    return bool(np.isfinite(sums).all() and np.isfinite(products).all())
