@@ -67,6 +67,7 @@ from .errors import (
     UnsupportedError,
     WorkspaceError,
 )
+from .local_norm import local_response_norm, local_response_norm_vjp
 from .norm import (
     NormGradients,
     group_norm,
@@ -78,7 +79,7 @@ from .norm import (
     rms_norm,
     rms_norm_vjp,
 )
-from .norm_spec import NormSpec
+from .norm_spec import LocalNormSpec, NormSpec
 from .operation import Implementation, register, unregister
 from .patches import col2im, im2col
 from .planning import Choice, Explanation, explain
@@ -165,6 +166,7 @@ __all__ = [
     "Implementation",
     "IntegerOverflowError",
     "LayoutError",
+    "LocalNormSpec",
     "NormGradients",
     "NormSpec",
     "OptionError",
@@ -249,6 +251,8 @@ __all__ = [
     "instance_norm_vjp",
     "layer_norm",
     "layer_norm_vjp",
+    "local_response_norm",
+    "local_response_norm_vjp",
     "logsumexp",
     "lp",
     "max_pool",

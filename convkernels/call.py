@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from .config import Config, Precision, Resources, get_config
 from .errors import ConvkernelsError, DTypeError, IntegerOverflowError, OptionError, OverlapError, ShapeError, one_of
 from .layout import SPATIAL, Array, Layout, Order, data_layout
-from .norm_spec import NormSpec
+from .norm_spec import LocalNormSpec, NormSpec
 from .operation import Implementation, Operation
 from .problem import Spec
 from .spec import Shape
@@ -389,7 +389,7 @@ class Call:
 
     def _run_by_image(self, implementation: Implementation, out: Array, resources: Resources) -> None:
         """Run with a copy of one image at a time; only small arrays are converted whole."""
-        assert not isinstance(self.spec, NormSpec), "norms take any type"
+        assert not isinstance(self.spec, NormSpec | LocalNormSpec), "norms take any type"
         compute, single = self.spec.compute_dtype, self.spec.one_image
         places = range(len(self.arrays))
         whole = {place: self._converted(place, slice(None)) for place in places if place not in self.operation.batched}

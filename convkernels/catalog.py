@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from .kernels import im2col, naive, naive_norms, norms, pooling, stride_tricks, transposed
+from .kernels import im2col, local_norm, naive, naive_norms, norms, pooling, stride_tricks, transposed
 from .operation import (
     BATCH_NORM,
     BATCH_NORM_GRAD,
@@ -16,6 +16,8 @@ from .operation import (
     CONV_WEIGHT_GRAD,
     GROUP_NORM,
     GROUP_NORM_GRAD,
+    LOCAL_RESPONSE_NORM,
+    LOCAL_RESPONSE_NORM_GRAD,
     OPERATIONS,
     POOL,
     POOL_GRAD,
@@ -29,6 +31,7 @@ _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
 _pool_columns = partial(Implementation, "im2col", claims=pooling.CLAIMS)
 _definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive.CLAIMS, padding_modes=True)
 _numpy_norm = partial(Implementation, "numpy", workspace=norms.workspace, claims=norms.CLAIMS)
+_local_norm = partial(Implementation, "numpy", workspace=local_norm.workspace, claims=local_norm.CLAIMS)
 _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive_norms.CLAIMS)
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
@@ -78,6 +81,14 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     BATCH_NORM_TRAIN_GRAD: (_numpy_norm(norms.norm_grad), _norm_definition(naive_norms.norm_grad)),
     GROUP_NORM: (_numpy_norm(norms.norm), _norm_definition(naive_norms.norm)),
     GROUP_NORM_GRAD: (_numpy_norm(norms.norm_grad), _norm_definition(naive_norms.norm_grad)),
+    LOCAL_RESPONSE_NORM: (
+        _local_norm(local_norm.local_response_norm),
+        _norm_definition(naive_norms.local_response_norm),
+    ),
+    LOCAL_RESPONSE_NORM_GRAD: (
+        _local_norm(local_norm.local_response_norm_grad),
+        _norm_definition(naive_norms.local_response_norm_grad),
+    ),
 }
 
 for _operation, _implementations in CATALOG.items():

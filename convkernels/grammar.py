@@ -8,6 +8,7 @@ argument; ``parse_problem(str(spec))`` gives an equal spec. The grammar, by exam
     conv_transpose:n1g1i8o4_in7_k3_s2_p1+1_d1_op1                transposed, with output padding
     pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max_ceil          pools have channels, and options for their kind
     norm:n8c64g32_in28x28_group                                  norms have no window
+    local_response_norm:n1c96_in27x27_size5_bias2.0              but this one has channels
 
 `in`, `k`, `s` and `d` hold one number for each spatial axis, joined by "x"; `p` one `lo+hi`, where a negative number
 crops. Options stand in the order in which the spec writes them; the dtype stands last and is left out where it is

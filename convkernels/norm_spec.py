@@ -1,9 +1,9 @@
-"""The spec of a normalisation: which cells share their statistics."""
+"""The specs of normalisations: which cells share their statistics, or which channels a window has."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeGuard
 
@@ -169,4 +169,124 @@ class NormSpec:
             parts.append("axes" + ".".join(map(str, self.axes)))
         if self.eps != 1e-5:
             parts.append(f"eps{self.eps!r}".replace("e+", "e"))
+        return "_".join(parts if self.dtype == np.float32 else [*parts, self.dtype.name])
+
+
+@dataclass(frozen=True)
+class LocalNormSpec:
+    """A local response normalisation problem.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Canonical shape of the data, (N, C, spatial).
+    size : int
+        The channels of a window.
+    alpha, beta, bias : float
+        ``y = x * (bias + alpha / size * sum of x^2) ** -beta``.
+    dtype : dtype
+        The type of the data.
+
+    Examples
+    --------
+    >>> spec = LocalNormSpec.make((1, 96, 27, 27), np.dtype("float32"), size=5, bias=2.0)
+    >>> str(spec), spec.before, spec.after
+    ('local_response_norm:n1c96_in27x27_size5_bias2.0', 2, 2)
+    """
+
+    shape: Shape
+    size: int
+    alpha: float
+    beta: float
+    bias: float
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def make(
+        cls,
+        shape: Shape,
+        dtype: np.dtype[Any],
+        *,
+        size: object,
+        alpha: object = 1e-4,
+        beta: object = 0.75,
+        bias: object = 1.0,
+    ) -> LocalNormSpec:
+        """Validate a canonical shape and the options."""
+        if dtype.kind != "f":
+            raise DTypeError(f"x has dtype {dtype}, must be floating")
+        if any(length < 1 for length in shape[1:]):
+            raise ShapeError(f"x has canonical shape {shape}: every axis but the batch must have at least 1")
+        if whole("size", size) < 1:
+            raise OptionError(f"size={size} must be at least 1")
+        for name, value in (("alpha", alpha), ("beta", beta), ("bias", bias)):
+            if not is_number(value) or not math.isfinite(value):
+                raise OptionError(f"{name}={value!r} must be a finite number")
+        if alpha < 0:  # type: ignore[operator]
+            raise OptionError(f"alpha={alpha!r} must be at least 0")
+        if bias <= 0:  # type: ignore[operator]
+            raise OptionError(f"bias={bias!r} must be more than 0")
+        return cls(shape, whole("size", size), float(alpha), float(beta), float(bias), dtype)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> LocalNormSpec:
+        """Make the spec that a problem string describes."""
+        batch, channels = fields.sizes("nc")
+        size = fields.take_match(r"size(\d+)")
+        if size is None:
+            raise OptionError("a local response norm needs its window: size..")
+        taken = {name: fields.take_match(rf"{name}(-?[\d.]+(?:e-?\d+)?)") for name in ("alpha", "beta", "bias")}
+        given = {name: float(match[1]) for name, match in taken.items() if match}
+        return cls.make((batch, channels, *fields.in_size), fields.dtype, size=int(size[1]), **given)
+
+    def with_dtype(self, dtype: np.dtype[Any]) -> LocalNormSpec:
+        """The same problem for data of another type."""
+        return replace(self, dtype=dtype)
+
+    @property
+    def before(self) -> int:
+        """The channels of a window before its cell."""
+        return (self.size - 1) // 2
+
+    @property
+    def after(self) -> int:
+        """The channels of a window after its cell."""
+        return self.size // 2
+
+    @property
+    def x_shape(self) -> Shape:
+        """Canonical shape of the input."""
+        return self.shape
+
+    @property
+    def y_shape(self) -> Shape:
+        """Canonical shape of the output."""
+        return self.shape
+
+    @cached_property
+    def compute_dtype(self) -> np.dtype[Any]:
+        """The type in which an implementation writes."""
+        return self.dtype
+
+    @property
+    def result_dtype(self) -> np.dtype[Any]:
+        """The type the caller gets."""
+        return self.dtype
+
+    @cached_property
+    def statistics_dtype(self) -> np.dtype[Any]:
+        """The type it is computed in: float64, or wider data's own."""
+        return np.result_type(self.dtype, np.float64)
+
+    @property
+    def flops(self) -> int:
+        """Two operations a cell for each channel of the window, and four for the rest."""
+        return (2 * self.size + 4) * math.prod(self.shape)
+
+    def __str__(self) -> str:
+        batch, channels, *in_size = self.shape
+        parts = [f"local_response_norm:n{batch}c{channels}", "in" + "x".join(map(str, in_size)), f"size{self.size}"]
+        for name, value, usual in (("alpha", self.alpha, 1e-4), ("beta", self.beta, 0.75), ("bias", self.bias, 1.0)):
+            if value != usual:
+                parts.append(f"{name}{value!r}".replace("e+", "e"))
         return "_".join(parts if self.dtype == np.float32 else [*parts, self.dtype.name])

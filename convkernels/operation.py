@@ -15,7 +15,8 @@ operation             signature
 ``batch_norm``        ``run(spec, x, gamma, beta, mean, var, *, out, resources)``
 ``batch_norm_train``  ``run(spec, x, gamma, beta, *, out, mean, var, resources)``; `gamma`, `beta` may be None
 ``group_norm``        the same; layer, instance and rms norms are its cases
-their ``_grad``       ``run(spec, dy, x, gamma, mean, var, *, out, dgamma, dbeta, resources)``; the latter may be None
+``local_response_norm``  ``run(spec, x, *, out, resources)``; its ``_grad`` ``run(spec, dy, x, *, out, resources)``
+the norms' ``_grad``  ``run(spec, dy, x, gamma, mean, var, *, out, dgamma, dbeta, resources)``; the latter may be None
 ====================  ==================================================================================
 
 Norms see arrays of ``spec.seen_shape``, coefficients and statistics with axes of one, in any floating types. The
@@ -282,11 +283,14 @@ BATCH_NORM_TRAIN = Operation("batch_norm_train", converts=False)
 BATCH_NORM_TRAIN_GRAD = Operation("batch_norm_train_grad", converts=False)
 GROUP_NORM = Operation("group_norm", converts=False)
 GROUP_NORM_GRAD = Operation("group_norm_grad", converts=False)
+LOCAL_RESPONSE_NORM = Operation("local_response_norm", converts=False)
+LOCAL_RESPONSE_NORM_GRAD = Operation("local_response_norm_grad", converts=False)
 OPERATIONS = {
     operation.name: operation
     for operation in (
         *(CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, CONV_TRANSPOSE, POOL, POOL_GRAD),
         *(BATCH_NORM, BATCH_NORM_GRAD, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD, GROUP_NORM, GROUP_NORM_GRAD),
+        *(LOCAL_RESPONSE_NORM, LOCAL_RESPONSE_NORM_GRAD),
     )
 }
 

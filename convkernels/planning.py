@@ -11,7 +11,7 @@ import numpy as np
 from .call import EXECUTION, PUBLIC, Call, recording
 from .errors import OptionError, UnsupportedError, WorkspaceError, one_of
 from .layout import SPATIAL, Layout, data_layout
-from .norm_spec import NormSpec
+from .norm_spec import LocalNormSpec, NormSpec
 from .operation import Implementation, Operation, Verdict, find_operation, load_plugins
 from .pool_spec import PoolSpec
 from .problem import Spec, parse_problem
@@ -145,7 +145,7 @@ def _problem_call(problem: str, *, layout: str | None = None, **execution: Any) 
     rank = len(spec.x_shape) - 2
     data = data_layout("NC" + SPATIAL[rank] if layout is None else layout, rank)
     x, y = spec.x_shape, spec.y_shape
-    if isinstance(spec, NormSpec):
+    if isinstance(spec, NormSpec | LocalNormSpec):
         shapes, result = [x], x
     elif isinstance(spec, PoolSpec):
         shapes, result = ([x], y) if name == "pool" else ([y, x, y], x)

@@ -7,16 +7,18 @@ from typing import TypeAlias
 
 from .errors import ConvkernelsError, OptionError, one_of
 from .grammar import Fields, read
-from .norm_spec import NormSpec
+from .norm_spec import LocalNormSpec, NormSpec
 from .pool_spec import PoolSpec
 from .spec import ConvSpec, ConvTransposeSpec
 
-Spec: TypeAlias = ConvSpec | ConvTransposeSpec | PoolSpec | NormSpec
+Spec: TypeAlias = ConvSpec | ConvTransposeSpec | PoolSpec | NormSpec | LocalNormSpec
 _READERS: dict[str, Callable[[Fields], Spec]] = {
     **dict.fromkeys(("conv", "conv_input_grad", "conv_weight_grad"), ConvSpec.from_fields),
     "conv_transpose": ConvTransposeSpec.from_fields,
-    **dict.fromkeys(("norm", "batch_norm", "batch_norm_train", "batch_norm_train_grad"), NormSpec.from_fields),
+    **dict.fromkeys(("norm", "batch_norm", "batch_norm_grad"), NormSpec.from_fields),
+    **dict.fromkeys(("batch_norm_train", "batch_norm_train_grad"), NormSpec.from_fields),
     **dict.fromkeys(("group_norm", "group_norm_grad"), NormSpec.from_fields),
+    **dict.fromkeys(("local_response_norm", "local_response_norm_grad"), LocalNormSpec.from_fields),
     **dict.fromkeys(("pool", "pool_grad"), PoolSpec.from_fields),
 }
 
@@ -33,7 +35,7 @@ def parse_problem(text: str) -> tuple[str, Spec]:
     -------
     operation : str
         Which operation it is for, "conv" if it does not say.
-    spec : ConvSpec, ConvTransposeSpec, PoolSpec or NormSpec
+    spec : ConvSpec, ConvTransposeSpec, PoolSpec, NormSpec or LocalNormSpec
         The spec that prints as `text`.
 
     Raises

@@ -51,7 +51,7 @@ def entries(value: object) -> tuple[object, ...] | None:
     """The entries of a sequence of numbers, or None of anything else."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    return tuple(value) if isinstance(value, tuple | list) else None
+    return tuple(value) if isinstance(value, tuple | list | range) else None
 
 
 def per_axis(name: str, value: object, rank: int, least: int = 1) -> Ints:

@@ -25,7 +25,9 @@ LEVELS = {
     "kernels": 3,
     **dict.fromkeys(("catalog", "call"), 4),
     **dict.fromkeys(("conv", "separable", "conv_transpose"), 5),
-    **dict.fromkeys(("pool", "unpool", "adaptive", "norm", "batch_norm", "dense", "losses", "patches"), 5),
+    **dict.fromkeys(
+        ("pool", "unpool", "adaptive", "norm", "batch_norm", "local_norm", "dense", "losses", "patches"), 5
+    ),
     **dict.fromkeys(("planning", "__init__"), 6),
     "testing": 8,
     "cli": 9,

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 import convkernels as ck
 from convkernels.layout import Layout
 from convkernels.testing.numeric import assert_same
-from convkernels.testing.strategies import conv_specs, integers, pool_specs, seeds
+from convkernels.testing.strategies import conv_specs, conv_transpose_specs, integers, pool_specs, seeds
 
 reason = "SciPy is the oracle here"
 signal = pytest.importorskip("scipy.signal", reason=reason)
@@ -49,6 +49,13 @@ def strided(y, window):
     return y[tuple(slice(0, (size - 1) * step + 1, step) for size, step in ends)]
 
 
+def overlapped(cells, w, stride):
+    """SciPy's convolution, at full overlap, of cells with zeros between them."""
+    spread = np.zeros([(size - 1) * step + 1 for size, step in zip(cells.shape, stride, strict=True)])
+    spread[tuple(slice(None, None, step) for step in stride)] = cells
+    return signal.convolve(spread, w, "full", "direct")
+
+
 def by_scipy(spec, x, w):
     """Each output channel is the sum of its group's channels, each correlated with its own weights."""
     x, w, y = padded(x, spec.window), dilated(w, spec.window), np.zeros(spec.y_shape)
@@ -73,22 +80,39 @@ def test_convolution_is_scipys_correlation(strategy, spec, seed):
 @every_strategy
 @given(spec=conv_specs(padding_modes=("zeros",), dtypes=("float64",)), seed=seeds)
 def test_input_gradient_is_scipys_convolution(strategy, spec, seed):
-    """Of dy with zeros between its cells, at full overlap; what falls into the padding is cut off."""
+    """Of dy; what falls into the padding is cut off."""
     window = spec.window
     assume(all(lo >= 0 and hi >= 0 for lo, hi in window.padding))
     dy, w = integers(spec.y_shape, spec.dtype, seed), integers(spec.w_shape, spec.dtype, seed + 1)
-    steps = tuple(slice(None, None, step) for step in window.stride)
     stuffed, expected = dilated(w, window), np.zeros(spec.x_shape)
     # The full overlap covers the input from the padding in front to the last cell that a window reaches.
     own = tuple(slice(lo, lo + size) for (lo, _), size in zip(window.padding, window.in_size, strict=True))
     for n, o, c in np.ndindex(spec.batch, spec.out_channels, spec.group_in):
-        spread = np.zeros([reach - extent + 1 for reach, extent in zip(reaches(window), window.extent, strict=True)])
-        spread[steps] = dy[n, o]
         full = np.zeros([max(reach, cells.stop) for reach, cells in zip(reaches(window), own, strict=True)])
-        full[tuple(map(slice, reaches(window)))] = signal.convolve(spread, stuffed[o, c], "full", "direct")
+        full[tuple(map(slice, reaches(window)))] = overlapped(dy[n, o], stuffed[o, c], window.stride)
         expected[n, o // spec.group_out * spec.group_in + c] += full[own]
     got = ck.conv_input_grad(dy, w, x_shape=spec.x_shape, **options_of(spec), strategy=strategy)
     assert_same(got, expected)
+
+
+@every_strategy
+@given(spec=conv_transpose_specs(dtypes=("float64",)), seed=seeds)
+def test_transposed_convolution_is_scipys_convolution(strategy, spec, seed):
+    """Of x; the padding is cut off, or zeros are added where it is negative and for the output padding."""
+    back, window = spec.convolution, spec.window  # the convolution takes the output back to the input
+    x, w = integers(spec.x_shape, spec.dtype, seed), integers(spec.w_shape, spec.dtype, seed + 1)
+    stuffed, expected = dilated(w, window), np.zeros(spec.y_shape)
+    sides = zip(spec.padding, spec.output_padding, strict=True)
+    added = [(max(0, -lo), max(0, -hi) + extra) for (lo, hi), extra in sides]
+    kept = zip(spec.padding, spec.y_shape[2:], strict=True)
+    own = tuple(slice(max(0, lo), max(0, lo) + size) for (lo, _), size in kept)
+    for n, i, o in np.ndindex(back.batch, back.out_channels, back.group_in):
+        full = np.pad(overlapped(x[n, i], stuffed[i, o], window.stride), added)
+        expected[n, i // back.group_out * back.group_in + o] += full[own]
+    letters = "DHW"[3 - window.rank :]
+    options = {"stride": window.stride, "padding": spec.padding, "output_padding": spec.output_padding}
+    options |= {"dilation": window.dilation, "groups": back.groups, "layout": "NC" + letters}
+    assert_same(ck.conv_transpose(x, w, **options, strategy=strategy), expected)
 
 
 FILTERS = {

@@ -104,6 +104,8 @@ def test_it_computes_nothing(plug, name):
         "batch_norm_train_grad": ("batch_norm_train_vjp", (x, None, None), {}),
         "group_norm": ("instance_norm", (x, None, None), {}),
         "group_norm_grad": ("instance_norm_vjp", (x, None, None), {}),
+        "local_response_norm": ("local_response_norm", (x, 3), {}),
+        "local_response_norm_grad": ("local_response_norm_vjp", (x, 3), {}),
         "pool": ("max_pool2d", (x, 2), {}),
         "pool_grad": ("max_pool2d_vjp", (x, 2), {}),
     }[name]

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 from itertools import product
 
+import numpy as np
+
 from ..config import Resources
 from ..layout import Array
-from ..norm_spec import NormSpec
+from ..norm_spec import LocalNormSpec, NormSpec
 from ..window import Ints
 
 CLAIMS = frozenset({"batch_invariant", "nan_strict", "bounded"})
@@ -129,3 +131,33 @@ def batch_norm_grad(
             if total is not None:
                 total[tuple(i if size > 1 else 0 for i, size in zip(place, total.shape, strict=True))] += term
         out[place] = dy.item(*place) * coefficient(gamma, place, 1.0) / deviation
+
+
+def windows(spec: LocalNormSpec, place: Ints) -> list[Ints]:
+    """The places whose squares a cell is divided by: the channels from ``size`` of them about its own that exist."""
+    start = place[1] - (spec.size - 1) // 2
+    channels = range(start, start + spec.size)
+    return [(place[0], channel, *place[2:]) for channel in channels if 0 <= channel < spec.shape[1]]
+
+
+def local_base(spec: LocalNormSpec, x: Array, place: Ints) -> float:
+    """What is raised to -beta."""
+    return spec.bias + spec.alpha / spec.size * math.fsum(x.item(*other) ** 2 for other in windows(spec, place))
+
+
+def local_response_norm(spec: LocalNormSpec, x: Array, *, out: Array, resources: Resources) -> None:
+    """Y = x / base^beta, cell by cell."""
+    for place in product(*map(range, spec.shape)):
+        out[place] = x.item(*place) / local_base(spec, x, place) ** spec.beta
+
+
+def local_response_norm_grad(spec: LocalNormSpec, dy: Array, x: Array, *, out: Array, resources: Resources) -> None:
+    """dx[j] = sum over i of dy[i] * dy[i]/dx[j]: each output passes back to its own cell, and to all of its window."""
+    total = np.zeros(spec.shape, spec.statistics_dtype)
+    for place in product(*map(range, spec.shape)):
+        base, given = local_base(spec, x, place), dy.item(*place)
+        total[place] += given / base**spec.beta
+        for other in windows(spec, place):
+            slope = 2 * spec.alpha / spec.size * x.item(*other)
+            total[other] -= given * x.item(*place) * spec.beta / base ** (spec.beta + 1) * slope
+    out[...] = total
