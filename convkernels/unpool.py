@@ -210,7 +210,11 @@ def _unpooled(x: ArrayLike, indices: ArrayLike, output_size: object, options: An
             f"{math.prod(sizes)}, the number of cells of output_size={sizes}"
         )
     places = layout.view(indices)
-    return Call(POOL, spec, layout.order, (data,), spec.y_shape, layout, options, guarded=(places,)), data, places
+    call = Call(POOL, spec, layout.order, (data,), spec.y_shape, layout, options, guarded=(places,))
+    limit, plane = call.config.max_workspace, math.prod(sizes) * spec.result_dtype.itemsize
+    if plane > limit:
+        raise WorkspaceError(f"max_workspace={limit} bytes is too small for a plane of the result: {plane} would do")
+    return call, data, places
 
 
 def _scatter(call: Call, data: Array, places: Array) -> Array:

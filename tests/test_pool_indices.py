@@ -312,6 +312,9 @@ BAD_UNPOOL = [
     (values, places, {"output_size": 4.5}, ck.OptionError, "output_size=4.5 must be a whole number"),
     (values, places, {"output_size": None}, ck.OptionError, "output_size=None must be a whole number"),
     (values, places, {"strategy": "im2col"}, ck.UnknownStrategyError, "strategy='im2col' is not one of max_unpool's: 'auto'"),
+    (values, places, {"threads": 0}, ck.OptionError, "threads=0 must be at least 1"),
+    (values, places, {"precision": "low"}, ck.OptionError, "precision='low' must be one of 'default', 'highest'"),
+    (values, places, {"max_workspace": 100}, ck.WorkspaceError, "max_workspace=100 bytes is too small for a plane of the result: 128 would do"),
     (values, places, {"out": np.zeros((2, 3, 4, 5))}, ck.ShapeError, "out has shape (2, 3, 4, 5), must have (2, 3, 4, 4)"),
     (values, places, {"out": np.zeros((2, 3, 4, 4), "f4")}, ck.DTypeError, "out has dtype float32, must have float64"),
 ]
