@@ -81,6 +81,8 @@ class Implementation:
         Whether it heeds `threads`.
     padding_modes : bool
         Whether `run` heeds ``spec.padding_mode``. If not, it is run on the extended input, and sees zeros only.
+    operation : str
+        The name of the operation it is for, which registering it says.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Implementation:
     claims: frozenset[str] = frozenset()
     uses_threads: bool = False
     padding_modes: bool = False
+    operation: str = ""
 
     def __post_init__(self) -> None:
         if str(self.name) != self.name or self.name in ("", "auto"):
@@ -158,6 +161,7 @@ class Operation:
 
     def adapted(self, implementation: Implementation) -> Implementation:
         """The implementation made to heed padding modes, if it does not by itself and the operation has them."""
+        implementation = replace(implementation, operation=self.name)
         if implementation.padding_modes or self.name not in EXTENSIONS:
             return implementation
         extension = EXTENSIONS[self.name]

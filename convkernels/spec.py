@@ -337,6 +337,11 @@ class ConvTransposeSpec:
         return replace(self, convolution=self.convolution.one_image)
 
     @property
+    def groups(self) -> int:
+        """The groups of `convolution`."""
+        return self.convolution.groups
+
+    @property
     def window(self) -> Window:
         """The window of `convolution`."""
         return self.convolution.window

@@ -159,18 +159,23 @@ class Scratch:
         """Block 0: x - c."""
         return np.subtract(cells, self.repeated(centre, cells.shape), out=self.block(0, cells.shape))
 
-    def scaled(self, cells: Array, scale: Array, shift: Array | None, out: Array) -> None:
-        """``out = cells * scale + shift``; overwrites `cells` if there is a shift."""
+    def scaled(self, cells: Array, scale: Array, shift: Array | None, out: Array, where: Any = True) -> None:
+        """``out[where] = cells * scale + shift``; overwrites `cells` if there is a shift."""
         target = out if shift is None else cells
         np.multiply(cells, self.repeated(scale, cells.shape), out=target, casting="same_kind")
         if shift is not None:
-            np.add(target, self.repeated(shift, cells.shape), out=out, casting="same_kind")
+            np.add(target, self.repeated(shift, cells.shape), out=out, where=where, casting="same_kind")
 
 
 def at(small: Array, place: Tile) -> Array:
     """The part of an array with axes of one that goes with a block of the data."""
     cut: Tile = tuple(part if size > 1 else slice(None) for part, size in zip(place, small.shape, strict=True))
     return small[cut]
+
+
+def part_of(where: Any, place: Tile) -> Any:
+    """The part of a choice of samples, or of the choice of all, that goes with a block."""
+    return at(where, place) if where.ndim else where
 
 
 def in_memory_order(spec: NormSpec, x: Array, *arrays: Array | None) -> tuple[Ints, tuple[Any, ...]]:
@@ -216,14 +221,18 @@ def norm(
 ) -> None:
     """Take the statistics in two passes, and normalise in a third."""
     reduced, (x, gamma, beta, out, mean, var) = in_memory_order(spec, x, gamma, beta, out, mean, var)
+    at_once, where = few_factors(spec, gamma), np.True_
     for dtype in types(spec):
         cells = block_cells(dtype, resources.max_workspace)
-        scratch = Scratch(dtype, min(cells, x.size))
-        mean[...] = var[...] = 0
+        scratch, statistics = Scratch(dtype, min(cells, x.size)), np.zeros((2, *mean.shape), mean.dtype)
         with overflow_ignored(spec, dtype):
             for group in groups(x.shape, reduced, cells):
-                standardise(spec, scratch, x, gamma, beta, out, at(mean, group.place), at(var, group.place), group)
-        if np.isfinite(var).all():
+                found = (at(statistics[0], group.place), at(statistics[1], group.place))
+                standardise(spec, scratch, group, where, x, gamma, beta, out, *found, at_once=at_once)
+        np.copyto(mean, statistics[0], where=where)
+        np.copyto(var, statistics[1], where=where)
+        where = overflowed(spec, var)
+        if not where.any():
             return
 
 
@@ -232,18 +241,28 @@ def overflow_ignored(spec: NormSpec, dtype: np.dtype[Any]) -> AbstractContextMan
     return nullcontext() if dtype == types(spec)[-1] else np.errstate(over="ignore", invalid="ignore")
 
 
+def overflowed(spec: NormSpec, *sums: Array) -> Any:
+    """The samples whose sums are not finite, with axes of one; the others' results must not depend on them."""
+    finite = np.logical_and.reduce([np.isfinite(each) for each in sums])
+    kept = tuple(range(0 if 0 in spec.reduced else 1, finite.ndim))
+    return ~np.logical_and.reduce(finite, kept, keepdims=True)
+
+
 def standardise(
     spec: NormSpec,
     scratch: Scratch,
+    group: Group,
+    where: Any,
     x: Array,
     gamma: Array | None,
     beta: Array | None,
     out: Array,
     mean: Array,
     var: Array,
-    group: Group,
+    *,
+    at_once: bool,
 ) -> None:
-    """Normalise some families by their statistics, which are returned in `mean` and `var`."""
+    """Normalise some families by their statistics, which are added to the zeros in `mean` and `var`."""
     residual = np.zeros_like(mean)
     if spec.centred:
         for place in group.parts:
@@ -263,13 +282,22 @@ def standardise(
     for place in group.parts:
         if len(group.parts) > 1:
             cells = scratch.off_centre(x[place], centre)
-        affine(scratch, cells, deviation(spec, var), residual, gamma, beta, place, out[place])
+        factors = (deviation(spec, var), residual, gamma, beta)
+        affine(scratch, cells, *factors, place, out[place], at_once=at_once, where=part_of(where, place))
 
 
 def deviation(spec: NormSpec, var: Array) -> Array:
     """One over the standard deviation, in the type of the statistics."""
     rstd: Array = 1 / np.sqrt(var.astype(spec.statistics_dtype) + spec.eps)
     return rstd
+
+
+def few_factors(spec: NormSpec, gamma: Array | None) -> bool:
+    """Whether rstd * gamma is small beside the data, as it is unless a layer norm's gamma is as large as a sample."""
+    if gamma is None:
+        return True
+    factors = math.prod(map(max, spec.statistics_shape[1:], gamma.shape[1:]))
+    return bool(factors * 8 <= math.prod(spec.seen_shape[1:]))
 
 
 def affine(
@@ -281,18 +309,19 @@ def affine(
     beta: Array | None,
     place: Tile,
     out: Array,
+    *,
+    at_once: bool,
+    where: Any = True,
 ) -> None:
-    """(d - r) * rstd * gamma + beta."""
+    """(d - r) * rstd * gamma + beta, with a product of the factors or one after the other."""
     scale, shift = rstd, None if beta is None else at(beta, place)
+    if gamma is not None and not at_once:
+        scratch.scaled(cells, rstd, -residual * rstd, cells)
+        scratch.scaled(cells, at(gamma, place), np.zeros_like(rstd) if shift is None else shift, out, where)
+        return
     if gamma is not None:
-        factor = at(gamma, place)
-        if math.prod(map(max, rstd.shape, factor.shape)) * 8 > cells.size:
-            # Where gamma has cells of its own for many of the data's, as a layer norm's may, one step at a time.
-            scratch.scaled(cells, rstd, -residual * rstd, cells)
-            scratch.scaled(cells, factor, shift, out)
-            return
-        scale = rstd * factor
-    scratch.scaled(cells, scale, -residual * scale if shift is None else shift - residual * scale, out)
+        scale = rstd * at(gamma, place)
+    scratch.scaled(cells, scale, -residual * scale if shift is None else shift - residual * scale, out, where)
 
 
 def batch_norm(
@@ -310,11 +339,12 @@ def batch_norm(
     _, (x, gamma, beta, out, mean, var) = in_memory_order(spec, x, gamma, beta, out, mean, var)
     cells = block_cells(spec.compute_dtype, resources.max_workspace)
     scratch = Scratch(spec.compute_dtype, min(cells, x.size))
-    centre, rstd = mean.astype(scratch.dtype), deviation(spec, var)
+    centre, rstd, at_once = mean.astype(scratch.dtype), deviation(spec, var), few_factors(spec, gamma)
     residual = mean - centre.astype(rstd.dtype)
     for place, _ in groups(x.shape, (), cells):
         block = scratch.off_centre(x[place], at(centre, place))
-        affine(scratch, block, at(rstd, place), at(residual, place), gamma, beta, place, out[place])
+        factors = (at(rstd, place), at(residual, place), gamma, beta)
+        affine(scratch, block, *factors, place, out[place], at_once=at_once)
 
 
 def norm_grad(
@@ -333,16 +363,18 @@ def norm_grad(
 ) -> None:
     """Sum what the statistics pass back, unless they were given, and combine."""
     reduced, arrays = in_memory_order(spec, x, dy, gamma, mean, var, out, dgamma, dbeta)
-    totals = [total for total in (dgamma, dbeta) if total is not None]
+    totals, where = [total for total in (dgamma, dbeta) if total is not None], np.True_
     for dtype in types(spec):
         cells = block_cells(dtype, resources.max_workspace)
-        scratch, finite = Scratch(dtype, min(cells, x.size)), True
+        scratch, sums = Scratch(dtype, min(cells, x.size)), np.zeros((2, *arrays[3].shape), spec.statistics_dtype)
         for total in totals:
             total[...] = 0
         with overflow_ignored(spec, dtype):
             for group in groups(arrays[0].shape, reduced, cells):
-                finite &= pull_back(spec, scratch, group, given, *arrays)
-        if finite and all(np.isfinite(total).all() for total in totals):
+                found = (at(sums[0], group.place), at(sums[1], group.place))
+                pull_back(spec, scratch, group, where, given, *found, *arrays)
+        where = overflowed(spec, *sums)
+        if not where.any() and all(np.isfinite(total).all() for total in totals):
             return
 
 
@@ -350,7 +382,10 @@ def pull_back(
     spec: NormSpec,
     scratch: Scratch,
     group: Group,
+    where: Any,
     given: bool,
+    sums: Array,
+    products: Array,
     x: Array,
     dy: Array,
     gamma: Array | None,
@@ -359,12 +394,11 @@ def pull_back(
     out: Array,
     dgamma: Array | None,
     dbeta: Array | None,
-) -> bool:
-    """The gradient of some families; whether the sums were finite."""
+) -> None:
+    """The gradient of some families; `sums` and `products` are zeros that are added to."""
     mean, rstd = at(mean, group.place), deviation(spec, at(var, group.place))
     centre = mean.astype(scratch.dtype)
     residual = mean - centre.astype(rstd.dtype)
-    sums, products = np.zeros_like(rstd), np.zeros_like(rstd)
 
     def prepare(place: Tile) -> tuple[Array, Array]:
         normalised, cells = scratch.off_centre(x[place], centre), dy[place].astype(scratch.dtype, copy=False)
@@ -398,5 +432,4 @@ def pull_back(
         scaled = scratch.block(2, cells.shape)
         scratch.scaled(cells, rstd, None, scaled)
         scratch.scaled(normalised, products, sums, normalised)
-        np.add(scaled, normalised, out=out[place], casting="same_kind")
-    return bool(np.isfinite(sums).all() and np.isfinite(products).all())
+        np.add(scaled, normalised, out=out[place], where=part_of(where, place), casting="same_kind")

@@ -1,1 +1,6 @@
-"""What the tests draw and compare with; needs the extra ``testing`` (Hypothesis)."""
+"""Checks that hold any implementation to the definition; needs the extra ``testing`` (Hypothesis)."""
+
+from .harness import KernelError, VacuousError
+from .suite import checks_for, parametrize_with_checks
+
+__all__ = ["KernelError", "VacuousError", "checks_for", "parametrize_with_checks"]

@@ -11,6 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..layout import SPATIAL, Array, Layout
+from ..norm_spec import LocalNormSpec, NormSpec
 from ..pool_spec import PoolSpec
 from ..reducers import Reducer, builtin_reducer, find_reducer
 from ..spec import PADDING_MODES, ConvSpec, ConvTransposeSpec, Shape
@@ -139,6 +140,45 @@ def pool_specs(
     )
 
 
+@st.composite
+def norm_specs(
+    draw: st.DrawFn,
+    kinds: tuple[str, ...] = ("batch", "group", "instance", "layer", "rms"),
+    dtypes: tuple[str, ...] = ("float32", "float64"),
+) -> NormSpec:
+    """Norms, layer and rms norms over chosen axes too; each has statistics over at least two values."""
+    kind = draw(st.sampled_from(kinds))
+    rank, groups = draw(ranks), draw(st.integers(1, 3)) if kind == "group" else 1
+    channels = groups * draw(st.integers(1, 3))
+    shape = (draw(st.integers(1, 3)), channels, *(draw(st.integers(1, 3)) for _ in range(rank - 1)), 2)
+    everything = tuple(range(1, len(shape)))
+    chosen = draw(st.sampled_from([everything, everything, (1,), everything[1:], (1, len(shape) - 1)]))
+    if kind in ("layer", "rms") and chosen == (1,) and channels == 1:
+        chosen = everything
+    return NormSpec.make(
+        shape,
+        np.dtype(draw(st.sampled_from(dtypes))),
+        kind=kind,
+        groups=groups,
+        axes=chosen,
+        eps=draw(st.sampled_from([1e-5, 1e-2])),
+    )
+
+
+@st.composite
+def local_norm_specs(draw: st.DrawFn, dtypes: tuple[str, ...] = ("float32", "float64")) -> LocalNormSpec:
+    """Local response norms: windows odd, even, and wider than the channels."""
+    shape = (draw(st.integers(0, 2)), draw(st.integers(1, 6)), *(draw(st.integers(1, 2)) for _ in range(draw(ranks))))
+    return LocalNormSpec.make(
+        shape,
+        np.dtype(draw(st.sampled_from(dtypes))),
+        size=draw(st.integers(1, 8)),
+        alpha=draw(st.sampled_from([1e-4, 1.0])),
+        beta=draw(st.sampled_from([0.75, 1.0])),
+        bias=draw(st.sampled_from([1.0, 2.0])),
+    )
+
+
 def integers(shape: Shape, dtype: np.dtype[Any], seed: int, most: int = 8) -> Array:
     """Whole numbers of size up to `most` in any type: their products and short sums are exact in all of them."""
     generator = np.random.default_rng(seed)
@@ -159,5 +199,20 @@ def distinct(shape: Shape, dtype: np.dtype[Any], seed: int) -> Array:
     size = int(np.prod(shape))
     return np.random.default_rng(seed).permutation(size).reshape(shape).astype(dtype)
 
+
+def tied(shape: Shape, dtype: np.dtype[Any], seed: int) -> Array:
+    """Few different whole numbers, so that most windows have ties."""
+    return integers(shape, dtype, seed, 1)
+
+
+def with_nan(shape: Shape, dtype: np.dtype[Any], seed: int) -> Array:
+    """Whole numbers, a tenth of them NaN."""
+    drawn = integers(shape, dtype, seed)
+    drawn[np.random.default_rng(seed + 1).random(shape) < 0.1] = np.nan
+    return drawn
+
+
+DATA = {"integers": integers, "reals": reals, "distinct": distinct, "tied": tied, "with_nan": with_nan}
+"""The kinds of data, by name."""
 
 assert all(map(builtin_reducer, SELECTING + SUMMING + SMOOTH)), "the names exist"
