@@ -44,7 +44,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The suite, doctests included, with every extra; arguments go to pytest."""
-    session.install("-e", ".[cli,testing]", *group("test"))
+    session.install("-e", ".[cli,jit,testing]", *group("test"))
     run_tests(session)
 
 
@@ -58,7 +58,7 @@ def tests_min(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0], default=False)
 def thorough(session: nox.Session) -> None:
     """Fuzzing for as long as it takes: thousands of examples of each property."""
-    session.install("-e", ".[cli,testing]", *group("test"))
+    session.install("-e", ".[cli,jit,testing]", *group("test"))
     session.run("pytest", "-n", "2", "--hypothesis-profile=thorough", "tests", *session.posargs, env=ONE_THREAD)
 
 
@@ -104,7 +104,7 @@ def build(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The benchmarks, once each, in this environment; arguments go to asv."""
-    session.install("-e", ".", *group("bench"))
+    session.install("-e", ".[jit]", *group("bench"))
     session.chdir("benchmarks")
     session.run("asv", "machine", "--yes")
     session.run("asv", "run", "--quick", "--show-stderr", "--environment=existing:python", *session.posargs)
@@ -113,8 +113,15 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
     """The NumPy strategies against one matrix product and against PyTorch; arguments go to the script."""
-    session.install("-e", ".", *group("peers"))
+    session.install("-e", ".[jit]", *group("peers"))
     session.run("python", "benchmarks/numpy_rates.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def peers_agree(session: nox.Session) -> None:
+    """Every function against PyTorch, on 2,000 fuzzed problems; arguments go to pytest."""
+    session.install("-e", ".[jit,testing]", *group("test"), *group("peers-agree"))
+    session.run("pytest", "-n", "2", "tests/peers", *session.posargs, env=ONE_THREAD)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .kernels import im2col, local_norm, naive, naive_norms, norms, pooling, stride_tricks, transposed
+from .kernels.compiled import available
 from .operation import (
     BATCH_NORM,
     BATCH_NORM_GRAD,
@@ -25,6 +26,14 @@ from .operation import (
     Operation,
 )
 
+_tiles = partial(
+    Implementation,
+    "direct",
+    supports=available.supports,
+    prefers=available.prefers,
+    claims=available.CLAIMS,
+    uses_threads=True,
+)
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
@@ -36,21 +45,30 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
+        _tiles(available.late("conv"), workspace=available.workspace),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
+        _tiles(available.late("conv_input_grad"), workspace=available.workspace_input_grad),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
+        _tiles(available.late("conv_weight_grad"), workspace=available.workspace_weight_grad),
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
         _taps(stride_tricks.conv_weight_grad),
         _definition(naive.conv_weight_grad),
     ),
     CONV_TRANSPOSE: (
+        _tiles(
+            transposed.through(available.late("conv_input_grad")),
+            supports=lambda spec: available.supports(spec.convolution),
+            prefers=lambda spec, order: available.prefers(spec.convolution, order),
+            workspace=transposed.workspace_through(available.workspace_input_grad),
+        ),
         _columns(
             transposed.through(im2col.conv_input_grad),
             prefers=lambda spec, order: im2col.prefers(spec.convolution, order),

@@ -1,0 +1,181 @@
+"""Correlations: what a convolution, its input gradient and a transposed convolution have in common, along each axis.
+
+Output j of a correlation is the sum over taps of ``source[j * step + offset(tap)]``. A convolution is one; the
+rows of an input gradient of stride s are s of them, one for each remainder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
+from typing import NamedTuple
+
+import numpy as np
+
+from ...layout import Array
+from ...spec import ConvSpec
+from ...window import Ints
+
+BLOCK = 2**19
+"""Bytes of the source and of the outputs that are worked on at a time: half of a second-level cache."""
+PANEL = 192
+"""Bytes of the widest row of tiles, three vectors of 64."""
+LINES = 1024
+"""Bytes for what is small or lost to alignment."""
+
+
+class Axis(NamedTuple):
+    """One axis of a correlation: output j reads ``source[j * step + offset]`` for each tap.
+
+    `taps` holds a tap's place in w and its offset, by ascending offset; output j stands at ``first + j * stride``.
+    """
+
+    outputs: int
+    step: int
+    taps: tuple[tuple[int, int], ...]
+    size: int
+    first: int = 0
+    stride: int = 1
+
+    @property
+    def lowest(self) -> int:
+        """The first place that is read."""
+        return min((offset for _, offset in self.taps), default=0)
+
+    def reach(self, outputs: int) -> int:
+        """How many places so many outputs next to each other read, from the first to the last."""
+        highest = max((offset for _, offset in self.taps), default=0)
+        return (outputs - 1) * self.step + highest - self.lowest + 1
+
+    @property
+    def inside(self) -> bool:
+        """Whether nothing outside the source is read."""
+        return self.lowest >= 0 and self.lowest + self.reach(self.outputs) <= self.size
+
+    @property
+    def dense(self) -> bool:
+        """Whether the taps lie next to each other."""
+        return all(b[1] - a[1] == 1 for a, b in pairwise(self.taps))
+
+
+ONE = Axis(1, 1, ((0, 0),), 1)
+
+
+def forward_axes(spec: ConvSpec) -> list[Axis]:
+    """The axes of a convolution, three of them."""
+    window = spec.window
+    axes = [
+        Axis(out, step, tuple((tap, tap * spread - lo) for tap in range(taps)), size)
+        for out, step, taps, spread, (lo, _), size in zip(
+            window.out_size,
+            window.stride,
+            window.kernel_size,
+            window.dilation,
+            window.padding,
+            window.in_size,
+            strict=True,
+        )
+    ]
+    return [ONE] * (3 - len(axes)) + axes
+
+
+def input_grad_axes(spec: ConvSpec) -> Iterator[list[Axis]]:
+    """The axes of the correlations that make up an input gradient, one for each remainder of the stride.
+
+    Cell i is read by output j with tap t where ``i = j * stride + t * dilation - lo``.
+    """
+    window, choices = spec.window, []
+    for out, step, taps, spread, (lo, _), size in zip(
+        window.out_size, window.stride, window.kernel_size, window.dilation, window.padding, window.in_size, strict=True
+    ):
+        found = []
+        for rest in range(min(step, size)):
+            used = [
+                (tap, (rest + lo - tap * spread) // step)
+                for tap in range(taps)
+                if (rest + lo - tap * spread) % step == 0
+            ]
+            used.sort(key=lambda pair: pair[1])
+            found.append(Axis(-(-(size - rest) // step), 1, tuple(used), out, rest, step))
+        choices.append(found)
+    for axes in product(*choices):
+        yield [ONE] * (3 - len(axes)) + list(axes)
+
+
+def contiguous(shape: Ints, size: int) -> Ints:
+    """The strides of an array in that order."""
+    return tuple(math.prod(shape[place + 1 :]) * size for place in range(len(shape)))
+
+
+def tap_offsets(axes: Sequence[Axis], strides: Ints) -> Array:
+    """The byte offsets of the taps of some axes from the first cell that is read, the last axis innermost."""
+    places = [
+        [(offset - axis.lowest) * step for _, offset in axis.taps] for axis, step in zip(axes, strides, strict=False)
+    ]
+    return np.array([sum(each) for each in product(*places)], np.int64)
+
+
+def grid(counts: Ints, strides: Ints) -> Array:
+    """The byte offsets of the places of a grid, the last axis innermost."""
+    places = (
+        range(0, count * stride, stride) if stride else [0] * count
+        for count, stride in zip(counts, strides, strict=False)
+    )
+    return np.array([sum(each) for each in product(*places)], np.int64)
+
+
+class Amounts(NamedTuple):
+    """The outputs along the first two axes that are worked on at a time, and the bytes that takes."""
+
+    rows: tuple[int, int]
+    shared: int
+    each: int
+
+    def threads(self, wanted: int, limit: int) -> int:
+        """How many threads fit into a limit, one at least."""
+        return max(1, min(wanted, (limit - self.shared) // self.each))
+
+    def bytes(self, wanted: int, limit: int) -> int:
+        """What so many threads take, or as many as fit."""
+        return self.shared + self.threads(wanted, limit) * self.each
+
+
+def amounts(
+    axes: Sequence[Axis], channels: int, columns: int, shared: int, size: int, limit: int, pieces: int
+) -> Amounts:
+    """Choose how much to work on at a time: what fits the cache and the limit, in so many pieces or more."""
+    counts = [axis.outputs for axis in axes]
+
+    def needed() -> int:
+        read = math.prod(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
+        return (read * channels + math.prod(counts) * columns) * size + LINES
+
+    def made() -> int:
+        return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))
+
+    for axis in range(2):
+        while counts[axis] > 1 and (needed() > min(BLOCK, limit - shared) or made() < pieces):
+            counts[axis] = -(-counts[axis] // 2)
+    return Amounts((counts[0], counts[1]), shared, needed())
+
+
+def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
+    """What weights in panels take, and a bias with zeros in them."""
+    return (columns * size + PANEL) * (channels * taps + 1) + LINES
+
+
+def correlation_amounts(
+    axes: Sequence[Axis], channels: int, columns: int, size: int, limit: int, pieces: int
+) -> Amounts:
+    """The amounts of a correlation from so many channels to so many columns."""
+    taps = math.prod(len(axis.taps) for axis in axes)
+    pointwise = columns * PANEL + LINES
+    shared = max(filter_bytes(channels, columns, taps, size), pointwise)
+    return amounts(axes, channels, columns, shared, size, limit, pieces)
+
+
+def weight_amounts(axes: Sequence[Axis], channels: int, columns: int, size: int, limit: int) -> Amounts:
+    """The amounts of a weight gradient, of which the sums are shared."""
+    taps = math.prod(len(axis.taps) for axis in axes)
+    return amounts(axes, channels, columns, filter_bytes(channels, columns, taps, size), size, limit, 1)

@@ -1,0 +1,75 @@
+"""The processor's vectors: how wide, how many, and for which target to emit code.
+
+The environment variable CONVKERNELS_ISA forces a narrower one, so that each is tested on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ...errors import OptionError, one_of
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set as code for it sees it.
+
+    Parameters
+    ----------
+    name : str
+        What CONVKERNELS_ISA calls it.
+    vector_bytes, registers : int
+        The width of a vector register, and how many there are.
+    needs : tuple of str
+        The processor features, in LLVM's names, without which it is not there.
+    cpu : str
+        The LLVM processor to emit for; of the host if empty.
+    """
+
+    name: str
+    vector_bytes: int
+    registers: int
+    needs: tuple[str, ...]
+    cpu: str
+
+    def lanes(self, itemsize: int) -> int:
+        """Elements in a vector."""
+        return self.vector_bytes // itemsize
+
+    def rows(self, vectors: int) -> int:
+        """The most rows of a tile of so many vectors: one register each, beside a row's vectors and one element."""
+        return (self.registers - vectors - 1) // vectors
+
+
+ISAS = (
+    Isa("avx512", 64, 32, ("avx512f", "avx512vl", "avx512dq"), ""),
+    Isa("avx2", 32, 16, ("avx2", "fma"), "haswell"),
+    Isa("neon", 16, 32, ("neon",), ""),
+    Isa("generic", 16, 16, (), "generic"),
+)
+"""Widest first; NEON is emitted but was never run, for want of such a machine."""
+
+
+@lru_cache(maxsize=8)
+def find(forced: str) -> Isa:
+    """The widest instruction set that the host has, or the one of that name."""
+    from llvmlite import binding  # noqa: PLC0415  # part of the extra, and slow to import
+
+    names = [isa.name for isa in ISAS]
+    if forced and forced not in names:
+        raise OptionError(f"CONVKERNELS_ISA={forced!r} must be one of {one_of(names, forced)}")
+    features = binding.get_host_cpu_features()
+    for isa in ISAS:
+        if forced in ("", isa.name):
+            if all(features.get(feature) for feature in isa.needs):
+                return isa
+            if forced:
+                raise OptionError(f"CONVKERNELS_ISA={forced!r}: this processor has no {' or '.join(isa.needs)}")
+    raise AssertionError("the generic one needs nothing")
+
+
+def host() -> Isa:
+    """The instruction set in use."""
+    return find(os.environ.get("CONVKERNELS_ISA", ""))

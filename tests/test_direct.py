@@ -1,0 +1,261 @@
+"""Tiles and what is made of them, where the kit's small problems do not reach: many channels, every width, threads."""
+
+from __future__ import annotations
+
+import ctypes
+import doctest
+import mmap
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import util
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import convkernels as ck
+from convkernels.config import Resources
+from convkernels.layout import Layout
+from convkernels.operation import OPERATIONS
+from convkernels.testing.numeric import assert_same
+from convkernels.testing.problems import INPUTS, Problem, run
+
+if not util.find_spec("numba"):
+    pytest.skip("Numba is not installed", allow_module_level=True)
+
+from convkernels.kernels.compiled import isa, parallel
+from convkernels.kernels.compiled import nest as nests
+from convkernels.kernels.compiled.nest import split
+from convkernels.kernels.compiled.tile import Shape, address
+
+WIDE = [
+    "n2g1i16o33_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
+    "n1g1i40o72_in6x17_k3x2_s2x1_p1+0x0+1_d1x2",
+    "n1g1i17o100_in5x7_k1x1_s1x1_p0+0x0+0_d1x1_bias",
+    "n3g1i33o50_in8x16_k1x1_s1x1_p0+0x0+0_d1x1",
+    "n2g3i48o60_in7x9_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n2g3i48o60_in7x9_k3x3_s1x1_p0+0x0+0_d1x1",
+    "n1g1i3o64_in31x33_k7x7_s2x2_p3+3x3+3_d1x1",
+    "n1g1i20o16_in40_k9_s3_p4+4_d2_bias",
+    "n1g1i18o24_in4x6x15_k3x3x3_s1x2x1_p1+1x1+1x1+1_d1x1x1",
+    "n1g1i64o8_in30x61_k3x3_s1x1_p1+1x1+1_d1x1_float64",
+]
+"""Several panels and none that is full, long runs of channels, weights that are turned or read where they lie."""
+
+ORDERS = [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI"), ("HNWC", "IOHW")]
+
+
+def problem_of(operation, text, order):
+    """A problem of many channels, in one of four memory orders."""
+    problem = Problem.read(f"{operation}:{text}")
+    data, weights = (axes.replace("H", problem.layout.axes[2:-1]) for axes in order)
+    return replace(problem, layout=Layout(data), weight_layout=Layout(weights, "OI"))
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+@pytest.mark.parametrize("text", WIDE)
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
+def test_many_channels(operation, text, order):
+    problem = problem_of(operation, text, order)
+    got, expected = (run(OPERATIONS[operation].find(name), problem)["out"] for name in ("direct", "im2col"))
+    assert_same(got, expected)
+
+
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
+@pytest.mark.parametrize("text", [WIDE[0], WIDE[3], WIDE[5]])
+def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
+    monkeypatch.setattr(parallel, "SERIAL", 0)
+    problem = replace(problem_of(operation, text, ORDERS[0]), data="reals")
+    implementation = OPERATIONS[operation].find("direct")
+    arrays = [problem.arrays[role] for role in INPUTS[operation]]
+    results = []
+    for threads in (1, 2, 3, 7):
+        out = problem.outputs()["out"]
+        implementation.run(problem.spec, *arrays, out=out, resources=Resources(2**26, threads))
+        results.append(out.tobytes())
+    assert len(set(results)) == 1
+
+
+def test_many_callers_at_once():
+    x, w = (np.random.default_rng(0).integers(-8, 9, s).astype(np.float32) for s in ((2, 32, 24, 24), (48, 32, 3, 3)))
+    expected = ck.conv2d(x, w, padding=1, strategy="im2col")
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    with ThreadPoolExecutor(6) as pool:
+        for got in pool.map(lambda _: ck.conv2d(x, w, padding=1, strategy="direct", threads=2), range(24)):
+            assert_same(got, expected)
+
+
+def test_a_thread_that_fails_is_heard_after_all_have_ended():
+    ended = []
+
+    def work(pieces):
+        ended.append(pieces)
+        if 2 in pieces:
+            raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        parallel.run(work, [1, 2, 3], 3)
+    assert sorted(map(list, ended)) == [[1], [2], [3]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_forked_process_has_threads_of_its_own():
+    code = (
+        "import os, numpy as np, convkernels as ck\n"
+        "x, w = np.ones((1, 64, 56, 56), 'f'), np.ones((64, 64, 3, 3), 'f')\n"
+        "def sums(): return float(ck.conv2d(x, w, strategy='direct', threads=2).sum())\n"
+        "want = sums()\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(0 if sums() == want else 3)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120, check=False).returncode == 0
+
+
+@given(size=st.integers(1, 300), most=st.integers(1, 28))
+def test_tiles_are_of_nearly_the_same_height_and_cover_all(size, most):
+    starts, heights = split(size, most)
+    assert sum(heights) == size
+    assert list(starts) == [sum(heights[:n]) for n in range(len(heights))]
+    assert max(heights) <= most
+    assert max(heights) - min(heights) <= 1
+
+
+def child(code, folder, environment):
+    """Run code in a process of its own."""
+    command = [sys.executable, "-c", code, folder]
+    result = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+def guarded(cells, itemsize, *, at_end):
+    """Memory of so many elements flush against a page that must not be touched, behind it or in front."""
+    page = mmap.PAGESIZE
+    body = -(-cells * itemsize // page) * page
+    memory = mmap.mmap(-1, body + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    for place in (start, start + page + body):
+        assert protect(ctypes.c_void_p(place), page, 0) == 0
+    offset = page + (body - cells * itemsize if at_end else 0)
+    return memory, offset
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as Linux has it")
+@pytest.mark.parametrize("at_end", [True, False], ids=["page behind", "page in front"])
+@pytest.mark.parametrize("columns", [1, 7, 16, 17, 31, 33])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nothing_outside_the_arrays_is_touched(dtype, columns, at_end):
+    """A fault ends the process, so a child makes the calls."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_direct import run_flush\n"
+        f"run_flush({dtype!r}, {columns}, {at_end})\n"
+    )
+    folder = os.path.dirname(__file__)  # noqa: PTH120  # goes to the child as text
+    result = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def run_flush(dtype, columns, at_end):
+    """Every operation, in two orders, on arrays that end or begin where memory does."""
+    kept = []
+
+    def flush(array):
+        memory, offset = guarded(array.size, array.itemsize, at_end=at_end)
+        kept.append(memory)
+        ordered = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+        plain = np.frombuffer(memory, array.dtype, array.size, offset)
+        placed = plain.reshape([array.shape[axis] for axis in ordered]).transpose(np.argsort(ordered))
+        placed[...] = array
+        return placed
+
+    for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
+        for order in ORDERS[:2]:
+            for window in (
+                "in5x6_k3x3_s1x1_p1+1x1+1_d1x1",
+                "in5x6_k1x1_s1x1_p0+0x0+0_d1x1",
+                "in7x6_k2x3_s2x1_p0+0x0+0_d1x1",
+            ):
+                text = f"n1g1i{columns}o{columns}_{window}" + ("" if dtype == "float32" else f"_{dtype}")
+                problem = problem_of(operation, text, order)
+                arrays = {role: None if a is None else flush(a) for role, a in problem.arrays.items()}
+                outputs = {"out": flush(problem.outputs()["out"])}
+                got = run(OPERATIONS[operation].find("direct"), problem, arrays, outputs)["out"]
+                assert_same(got, run(OPERATIONS[operation].find("im2col"), problem)["out"])
+
+
+@pytest.mark.parametrize("forced", ["avx2", "generic"])
+def test_narrower_instruction_sets(forced):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_direct import ORDERS, WIDE, test_many_channels\n"
+        "from convkernels.kernels.compiled import isa\n"
+        f"assert isa.host().name == {forced!r}\n"
+        "for operation in ('conv', 'conv_input_grad', 'conv_weight_grad'):\n"
+        "    for text in WIDE[:6]:\n"
+        "        for order in ORDERS[:2]: test_many_channels(operation, text, order)\n"
+    )
+    try:
+        isa.find(forced)
+    except ck.OptionError as error:
+        pytest.skip(str(error))
+    environment = {**os.environ, "CONVKERNELS_ISA": forced}
+    folder = os.path.dirname(__file__)  # noqa: PTH120
+    child(code, folder, environment)
+
+
+def test_examples():
+    assert doctest.testmod(nests) == doctest.TestResults(failed=0, attempted=1)
+
+
+def test_an_unknown_instruction_set_is_refused():
+    with pytest.raises(
+        ck.OptionError, match="CONVKERNELS_ISA='sse9' must be one of 'avx512', 'avx2', 'neon', 'generic'"
+    ):
+        isa.find("sse9")
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "neon", "generic"])
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_a_tile_fits_the_registers(name, itemsize):
+    found = next(each for each in isa.ISAS if each.name == name)
+    for vectors in (1, 2, 3):
+        rows = found.rows(vectors)
+        assert rows * vectors + vectors + 1 <= found.registers < (rows + 1) * vectors + vectors + 1
+
+
+def test_a_tile_is_compiled_once():
+    host = isa.host()
+    assert address(Shape(3, 2, 4), host) == address(Shape(3, 2, 4), host)
+    assert address(Shape(3, 2, 4), host) != address(Shape(2, 2, 4), host)
+
+
+def test_auto_takes_tiles_for_large_problems_and_says_why_not_for_small_ones():
+    large, small = "n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1", "n1g1i1o1_in8x8_k3x3_s1x1_p1+1x1+1_d1x1"
+    assert ck.explain(large).choices[0].chosen.name == "direct"
+    reasons = {verdict.implementation.name: verdict.reason for verdict in ck.explain(small).choices[0].verdicts}
+    assert (
+        reasons["direct"] == "not preferred: 1152 operations for an image and group are too few to pay for its blocks"
+    )
+
+
+def test_without_numba_it_declines(monkeypatch):
+    from convkernels.kernels.compiled import available  # noqa: PLC0415
+
+    monkeypatch.setattr(available, "missing", lambda: "Numba is not installed: pip install 'convkernels[jit]'")
+    x, w = np.ones((1, 64, 56, 56), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    assert ck.explain("conv2d", x, w).choices[0].chosen.name == "im2col"
+    with pytest.raises(ck.UnsupportedError, match=r"Numba is not installed: pip install 'convkernels\[jit\]'"):
+        ck.conv2d(x, w, strategy="direct")
+
+
+def test_other_types_are_declined():
+    with pytest.raises(ck.UnsupportedError, match="computes float32 and float64, not int64"):
+        ck.conv2d(np.ones((1, 1, 3, 3), int), np.ones((1, 1, 2, 2), int), strategy="direct")
