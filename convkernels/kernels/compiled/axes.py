@@ -7,9 +7,9 @@ rows of an input gradient of stride s are s of them, one for each remainder.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -60,9 +60,11 @@ class Axis(NamedTuple):
 
 
 ONE = Axis(1, 1, ((0, 0),), 1)
+Axes: TypeAlias = tuple[Axis, ...]
 
 
-def forward_axes(spec: ConvSpec) -> list[Axis]:
+@lru_cache(maxsize=512)
+def forward_axes(spec: ConvSpec) -> Axes:
     """The axes of a convolution, three of them."""
     window = spec.window
     axes = [
@@ -77,10 +79,11 @@ def forward_axes(spec: ConvSpec) -> list[Axis]:
             strict=True,
         )
     ]
-    return [ONE] * (3 - len(axes)) + axes
+    return (ONE,) * (3 - len(axes)) + tuple(axes)
 
 
-def input_grad_axes(spec: ConvSpec) -> Iterator[list[Axis]]:
+@lru_cache(maxsize=512)
+def input_grad_axes(spec: ConvSpec) -> tuple[Axes, ...]:
     """The axes of the correlations that make up an input gradient, one for each remainder of the stride.
 
     Cell i is read by output j with tap t where ``i = j * stride + t * dilation - lo``.
@@ -99,8 +102,7 @@ def input_grad_axes(spec: ConvSpec) -> Iterator[list[Axis]]:
             used.sort(key=lambda pair: pair[1])
             found.append(Axis(-(-(size - rest) // step), 1, tuple(used), out, rest, step))
         choices.append(found)
-    for axes in product(*choices):
-        yield [ONE] * (3 - len(axes)) + list(axes)
+    return tuple((ONE,) * (3 - len(axes)) + axes for axes in product(*choices))
 
 
 def contiguous(shape: Ints, size: int) -> Ints:
@@ -108,7 +110,8 @@ def contiguous(shape: Ints, size: int) -> Ints:
     return tuple(math.prod(shape[place + 1 :]) * size for place in range(len(shape)))
 
 
-def tap_offsets(axes: Sequence[Axis], strides: Ints) -> Array:
+@lru_cache(maxsize=512)
+def tap_offsets(axes: Axes, strides: Ints) -> Array:
     """The byte offsets of the taps of some axes from the first cell that is read, the last axis innermost."""
     places = [
         [(offset - axis.lowest) * step for _, offset in axis.taps] for axis, step in zip(axes, strides, strict=False)
@@ -116,6 +119,7 @@ def tap_offsets(axes: Sequence[Axis], strides: Ints) -> Array:
     return np.array([sum(each) for each in product(*places)], np.int64)
 
 
+@lru_cache(maxsize=512)
 def grid(counts: Ints, strides: Ints) -> Array:
     """The byte offsets of the places of a grid, the last axis innermost."""
     places = (
@@ -141,9 +145,7 @@ class Amounts(NamedTuple):
         return self.shared + self.threads(wanted, limit) * self.each
 
 
-def amounts(
-    axes: Sequence[Axis], channels: int, columns: int, shared: int, size: int, limit: int, pieces: int
-) -> Amounts:
+def amounts(axes: Axes, channels: int, columns: int, shared: int, size: int, limit: int, pieces: int) -> Amounts:
     """Choose how much to work on at a time: what fits the cache and the limit, in so many pieces or more."""
     counts = [axis.outputs for axis in axes]
 
@@ -165,9 +167,8 @@ def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
     return (columns * size + PANEL) * (channels * taps + 1) + LINES
 
 
-def correlation_amounts(
-    axes: Sequence[Axis], channels: int, columns: int, size: int, limit: int, pieces: int
-) -> Amounts:
+@lru_cache(maxsize=512)
+def correlation_amounts(axes: Axes, channels: int, columns: int, size: int, limit: int, pieces: int) -> Amounts:
     """The amounts of a correlation from so many channels to so many columns."""
     taps = math.prod(len(axis.taps) for axis in axes)
     pointwise = columns * PANEL + LINES
@@ -175,7 +176,8 @@ def correlation_amounts(
     return amounts(axes, channels, columns, shared, size, limit, pieces)
 
 
-def weight_amounts(axes: Sequence[Axis], channels: int, columns: int, size: int, limit: int) -> Amounts:
+@lru_cache(maxsize=512)
+def weight_amounts(axes: Axes, channels: int, columns: int, size: int, limit: int) -> Amounts:
     """The amounts of a weight gradient, of which the sums are shared."""
     taps = math.prod(len(axis.taps) for axis in axes)
     return amounts(axes, channels, columns, filter_bytes(channels, columns, taps, size), size, limit, 1)

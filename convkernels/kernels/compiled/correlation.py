@@ -24,7 +24,7 @@ import numpy as np
 from ...layout import Array
 from ...views import slices
 from ...window import Ints
-from .axes import Axis, contiguous, correlation_amounts, tap_offsets
+from .axes import Axes, contiguous, correlation_amounts, tap_offsets
 from .copies import copy
 from .filters import lying_filter, panel_filter, tiling, turned_filter
 from .isa import host
@@ -38,9 +38,7 @@ FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
 
 
-def correlate(
-    x: Array, w: Array, bias: Array | None, axes: Sequence[Axis], out: Array, threads: int, limit: int
-) -> None:
+def correlate(x: Array, w: Array, bias: Array | None, axes: Axes, out: Array, threads: int, limit: int) -> None:
     """One group: x (N, C, D, H, W), w (O, C, taps), out (N, O, D, H, W), of which the axes say what to fill."""
     size, (columns, channels) = x.itemsize, w.shape[:2]
     if is_pointwise(axes, x, out, host().lanes(size)):
@@ -111,7 +109,7 @@ def correlate(
     run(work, list(product(range(len(x)), blocks)), threads)
 
 
-def filled(scratch: Array, x: Array, axes: Sequence[Axis], begin: Ints, outputs: Ints) -> None:
+def filled(scratch: Array, x: Array, axes: Axes, begin: Ints, outputs: Ints) -> None:
     """Copy what a block of outputs reads of one image's channels (C, D, H, W), with zeros around the image."""
     inner: list[slice] = []
     outer: list[slice] = []
@@ -126,7 +124,7 @@ def filled(scratch: Array, x: Array, axes: Sequence[Axis], begin: Ints, outputs:
     copy(scratch[tuple(inner)], x[:, *outer].transpose(1, 2, 3, 0))
 
 
-def is_pointwise(axes: Sequence[Axis], x: Array, out: Array, lanes: int) -> bool:
+def is_pointwise(axes: Axes, x: Array, out: Array, lanes: int) -> bool:
     """Whether each output is one pixel's and the pictures lie in memory as rows of pixels, which fill vectors."""
     pixels, size = math.prod(axis.outputs for axis in axes), x.itemsize
     plain = all(axis.taps == ((0, 0),) and axis.outputs == axis.size and axis.step == axis.stride == 1 for axis in axes)

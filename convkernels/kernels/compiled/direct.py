@@ -17,7 +17,7 @@ from ...layout import Array
 from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
-from .axes import Axis, contiguous, forward_axes, grid, input_grad_axes, weight_amounts
+from .axes import Axes, contiguous, forward_axes, grid, input_grad_axes, weight_amounts
 from .copies import copy
 from .correlation import correlate, filled
 from .filters import tiling
@@ -32,9 +32,7 @@ def spread_out(array: Array) -> Array:
     return array.reshape(*array.shape[:2], *[1] * (5 - array.ndim), *array.shape[2:])
 
 
-def gradient_of_weights(
-    x: Array, dy: Array, axes: Sequence[Axis], dilation: Ints, out: Array, threads: int, limit: int
-) -> None:
+def gradient_of_weights(x: Array, dy: Array, axes: Axes, dilation: Ints, out: Array, threads: int, limit: int) -> None:
     """One group: x (N, C, D, H, W), dy (N, O, D, H, W), out (O, C, taps).
 
     Panels of output channels are shared out, so that each sum is one thread's and in the same order.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...layout import Array
-from .axes import Axis, contiguous
+from .axes import Axes, Axis, contiguous
 from .copies import copy
 from .isa import Isa
 from .nest import split
@@ -55,7 +54,7 @@ def picked(axis: Axis) -> slice:
     return slice(places[0], None if end < 0 else end, step)
 
 
-def packed(w: Array, axes: Sequence[Axis], tile: Tiling) -> Array:
+def packed(w: Array, axes: Axes, tile: Tiling) -> Array:
     """Weights (O, I, taps) as panels of output channels: (panel, taps of each axis, I, channel of the panel)."""
     chosen = w[:, :, *map(picked, axes)].transpose(2, 3, 4, 1, 0)
     panels = arena.empty((tile.panels, *chosen.shape[:-1], tile.width), w.dtype)
@@ -77,7 +76,7 @@ class Filter(NamedTuple):
     owner: Array
 
 
-def lying_filter(w: Array, axes: Sequence[Axis], tile: Tiling, *, merged: bool) -> Filter | None:
+def lying_filter(w: Array, axes: Axes, tile: Tiling, *, merged: bool) -> Filter | None:
     """The weights where they lie, if output channels lie next to each other and the depth has one stride."""
     chosen = w[:, :, *map(picked, axes)]
     size, channels = w.itemsize, w.shape[1]
@@ -91,7 +90,7 @@ def lying_filter(w: Array, axes: Sequence[Axis], tile: Tiling, *, merged: bool) 
     return Filter(chosen.ctypes.data, tile.width * size, chosen.strides[1], offsets, chosen)
 
 
-def turned_filter(w: Array, axes: Sequence[Axis], tile: Tiling) -> Filter | None:
+def turned_filter(w: Array, axes: Axes, tile: Tiling) -> Filter | None:
     """Weights (O, I, taps), contiguous in that order, as panels (I, taps, channel of the panel): a matrix turned."""
     size, taps, channels = w.itemsize, math.prod(w.shape[2:]), w.shape[1]
     every = all(
@@ -109,7 +108,7 @@ def turned_filter(w: Array, axes: Sequence[Axis], tile: Tiling) -> Filter | None
     return Filter(panels.ctypes.data, panels.strides[0], taps * row, np.arange(taps, dtype=np.int64) * row, panels)
 
 
-def panel_filter(w: Array, axes: Sequence[Axis], tile: Tiling, depth: int) -> Filter:
+def panel_filter(w: Array, axes: Axes, tile: Tiling, depth: int) -> Filter:
     """The weights copied into panels."""
     panels = packed(w, axes, tile)
     row = tile.width * w.itemsize
