@@ -15,23 +15,15 @@ import numpy as np
 from ..layout import Array
 from ..norm_spec import LocalNormSpec, NormSpec
 from ..operation import Implementation
-from ..pool_spec import PoolSpec
 from ..spec import ConvSpec, ConvTransposeSpec
 from ..window import Window
 from . import strategies
-from .checks import compare, drawn
+from .checks import drawn
 from .harness import for_all
 from .numeric import assert_same
 from .problems import INPUTS, Problem, run
 
 Arrays = dict[str, Array | None]
-FLOATS = ("float32", "float64")
-WHOLE = ("max", "max_ties-last", "max_ties-all", "min", "min_ties-last", "sum")
-"""Reducers that take integers."""
-GUARD = 3
-"""Cells around `out` that must stay as they are."""
-SLACK = 2**16
-"""Bytes that Python's own objects may take beside the arrays of a run."""
 
 
 def unbiased(problem: Problem) -> Problem:
@@ -256,18 +248,3 @@ def check_gradient_matches_differences(implementation: Implementation) -> None:
         body,
         "gradient_matches_differences",
     )
-
-
-def check_padding_is_neutral(implementation: Implementation) -> None:
-    """Padding never wins: maxima of numbers below any padding, and minima of numbers above it, are right."""
-
-    def body(problem: Problem) -> None:
-        spec, x = problem.spec, problem.arrays["x"]
-        assert isinstance(spec, PoolSpec)
-        assert x is not None
-        away = -1000 if spec.reducer.name.startswith("max") else 1000
-        moved = problem.given({"x": x + x.dtype.type(away)})
-        compare(run(implementation, moved), moved.expected)
-
-    reducers = ("max", "max_ties-last", "min", "min_ties-last")
-    for_all(implementation, drawn(implementation, ("distinct",), reducers=reducers), body, "padding_is_neutral")

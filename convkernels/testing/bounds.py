@@ -35,14 +35,16 @@ def error_bounds(problem: Problem, *, tile: bool) -> dict[str, Array | float]:
     sizes = problem.defined(
         {role: None if a is None else np.abs(a).astype(np.float64) for role, a in problem.arrays.items()}
     )["out"]
-    bound = (_accumulated(problem) + 2) * eps * sizes
+    bound = (accumulated(problem) + 2) * eps * sizes
     return {"out": np.full_like(bound, bound.max(initial=0.0)) if tile else bound}
 
 
-def _accumulated(problem: Problem) -> int:
+def accumulated(problem: Problem) -> int:
     """The most products in a sum."""
     spec = problem.spec
-    assert not isinstance(spec, NormSpec | LocalNormSpec | PoolSpec)
+    assert not isinstance(spec, NormSpec | LocalNormSpec)
+    if isinstance(spec, PoolSpec):
+        return spec.window.taps
     if problem.operation == "conv_weight_grad":
         return math.prod((spec.y_shape[0], *spec.y_shape[2:]))
     channels = {"conv": spec.x_shape[1], "conv_input_grad": spec.y_shape[1]}.get(problem.operation, spec.x_shape[1])

@@ -6,13 +6,19 @@ definition's results were all zero, the data were constant, or the specs were al
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, event, given, reject, settings
+from hypothesis import HealthCheck, Phase, event, given, reject, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky, Unsatisfiable
 
 from ..norm_spec import LocalNormSpec, NormSpec
 from ..operation import Implementation, find_operation
@@ -23,6 +29,10 @@ from .snippets import snippet
 
 FEW = 10
 """Problems that a check must have run, unless it was asked for fewer examples."""
+
+
+SMALL, RETRIES = 12, 8
+"""Of problems with at most so many cells, how many other seeds are tried while a failure is cut down."""
 
 
 class KernelError(AssertionError):
@@ -63,6 +73,7 @@ class Census:
     varied: int = 0
     regimes: Counter[frozenset[str]] = field(default_factory=Counter)
     declined: Counter[str] = field(default_factory=Counter)
+    failure: KernelError | None = None
 
     def count(self, problem: Problem) -> None:
         """Count a problem that was run."""
@@ -118,6 +129,36 @@ def regimes(spec: Spec) -> set[str]:
     return {kind for kind, holds in kinds.items() if holds}
 
 
+_sampling: ContextVar[tuple[int | None, dict[str, Any]]] = ContextVar("convkernels_sampling", default=(None, {}))
+
+
+@contextmanager
+def sampling(*, seed: int | None = None, **options: Any) -> Iterator[None]:
+    """Draw the problems of the checks inside a ``with`` block by a seed, and with settings of Hypothesis'.
+
+    Examples
+    --------
+    >>> from convkernels.operation import POOL
+    >>> from convkernels.testing.checks import check_repeats_bitwise
+    >>> with sampling(seed=1, max_examples=10):
+    ...     check_repeats_bitwise(POOL.find("im2col"))
+    """
+    token = _sampling.set((seed, options))
+    try:
+        yield
+    finally:
+        _sampling.reset(token)
+
+
+def fails(body: Callable[[Problem], None], problem: Problem) -> bool:
+    """Whether a problem fails."""
+    try:
+        body(problem)
+    except Exception:  # as in a trial
+        return True
+    return False
+
+
 def for_all(
     implementation: Implementation,
     problems: st.SearchStrategy[Problem],
@@ -128,6 +169,7 @@ def for_all(
 
     The smallest problem on which `body` raises is reported as a `KernelError`, whatever it raised.
     """
+    __tracebackhide__ = True  # from pytest's reports
     operation, census = find_operation(implementation.operation), Census()
     implementation = operation.adapted(implementation)
 
@@ -142,17 +184,52 @@ def for_all(
             census.declined[reason] += 1
             reject()
         census.count(problem)
+        attempt(problem)
+        if census.failure is not None and problem.cells <= SMALL:
+            # Hypothesis is cutting a problem down: what is wrong only of some data should not stop it.
+            for other in range(RETRIES):
+                attempt(replace(problem, seed=other))
+
+    def attempt(problem: Problem) -> None:
+        untouched = replace(problem)  # its data are drawn anew, whatever the run does to its inputs
         try:
             body(problem)
+        except AssertionError as error:
+            census.failure = KernelError(implementation, check, untouched, str(error) or "it raised AssertionError")
+            raise census.failure from None
         except Exception as error:  # a stranger's kernel may raise anything, and that is a finding
-            finding = str(error) if isinstance(error, AssertionError) else f"it raised {type(error).__name__}: {error}"
-            raise KernelError(implementation, check, problem, finding) from error
+            finding = f"it raised {type(error).__name__}: {error}"
+            census.failure = KernelError(implementation, check, untouched, finding)
+            raise census.failure from error
 
+    seed, options = _sampling.get()
     chosen = settings(
-        report_multiple_bugs=False,
-        deadline=None,
-        print_blob=False,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+        **{
+            "report_multiple_bugs": False,
+            "deadline": None,
+            "print_blob": False,
+            "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+            # To explain, Hypothesis would trace each line that runs, and then know no more than the problem says.
+            "phases": [phase for phase in settings().phases if phase is not Phase.explain],
+            **options,
+        }
     )
-    chosen(given(problems)(trial))()
-    census.verify(f"{check} of {implementation.operation} by {implementation.name!r}", chosen.max_examples)
+    name = f"{check} of {implementation.operation} by {implementation.name!r}"
+    if seed is None and chosen.derandomize:
+        # Left to itself, Hypothesis would draw the same for all checks, which share the trial's source.
+        seed = zlib.crc32(name.encode())
+    prepared = chosen(given(problems)(trial))
+    try:
+        (prepared if seed is None else seeded(seed)(prepared))()
+    except (KernelError, Flaky) as error:
+        found = census.failure
+        if found is None:
+            raise
+        finding = found.finding
+        if isinstance(error, Flaky) or not fails(body, replace(found.problem)):
+            finding += "; but not each time: the result depends on earlier runs, or on chance"
+        # A new error, without what Hypothesis adds: of the problem there is a better account.
+        raise KernelError(implementation, check, found.problem, finding) from found.__cause__
+    except Unsatisfiable:
+        pass  # it declined everything, which the census says better
+    census.verify(name, chosen.max_examples)

@@ -128,7 +128,13 @@ def snippet(problem: Problem, implementation: Implementation) -> str:
             return f"    # too large to write out: {problem!r}"
         if role != "y":
             lines.append(f"{role} = {None if array is None else literal(array)}")
-    if implementation.name not in find_operation(problem.operation).names():
-        lines.append(f"ck.register({problem.operation!r}, {implementation.name!r}, ...)  # the one that was checked")
+    name, forward = implementation.name, problem.operation.removesuffix("_grad")
+    if name not in find_operation(problem.operation).names():
+        lines.append(f"ck.register({problem.operation!r}, {name!r}, ...)  # the one that was checked")
+    if "vjp" in CALLS[problem.operation] and name not in find_operation(forward).names():
+        # A gradient takes the strategy that its forward is named: it must have a forward of that name.
+        lines.append("from convkernels.operation import find_operation")
+        definition = f"find_operation({forward!r}).find('naive').run"
+        lines.append(f"ck.register({forward!r}, {name!r}, {definition}, padding_modes=True)")
     lines += [f"print({call(problem, name)})" for name in (implementation.name, "naive")]
     return "\n".join(f"    {line}" for line in lines)

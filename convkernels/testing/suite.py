@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ..errors import OptionError
 from ..operation import OPERATIONS, Implementation, find_operation
-from . import algebra, checks
+from . import algebra, checks, large, pooling
 
 F = TypeVar("F", bound=Callable[..., Any])
 Check = Callable[[Implementation], None]
@@ -52,11 +52,14 @@ CHECKS: tuple[tuple[Check, tuple[str, ...], str], ...] = (
     (checks.check_batch_invariant, BY_SAMPLE, "batch_invariant"),
     (checks.check_nan_strict, EVERY, "nan_strict"),
     (checks.check_stays_within_workspace, EVERY, ""),
-    (checks.check_measured_workspace, EVERY, ""),
+    (large.check_measured_workspace, EVERY, ""),
+    (large.check_agrees_on_large_problems, EVERY, ""),
     (algebra.check_input_grad_is_adjoint, ("conv_input_grad", "conv_transpose"), "exact_on_integers"),
     (algebra.check_weight_grad_is_adjoint, ("conv_weight_grad",), "exact_on_integers"),
     (algebra.check_gradient_matches_differences, ("pool_grad", *NORM_GRADIENTS), ""),
-    (algebra.check_padding_is_neutral, POOLS, ""),
+    (pooling.check_padding_is_neutral, POOLS, ""),
+    (pooling.check_counts_what_it_says, POOLS, "exact_on_integers"),
+    (pooling.check_gives_ties_what_their_rule_says, ("pool_grad",), "exact_on_integers"),
 )
 """Each check, the operations it is for, and the claim without which it does not apply."""
 
