@@ -150,3 +150,37 @@ def explain(
         problem, layout=layout, strategy=strategy, precision=precision, max_workspace=max_workspace
     )
     typer.echo(explanation)
+
+
+@app.command(
+    epilog=_examples(
+        "check layers.py",
+        "check layers.py:conv_backward_naive --examples 1000",
+        "check week1.py --json > report.json",
+    )
+)
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file of functions; FILE:NAME is one function in it.")],
+    convention: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Whose functions: cs231n, deeplearning_ai, native (this package's own), or auto, by the names.",
+        ),
+    ] = "auto",
+    examples: Annotated[int, typer.Option(metavar="N", min=1, help="Problems to try for each function.")] = 100,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Which problems.")] = 0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="For loading the file, and for each function.")
+    ] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON and nothing else.")] = False,
+) -> None:
+    """Find out whether functions are right, and if not, on what small input they are wrong.
+
+    The file is imported, so its code runs. Its functions are known by the names that the courses CS231n and
+    deeplearning.ai give them, or this package. Returns 0 if all are right, 1 if one is wrong, and 2 if something could
+    not be checked.
+    """
+    from .check import Options, run  # noqa: PLC0415  # needs Hypothesis, which no other command does
+
+    raise typer.Exit(run(_console(), file, Options(convention, examples, seed, timeout), as_json))
