@@ -36,23 +36,23 @@ def lowest(requirements: list[str]) -> list[str]:
     return [re.sub(r">=", "==", requirement) for requirement in requirements]
 
 
-def run_tests(session: nox.Session, *options: str) -> None:
+def run_tests(session: nox.Session, profile: str) -> None:
     """Run the suite on two processes, with whatever was given on the command line."""
-    session.run("pytest", "-n", "2", "--hypothesis-profile=ci", *options, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "-n", "2", f"--hypothesis-profile={profile}", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The suite, doctests included, with every extra; arguments go to pytest."""
     session.install("-e", ".[cli,jit,testing]", *group("test"))
-    run_tests(session)
+    run_tests(session, "ci")
 
 
 @nox.session(python=PYTHONS[0])
 def tests_min(session: nox.Session) -> None:
     """The suite with the lowest versions of what it needs, and nothing optional."""
     session.install("-e", ".", *lowest([*PROJECT["project"]["dependencies"], *EXTRAS["testing"], *group("test")]))
-    run_tests(session)
+    run_tests(session, "brief")
 
 
 @nox.session(python=PYTHONS[0], default=False)

@@ -139,9 +139,9 @@ def cells(windows: Array, axes: Axes) -> Iterator[Array]:
 
 
 def folded(combine: np.ufunc, windows: Array, axes: Axes) -> Array:
-    """Combine the cells of each window, plane by plane where there are more windows than cells in each."""
+    """Combine the cells of each window, plane by plane where a sample has more windows than cells in each."""
     taps = math.prod(windows.shape[axis] for axis in axes)
-    if taps * taps > windows.size:
+    if taps * taps > windows.size // max(1, len(windows)):  # whatever the batch, whose size must not change a result
         result: Array = combine.reduce(windows, axes, dtype=windows.dtype)
         return result
     return fold(combine, cells(windows, axes))

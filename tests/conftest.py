@@ -1,8 +1,12 @@
-"""Hypothesis' profiles: `dev` by default, `ci` and `thorough` by --hypothesis-profile."""
+"""Hypothesis' profiles: `dev` by default, the others by --hypothesis-profile.
+
+`ci` draws the same examples each time, `brief` few of them (for versions, not for kernels), `thorough` thousands.
+"""
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("dev", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("dev"), max_examples=150, derandomize=True, print_blob=True)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.register_profile("brief", settings.get_profile("ci"), max_examples=15)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=5000)
 settings.load_profile("dev")

@@ -134,5 +134,5 @@ def reverses_the_groups_of_x(spec, x, dy, *, out, resources):
 
 
 @planted("conv_weight_grad", check_is_linear_in_w, 2)
-def uses_the_sign_of_large_gradients(spec, x, dy, *, out, resources):
+def clips_the_gradient_of_the_output(spec, x, dy, *, out, resources):
     conv_weight_grad(spec, x, np.clip(dy, -8, 8) if dy.dtype.kind != "c" else dy, out=out)

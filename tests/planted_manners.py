@@ -133,7 +133,7 @@ def takes_the_mean_off_the_whole_batch(spec, x, w, b, *, out, resources):
 
 
 @planted("conv", check_nan_strict, 3)
-def spreads_nan_over_the_row(spec, x, w, b, *, out, resources):
+def spreads_nan_over_the_image(spec, x, w, b, *, out, resources):
     conv(spec, x, w, b, out=out)
     out += 0 * x.sum(1, keepdims=True).sum(-1, keepdims=True).sum(tuple(range(2, x.ndim)), keepdims=True)
 

@@ -17,8 +17,7 @@ from convkernels.cli import check, main
 HANGING = """
 import numpy as np
 def relu_forward(x):
-    while True:
-        pass
+    while True: pass
 def relu_backward(dout, cache):
     return np.where(cache > 0, dout, 0)
 """
@@ -105,7 +104,7 @@ def test_json_of_what_cannot_run(command):
 def test_an_endless_loop_and_what_depends_on_it(command):
     code, out, err = command(HANGING, "--timeout", 2)
     assert (code, err) == (1, "")
-    sentence = "it did not end within 2 s (line 4: while True:), called with x of shape (1, 1)"
+    sentence = "it did not end within 2 s (line 4: while True: pass), called with x of shape (1, 1)"
     assert f"relu_forward is wrong: {sentence}." in out
     assert "right   relu_backward  on 100 problems" in out
 
@@ -172,6 +171,15 @@ def test_files_beside_it_are_found_and_do_not_stand_in_for_pythons_own(command, 
     assert command(f"from .helpers import *\nimport helpers{RELU}", "--examples", 5)[0] == 0
 
 
+def test_what_the_file_does_to_streams_and_warnings_stays_its_own(command):
+    greedy = "import sys, io, warnings, numpy as np\nsys.stdout = sys.stderr = io.StringIO()\n"
+    strict = "np.seterr(all='raise')\nwarnings.simplefilter('error')\nprint('hello')\n"
+    softmax = CS231N[CS231N.index("def softmax_loss") : CS231N.index("def svm_loss")]
+    code, out, err = command(f"{greedy}{strict}{softmax}", "--examples", 20)
+    assert (code, err) == (0, "")
+    assert out == "layers.py: 1 function of CS231n\n  right   softmax_loss  on 20 problems\n"
+
+
 def test_packages_are_found_by_their_name(command, tmp_path):
     (tmp_path / "cs231n").mkdir()
     for file in ("__init__.py", "helpers.py"):
@@ -218,7 +226,7 @@ def test_a_file_beside_it_that_is_wrong(command, tmp_path):
         ("layers.py:relu_forward", ["--convention", "native"], "relu_forward is no function of convkernels"),
         ("layers.py", ["--convention", "x"], "--convention x must be one of auto, cs231n, deeplearning_ai, native"),
         ("other.py", [], "cannot read other.py: No such file or directory"),
-        (".", [], "cannot read .: Is a directory"),
+        (".", [], "cannot read .: "),
         ("week1.ipynb", [], "week1.ipynb is a notebook: save it as a Python script first, and check that"),
     ],
 )
@@ -229,7 +237,7 @@ def test_arguments_that_name_nothing(command, tmp_path, file, options, words):
     assert err.startswith(f"error: {words}")
 
 
-@pytest.mark.parametrize("option", [("--examples", 0), ("--timeout", 0), ("--seed", -1)])
+@pytest.mark.parametrize("option", [("--examples", 0), ("--timeout", 0), ("--timeout", "nan"), ("--seed", -1)])
 def test_numbers_out_of_range(command, option):
     code, _, err = command("", *option)
     assert code == 2

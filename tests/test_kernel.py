@@ -30,10 +30,10 @@ def check(solution, course, name, *, own_cache=True, **options) -> Report:
 
 @pytest.mark.parametrize(("course", "name"), SOLVED)
 def test_right_solutions_pass(course, name):
-    report = check(SOLUTIONS[course], course, name, examples=40)
+    report = check(SOLUTIONS[course], course, name, examples=30)
     assert report, report
-    assert report.problems == 40
-    assert str(report).startswith(f"{report.function} is right on all 40 problems tried.")
+    assert report.problems == 30
+    assert str(report).startswith(f"{report.function} is right on all 30 problems tried.")
 
 
 @pytest.mark.parametrize(
@@ -439,8 +439,8 @@ def test_time_can_be_limited():
         SOLUTIONS["cs231n"].relu_forward, None, "auto", seconds=0.0, watch=lambda number, words: seen.append(words)
     )
     assert report.right
-    assert report.problems == len(seen) == 0
-    assert report.remarks == ("time was up after 0 of 100 problems",)
+    assert report.problems == len(seen) == 1
+    assert report.remarks == ("time was up after 1 of 100 problems",)
     run_check(
         SOLUTIONS["cs231n"].relu_forward, None, "auto", examples=3, watch=lambda number, words: seen.append(words)
     )
@@ -464,15 +464,17 @@ def plain_conv2d(x, w, b=None, *, stride: int = 1, padding: int = 0):
 
 
 def test_functions_get_only_what_their_signature_expresses():
-    check_kernel(plain_conv2d, "conv2d").check()
-    check_kernel(lambda x, w: ck.conv(x, w, layout="NC" + "DHW"[5 - x.ndim :]), "conv").check()
+    check_kernel(plain_conv2d, "conv2d", examples=50).check()
+    check_kernel(lambda x, w: ck.conv(x, w, layout="NC" + "DHW"[5 - x.ndim :]), "conv", examples=30).check()
     check_kernel(
         lambda x, window, stride=1, padding=0: ck.max_pool2d(x, window, stride=stride, padding=padding), "max_pool2d"
     ).check()
 
 
 def test_a_pool_without_a_stride_tiles_the_input():
-    check_kernel(lambda x, window: ck.avg_pool(x, window, layout="NC" + "DHW"[5 - x.ndim :]), "avg_pool").check()
+    check_kernel(
+        lambda x, window: ck.avg_pool(x, window, layout="NC" + "DHW"[5 - x.ndim :]), "avg_pool", examples=30
+    ).check()
 
 
 def wrong_native(**changes):
@@ -572,7 +574,7 @@ def onnx_conv(x, w, b=None, *, kernel_shape, strides, pads, dilations, group):
 
 
 def test_onnx_attributes():
-    check_kernel(onnx_conv, "Conv", "onnxruntime").check()
+    check_kernel(onnx_conv, "Conv", "onnxruntime", examples=30).check()
     finding = check_kernel(
         lambda x, w, b, **given: onnx_conv(x, w, b, **{**given, "group": 1}), "Conv", "onnxruntime"
     ).finding

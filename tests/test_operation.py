@@ -145,9 +145,10 @@ def test_highest_precision_takes_only_those_that_claim_it(claims):
         chosen(loose, safe, precision="highest", strategy="loose")
 
 
-def test_every_builtin_implementation_claims_the_highest_precision():
+def test_each_operation_has_an_implementation_of_the_highest_precision_that_needs_numpy_alone():
     for each in OPERATIONS.values():
-        assert all(found.claims >= set(SAFE) for found in each.implementations)
+        fast = [found for found in each.implementations if found.name not in ("direct", "naive")]
+        assert any(found.claims >= set(SAFE) for found in fast)
 
 
 @pytest.mark.parametrize("needs", [LIMIT, LIMIT + 1])

@@ -171,7 +171,8 @@ def check(
     examples: Annotated[int, typer.Option(metavar="N", min=1, help="Problems to try for each function.")] = 100,
     seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Which problems.")] = 0,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="For loading the file, and for each function.")
+        float,
+        typer.Option(metavar="SECONDS", min=1, max=86400, help="For loading the file, and for each function."),
     ] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON and nothing else.")] = False,
 ) -> None:
@@ -181,6 +182,8 @@ def check(
     deeplearning.ai give them, or this package. Returns 0 if all are right, 1 if one is wrong, and 2 if something could
     not be checked.
     """
+    if timeout != timeout:
+        raise typer.BadParameter("nan is no number of seconds", param_hint="'--timeout'")
     from .check import Options, run  # noqa: PLC0415  # needs Hypothesis, which no other command does
 
     raise typer.Exit(run(_console(), file, Options(convention, examples, seed, timeout), as_json))

@@ -20,7 +20,6 @@ from typing import Any
 
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from convkernels.errors import ConvkernelsError
 from convkernels.testing.kernel import run_check
 
 SHARE = 0.5
@@ -30,10 +29,11 @@ SHARE = 0.5
 def main(path: str, limit: float, scratch: str) -> None:
     """Load a file, then check one function after the other, each within a limit of seconds."""
     orders, say = connect()
+    log = os.fdopen(os.dup(2), "w")  # the file may put something else for sys.stderr
     set_hypothesis_home_dir(scratch)  # else it leaves a folder where the user is
-    faulthandler.enable()
+    faulthandler.enable(log)
     sys.dont_write_bytecode = True
-    faulthandler.dump_traceback_later(limit, exit=True)
+    faulthandler.dump_traceback_later(limit, exit=True, file=log)
     try:
         module = load(Path(path))
     except KeyboardInterrupt:
@@ -47,7 +47,7 @@ def main(path: str, limit: float, scratch: str) -> None:
     for line in orders:
         order = json.loads(line)
         name, forward = order.pop("name"), order.pop("forward")
-        faulthandler.dump_traceback_later(limit, exit=True)
+        faulthandler.dump_traceback_later(limit, exit=True, file=log)
         try:
             report = run_check(
                 functions[name],
@@ -58,8 +58,8 @@ def main(path: str, limit: float, scratch: str) -> None:
                 seconds=SHARE * limit,
                 watch=lambda problems, words: say(event="trying", problems=problems, words=words),
             )
-        except ConvkernelsError as error:
-            say(event="refused", words=str(error))
+        except Exception as error:  # not the function's: what that raises is in the report
+            say(event="refused", words=f"the check itself failed: {type(error).__name__}: {error}")
         else:
             say(event="done", report=report.to_dict(), text=str(report))
         faulthandler.cancel_dump_traceback_later()

@@ -431,5 +431,8 @@ def pull_back(
             cells = times_gamma(cells, place)
         scaled = scratch.block(2, cells.shape)
         scratch.scaled(cells, rstd, None, scaled)
+        if given:
+            out[place] = scaled
+            continue
         scratch.scaled(normalised, products, sums, normalised)
         np.add(scaled, normalised, out=out[place], where=part_of(where, place), casting="same_kind")

@@ -157,12 +157,16 @@ class ComplaintError(Exception):
 
 def examine(case: Case, function: Function, forward: Function | None, arguments: Arguments) -> Outcome:
     """Call a function on arguments, and compare what it gives with what is right."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return _examined(case, function, forward, arguments)
+
+
+def _examined(case: Case, function: Function, forward: Function | None, arguments: Arguments) -> Outcome:
     given = copy.deepcopy(arguments)
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            got, extra = called(case, function, forward, given)
-            again = called(case, function, forward, copy.deepcopy(arguments))[0] if case.strict else got
+        got, extra = called(case, function, forward, given)
+        again = called(case, function, forward, copy.deepcopy(arguments))[0] if case.strict else got
     except ComplaintError as complaint:
         return Outcome(arguments, complaint.words, complaint.name, complaint.name or "result")
     except (Exception, SystemExit) as error:  # a stranger's function may raise anything, and that is a finding

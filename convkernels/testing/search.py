@@ -29,6 +29,8 @@ GO = 10
 """Problems that are drawn in one go."""
 KINDS = 40
 """Kinds of problem that are tried to find out when a function is wrong."""
+LIKE = 10
+"""Kinds of problem that failed on the way to the smallest, and are tried, too."""
 ATTEMPTS = 200
 """Runs that making the data simple may take."""
 ENOUGH = 3
@@ -76,7 +78,7 @@ class Search:
     def attempt(self, sizes: Any) -> Outcome | None:
         """What comes of a problem; None if it was never tried, and time is up."""
         if sizes not in self.outcomes:
-            if self.late:
+            if self.late and self.outcomes:
                 return None
             self.outcomes[sizes] = self.examined(self.case.arguments(sizes))
         return self.outcomes[sizes]
@@ -94,17 +96,18 @@ class Search:
 
     def smallest(self, examples: int, seed: int) -> Any:
         """The sizes of the smallest problem that is got wrong, or None."""
-        found = None
+        found: list[Any] = []
 
         def trial(sizes: Any) -> None:
-            nonlocal found
+            if len(self.outcomes) >= examples and not found:
+                return
             if self.fails(sizes):
-                found = sizes
+                found.append(sizes)
                 raise _WrongError
 
         with suppress(_WrongError):
             draw_all(self.case, trial, lambda: examples - len(self.outcomes), seed, shrink=True)
-        return found
+        return found[-1] if found else None
 
     def finding(self, sizes: Any, seed: int) -> Finding:
         """What is wrong on the smallest problem, its data made simple, and when it is wrong."""
@@ -149,8 +152,10 @@ class Search:
             alike = [drawn, *(self.case.reseed(drawn, number) for number in range(SEEDS))]
             kinds.setdefault(alike[1], alike)
 
-        spread(sizes)
-        draw_all(self.case, spread, lambda: KINDS - len(kinds), seed + 1)
+        for failed in [sizes, *(tried for tried, outcome in self.outcomes.items() if outcome.words)][:LIKE]:
+            spread(failed)
+        most = len(kinds) + KINDS
+        draw_all(self.case, spread, lambda: most - len(kinds), seed + 1)
         failing: list[Any] = []
         passing: list[Any] = []
         for kind, alike in kinds.items():
@@ -192,7 +197,7 @@ def draw_all(
         if missing() <= 0:
             break
         chosen = settings(
-            max_examples=min(GO, missing() + (go > 0)),
+            max_examples=GO,
             phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
             database=None,
             deadline=None,
