@@ -9,7 +9,7 @@ from typing import Any
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .axes import correlation_amounts, forward_axes, input_grad_axes, weight_amounts
+from .axes import Axes, correlation_amounts, forward_axes, input_grad_axes, weight_amounts
 from .parallel import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
@@ -49,24 +49,24 @@ def late(name: str) -> Callable[..., None]:
 
 def workspace(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv`: weights in panels, and for each thread a block of the input and of the output."""
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    pieces = -(-threads // max(1, spec.batch))
-    found = correlation_amounts(forward_axes(spec), spec.group_in, spec.group_out, size, limit, pieces)
-    return found.bytes(threads, limit)
+    return correlations(spec, (forward_axes(spec),), spec.group_in, spec.group_out, limit)
 
 
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
+    return correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
+
+
+def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:
+    """Scratch bytes of correlations along some axes."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    pieces = -(-threads // max(1, spec.batch))
-    return max(
-        correlation_amounts(axes, spec.group_out, spec.group_in, size, limit, pieces).bytes(threads, limit)
-        for axes in input_grad_axes(spec)
-    )
+    problem = (spec.batch, spec.groups, channels, columns, spec.window.taps, size, limit, threads)
+    return max(correlation_amounts(axes, *problem).bytes(threads, limit) for axes in every)
 
 
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_weight_grad`: the sums, and for each thread a block of the input and of the gradient."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    found = weight_amounts(forward_axes(spec), spec.group_in, spec.group_out, size, limit)
+    channels = (spec.group_in, spec.group_out)
+    found = weight_amounts(forward_axes(spec), spec.batch, spec.groups, *channels, size, limit)
     return found.bytes(threads, limit)

@@ -49,6 +49,16 @@ class Axis(NamedTuple):
         return (outputs - 1) * self.step + highest - self.lowest + 1
 
     @property
+    def span(self) -> int:
+        """How many places one output reads, from the first to the last."""
+        return self.reach(1)
+
+    @property
+    def block(self) -> Axis:
+        """The axis in a copied block, which leaves out what lies between the outputs of a single tap."""
+        return self._replace(step=1) if len(self.taps) == 1 else self
+
+    @property
     def inside(self) -> bool:
         """Whether nothing outside the source is read."""
         return self.lowest >= 0 and self.lowest + self.reach(self.outputs) <= self.size
@@ -130,8 +140,9 @@ def grid(counts: Ints, strides: Ints) -> Array:
 
 
 class Amounts(NamedTuple):
-    """The outputs along the first two axes that are worked on at a time, and the bytes that takes."""
+    """The images, and outputs along the first two axes, that are worked on at a time, and the bytes that takes."""
 
+    images: int
     rows: tuple[int, int]
     shared: int
     each: int
@@ -145,39 +156,52 @@ class Amounts(NamedTuple):
         return self.shared + self.threads(wanted, limit) * self.each
 
 
-def amounts(axes: Axes, channels: int, columns: int, shared: int, size: int, limit: int, pieces: int) -> Amounts:
-    """Choose how much to work on at a time: what fits the cache and the limit, in so many pieces or more."""
+def amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, shared: int, size: int, limit: int, threads: int
+) -> Amounts:
+    """Choose how much to work on at a time: what fits the cache and the limit, and gives every thread a piece."""
     counts = [axis.outputs for axis in axes]
+    most = min(BLOCK, limit - shared)
 
     def needed() -> int:
         read = math.prod(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
-        return (read * channels + math.prod(counts) * columns) * size + LINES
+        return (read * channels + math.prod(counts) * columns) * size
 
-    def made() -> int:
+    def pieces() -> int:
         return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))
 
     for axis in range(2):
-        while counts[axis] > 1 and (needed() > min(BLOCK, limit - shared) or made() < pieces):
+        while counts[axis] > 1 and (needed() + LINES > most or pieces() * batch * groups < threads):
             counts[axis] = -(-counts[axis] // 2)
-    return Amounts((counts[0], counts[1]), shared, needed())
+    images = max(1, min(batch, most // needed())) if pieces() == 1 else 1
+    if images > 1:
+        blocks = -(-batch // images)
+        if groups % threads:  # as many blocks for each thread
+            blocks = min(batch, -(-blocks // threads) * threads)
+        images = -(-batch // blocks)
+    return Amounts(images, (counts[0], counts[1]), shared, images * needed() + LINES)
 
 
 def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
-    """What weights in panels take, and a bias with zeros in them."""
-    return (columns * size + PANEL) * (channels * taps + 1) + LINES
+    """What one group's weights take in panels."""
+    row = columns * size
+    return (row if row <= PANEL else row + PANEL) * channels * taps + LINES
 
 
 @lru_cache(maxsize=512)
-def correlation_amounts(axes: Axes, channels: int, columns: int, size: int, limit: int, pieces: int) -> Amounts:
-    """The amounts of a correlation from so many channels to so many columns."""
-    taps = math.prod(len(axis.taps) for axis in axes)
-    pointwise = columns * PANEL + LINES
-    shared = max(filter_bytes(channels, columns, taps, size), pointwise)
-    return amounts(axes, channels, columns, shared, size, limit, pieces)
+def correlation_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, taps: int, size: int, limit: int, threads: int
+) -> Amounts:
+    """The amounts of a correlation from so many channels to so many columns, by w of so many taps."""
+    shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + columns * PANEL
+    blocks = tuple(axis.block for axis in axes)
+    return amounts(blocks, batch, groups, channels, columns, shared, size, limit, threads)
 
 
 @lru_cache(maxsize=512)
-def weight_amounts(axes: Axes, channels: int, columns: int, size: int, limit: int) -> Amounts:
+def weight_amounts(axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int) -> Amounts:
     """The amounts of a weight gradient, of which the sums are shared."""
     taps = math.prod(len(axis.taps) for axis in axes)
-    return amounts(axes, channels, columns, filter_bytes(channels, columns, taps, size), size, limit, 1)
+    shared = groups * channels * columns * taps * size + PANEL + 2 * LINES
+    blocks = tuple(axis.block for axis in axes)
+    return amounts(blocks, batch, 1, channels, columns, shared, size, limit, 1)
