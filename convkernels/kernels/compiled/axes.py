@@ -173,7 +173,7 @@ def amounts(
     for axis in range(2):
         while counts[axis] > 1 and (needed() + LINES > most or pieces() * batch * groups < threads):
             counts[axis] = -(-counts[axis] // 2)
-    images = max(1, min(batch, most // needed())) if pieces() == 1 else 1
+    images = max(1, min(batch, (most - LINES) // needed())) if pieces() == 1 else 1
     if images > 1:
         blocks = -(-batch // images)
         if groups % threads:  # as many blocks for each thread

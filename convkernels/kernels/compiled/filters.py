@@ -14,7 +14,6 @@ from ...window import Ints
 from .axes import Axes, contiguous
 from .copies import Copy, copy_plan
 from .isa import Isa
-from .nest import split
 from .tile import Shape, address
 
 LATENCY = 8
@@ -30,6 +29,20 @@ class Tiling(NamedTuple):
     tallest: int
     starts: Array
     codes: Array
+
+
+def split(size: int, most: int) -> tuple[Array, list[int]]:
+    """Cut rows into tiles of nearly the same height: where each starts, and its rows.
+
+    Examples
+    --------
+    >>> split(55, 14)
+    (array([ 0, 14, 28, 42]), [14, 14, 14, 13])
+    """
+    count = -(-size // most)
+    least, more = divmod(size, count)
+    heights = [least + 1] * more + [least] * (count - more)
+    return np.cumsum([0, *heights[:-1]]), heights
 
 
 @lru_cache(maxsize=512)

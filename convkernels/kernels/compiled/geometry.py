@@ -143,13 +143,13 @@ def source(axes: Axes, amounts: Amounts, x: Array5, channels: int, size: int, *,
     blocks = axes if lies else tuple(axis.block for axis in axes)
     cells = cells_of(blocks, amounts)
     if lies:
-        read = x[1:]
+        read: Ints = x[1:]
     elif inner:
         image, d, h, w, channel = contiguous((amounts.images, *cells, channels), size)
         read = (image, channel, d, h, w)
     else:
         read = contiguous((amounts.images, channels, *cells), size)
-    return Source(
+    numbers = (
         *(size, channels, int(lies), *x),
         *(axis.size for axis in axes),
         *(axis.lowest for axis in axes),
@@ -160,6 +160,7 @@ def source(axes: Axes, amounts: Amounts, x: Array5, channels: int, size: int, *,
         *(axis.span for axis in blocks[:2]),
         cells[2],
     )
+    return Source._make(numbers)
 
 
 def target(axes: Axes, amounts: Amounts, y: Array5, tile: Tiling, columns: int, size: int, *, stored: bool) -> Target:
@@ -167,7 +168,8 @@ def target(axes: Axes, amounts: Amounts, y: Array5, tile: Tiling, columns: int, 
     counts = (amounts.images, *amounts.rows, axes[2].outputs)
     strides = (*y[:3], *(stride * axis.stride for stride, axis in zip(y[3:], axes, strict=True)))
     kept = (y.image, *strides[3:]) if stored else contiguous((*counts, columns), size)[:4]
-    return Target(size, int(stored), *strides, *kept, counts[-1], tile.panels, tile.width, tile.last)
+    numbers = (size, int(stored), *strides, *kept, counts[-1], tile.panels, tile.width, tile.last)
+    return Target._make(numbers)
 
 
 def cells_of(axes: Axes, amounts: Amounts) -> Ints:

@@ -133,11 +133,12 @@ def weight_plan(
     grads = target(axes, amounts, dy, tile, columns, size, stored=given)
     within = contiguous((*taps, channels, columns), size)
     group = math.prod(taps) * channels * columns * size
-    sums = Sums(
+    numbers = (
         *(*taps, *within[:4], group),
         *(step * stride for step, stride in zip(dilation, (read.read_d, read.read_h, read.read_w), strict=True)),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
     )
+    sums = Sums._make(numbers)
     counts = (amounts.images, *amounts.rows, axes[2].outputs)
     block = 0 if read.lies else amounts.images * math.prod(cells_of(tuple(a.block for a in axes), amounts)) * channels
     turned = 0 if given else math.prod(counts) * columns
