@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module, util
@@ -9,12 +10,29 @@ from typing import Any
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .axes import Axes, correlation_amounts, forward_axes, input_grad_axes, weight_amounts
+from .axes import (
+    Axes,
+    correlation_amounts,
+    forward_axes,
+    input_grad_axes,
+    weight_amounts,
+    winograd_amounts,
+    winograd_axes,
+)
 from .parallel import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
+WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
 ENOUGH = 8_000_000
 """Floating-point operations for each image and group, some 0.1 ms, from which on handing blocks to tiles pays."""
+
+MOST_TAPS = 5
+TRANSFORM = 22.0
+"""Operations that transforming one place of a square of one channel takes the time of."""
+WEIGHTS = 28.0
+"""The same for one weight, with packing it."""
+GAIN = 0.9
+"""The share of the operations from which on fewer are worth it."""
 
 
 @cache
@@ -36,6 +54,32 @@ def prefers(spec: ConvSpec, order: Order) -> str | None:
     if each < ENOUGH:
         return f"{each} operations for an image and group are too few to pay for its blocks"
     return None
+
+
+def winograd_supports(spec: ConvSpec) -> str | None:
+    """Dense windows of at most five taps along the last two axes."""
+    window = spec.window
+    if any(step != 1 for step in (*window.stride, *window.dilation)):
+        return f"takes strides and dilations of 1, not {window.stride} and {window.dilation}"
+    if max(window.kernel_size) > MOST_TAPS or window.taps == 1 or window.kernel_size[:-2] not in ((), (1,)):
+        return f"takes 2 to {MOST_TAPS} taps along the last two axes, not {window.kernel_size}"
+    return supports(spec)
+
+
+def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
+    """Where fewer multiplications pay for the transforms."""
+    direct = spec.flops
+    squares = [axis.step for axis in winograd_axes(forward_axes(spec))]
+    counts = [-(-axis.outputs // step) for axis, step in zip(forward_axes(spec), squares, strict=True)]
+    places = math.prod(axis.span for axis in winograd_axes(forward_axes(spec)))
+    tiles = spec.batch * spec.groups * math.prod(counts)
+    products = 2 * tiles * places * spec.group_in * spec.group_out
+    per_place = TRANSFORM * places * (tiles * (spec.group_in + spec.group_out))
+    weights = WEIGHTS * places * spec.groups * spec.group_in * spec.group_out
+    total = int(products + per_place + weights)
+    if total > GAIN * direct:
+        return f"{total} operations with those of the transforms, {direct} without"
+    return prefers(spec, order)
 
 
 def late(name: str) -> Callable[..., None]:
@@ -62,6 +106,23 @@ def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
     problem = (spec.batch, spec.groups, channels, columns, spec.window.taps, size, limit, threads)
     return max(correlation_amounts(axes, *problem).bytes(threads, limit) for axes in every)
+
+
+def workspace_winograd(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `winograd`: transformed weights, and for each thread squares in all their forms."""
+    return squares(spec, forward_axes(spec), spec.group_in, spec.group_out, limit)
+
+
+def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `winograd_input_grad`."""
+    return squares(spec, input_grad_axes(spec)[0], spec.group_out, spec.group_in, limit)
+
+
+def squares(spec: ConvSpec, axes: Axes, channels: int, columns: int, limit: int) -> int:
+    """Scratch bytes of a convolution by squares."""
+    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
+    found = winograd_amounts(axes, spec.batch, spec.groups, channels, columns, size, limit, threads)
+    return found.bytes(threads, limit)
 
 
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:

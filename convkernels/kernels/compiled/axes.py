@@ -19,8 +19,12 @@ from ...window import Ints
 
 BLOCK = 2**19
 """Bytes of the source and of the outputs that are worked on at a time: half of a second-level cache."""
-PANEL = 192
-"""Bytes of the widest row of tiles, three vectors of 64."""
+PANEL = 384
+"""Bytes of the widest row of tiles, six vectors of 64."""
+SQUARES = 3 * 2**19
+"""Bytes of squares in all their forms that are worked on at a time: few would make products of few rows."""
+PLACES = 6
+"""Cells that a square reads along an axis, of which 4 outputs of 3 taps are made, or 2 of 5."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -157,11 +161,20 @@ class Amounts(NamedTuple):
 
 
 def amounts(
-    axes: Axes, batch: int, groups: int, channels: int, columns: int, shared: int, size: int, limit: int, threads: int
+    axes: Axes,
+    batch: int,
+    groups: int,
+    channels: int,
+    columns: int,
+    shared: int,
+    size: int,
+    limit: int,
+    threads: int,
+    block: int = BLOCK,
 ) -> Amounts:
     """Choose how much to work on at a time: what fits the cache and the limit, and gives every thread a piece."""
     counts = [axis.outputs for axis in axes]
-    most = min(BLOCK, limit - shared)
+    most = min(block, limit - shared)
 
     def needed() -> int:
         read = math.prod(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
@@ -205,3 +218,30 @@ def weight_amounts(axes: Axes, batch: int, groups: int, channels: int, columns: 
     shared = groups * channels * columns * taps * size + PANEL + 2 * LINES
     blocks = tuple(axis.block for axis in axes)
     return amounts(blocks, batch, 1, channels, columns, shared, size, limit, 1)
+
+
+def winograd_axes(axes: Axes) -> Axes:
+    """The axes of the squares of outputs that Winograd's algorithm takes; an axis of one tap is left as it is."""
+    return tuple(axis if len(axis.taps) == 1 else _squares(axis) for axis in axes)
+
+
+def _squares(axis: Axis) -> Axis:
+    step = PLACES - len(axis.taps) + 1
+    taps = tuple((place, axis.lowest + place) for place in range(PLACES))
+    # What no output reads is not read: it must not add to anyone's rounding.
+    return Axis(-(-axis.outputs // step), step, taps, min(axis.size, axis.lowest + axis.reach(axis.outputs)))
+
+
+@lru_cache(maxsize=512)
+def winograd_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int, threads: int
+) -> Amounts:
+    """The amounts of squares, of which a thread holds V, M of one panel, and the outputs."""
+    squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+    places, outputs = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
+    row = columns + PANEL // size
+    shared = groups * (channels * places * row + columns) * size + 2 * LINES
+    panel = channels * taps * min(row, PANEL // size) * size
+    each = places * (channels + min(row, PANEL // size)) + outputs * columns
+    found = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, SQUARES)
+    return found._replace(shared=shared, each=found.each + panel + LINES)

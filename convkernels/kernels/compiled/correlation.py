@@ -86,7 +86,6 @@ class Plan(NamedTuple):
     zeros: Array
     groups: int
     panels: int
-    panel: int
     threads: int
     block: int
     results: int
@@ -125,10 +124,7 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
             counts = (amounts.images, *amounts.rows, axes[2].outputs)
             results = max(results, math.prod(counts) * columns * size)
     zeros = np.zeros(groups * columns, np.dtype(f"f{size}"))
-    panel = tiles[0].width * memory.w[0]
-    return Plan(
-        *(tuple(parts), filters, zeros, groups, tiles[0].panels, panel, threads, block, results, turner(size, isa))
-    )
+    return Plan(*(tuple(parts), filters, zeros, groups, tiles[0].panels, threads, block, results, turner(size, isa)))
 
 
 def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
@@ -206,7 +202,7 @@ def copied(what: Plan, w: int, target: int, begin: int, end: int) -> None:
     assert filters.last is not None, "and so are the last"
     pack(
         *(what.turner, filters.inner, filters.last, what.panels, begin, end),
-        *(filters.group, filters.panel, filters.from_group, what.panel, target, w),
+        *(filters.group, filters.panel, filters.from_group, filters.from_panel, target, w),
     )
 
 

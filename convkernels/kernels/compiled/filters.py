@@ -80,6 +80,7 @@ class Filters(NamedTuple):
     depth: int
     taps: Ints
     from_group: int
+    from_panel: int
     inner: Copy | None
     last: Copy | None
 
@@ -91,7 +92,9 @@ class Filters(NamedTuple):
 
 def lying(strides: Ints, from_group: int, tile: Tiling, size: int) -> Filters:
     """The weights where they lie; `strides` are those of a column, a step of the depth, and the taps."""
-    return Filters(0, 0, from_group, tile.width * size, strides[1], strides[2:], from_group, None, None)
+    return Filters(
+        0, 0, from_group, tile.width * size, strides[1], strides[2:], from_group, tile.width * size, None, None
+    )
 
 
 def packed(
@@ -126,5 +129,16 @@ def packed(
     steps = (size, *(to[axis] for axis in range(1, 5)))
     inner, last = (copy_plan((count, *sizes[1:]), steps, strides, size) for count in (tile.width, tile.last))
     return Filters(
-        *(groups * tile.panels * panel, start, tile.panels * panel, panel, steps[1], steps[2:], from_group, inner, last)
+        *(
+            groups * tile.panels * panel,
+            start,
+            tile.panels * panel,
+            panel,
+            steps[1],
+            steps[2:],
+            from_group,
+            tile.width * strides[0],
+            inner,
+            last,
+        )
     )
