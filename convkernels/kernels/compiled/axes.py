@@ -243,5 +243,7 @@ def winograd_amounts(
     shared = groups * (channels * places * row + columns) * size + 2 * LINES
     panel = channels * taps * min(row, PANEL // size) * size
     each = places * (channels + min(row, PANEL // size)) + outputs * columns
-    found = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, SQUARES)
+    # All of U is read for each block: the larger it is, the larger the block that pays.
+    block = max(SQUARES, channels * places * row * size // 8)
+    found = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
     return found._replace(shared=shared, each=found.each + panel + LINES)
