@@ -240,7 +240,7 @@ def test_a_tile_is_compiled_once():
 
 
 def test_auto_takes_tiles_for_large_problems_and_says_why_not_for_small_ones():
-    large, small = "n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1", "n1g1i1o1_in8x8_k3x3_s1x1_p1+1x1+1_d1x1"
+    large, small = "n1g1i64o64_in56x56_k3x3_s2x2_p1+1x1+1_d1x1", "n1g1i1o1_in8x8_k3x3_s1x1_p1+1x1+1_d1x1"
     assert ck.explain(large).choices[0].chosen.name == "direct"
     reasons = {verdict.implementation.name: verdict.reason for verdict in ck.explain(small).choices[0].verdicts}
     assert (

@@ -267,13 +267,22 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
         places * found.m_place,
         0 if stored else most * steps[1] * steps[2] * columns * size,
     )
+    tap_h, tap_w = (filters.taps[axis] * direction(axes[axis], taps[axis]) for axis in (1, 2))
     return WinogradPlan(
         source(squares, amounts, memory.x, channels, size, lies=False, inner=True),
         target(axes, rows, memory.y, tile, columns, size, stored=stored),
-        *(found, filters, *(filters.taps[axis] * direction(axes[axis], taps[axis]) for axis in (1, 2))),
-        *(table([each.codes for each in tilings]), table([each.starts for each in tilings])),
-        *(np.zeros(max(tile.width, groups * columns), f"f{size}"), pieces),
-        *(groups, amounts.threads(threads, limit), room, turner(size, isa)),
+        found,
+        filters,
+        tap_h,
+        tap_w,
+        table([each.codes for each in tilings]),
+        table([each.starts for each in tilings]),
+        np.zeros(max(tile.width, groups * columns), f"f{size}"),
+        pieces,
+        groups,
+        amounts.threads(threads, limit),
+        room,
+        turner(size, isa),
     )
 
 
