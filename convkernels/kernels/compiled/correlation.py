@@ -27,10 +27,10 @@ from ...layout import Array
 from ...views import slices
 from ...window import Ints
 from .axes import Amounts, Axes, Axis, correlation_amounts, tap_offsets
-from .blocks import correlate, pack
-from .copies import Turner, turner
+from .blocks import correlate, pack, together
+from .copies import turner
 from .filters import Filters, Tiling, lying, packed, tiling, vectors_for
-from .geometry import Array5, Product, Source, Target, cells_of, source, target
+from .geometry import Array5, Product, cells_of, source, target
 from .isa import Isa
 from .parallel import run
 from .scratch import LINE, arena
@@ -68,9 +68,7 @@ class Memory(NamedTuple):
 class Part(NamedTuple):
     """The correlation along some axes; its outputs start at an offset."""
 
-    source: Source
-    target: Target
-    product: Product
+    numbers: Array
     tile: Tiling
     a_offsets: Array
     b_offsets: Array
@@ -89,7 +87,7 @@ class Plan(NamedTuple):
     threads: int
     block: int
     results: int
-    turner: Turner
+    packing: Array
 
 
 def direction(axis: Axis, count: int) -> int:
@@ -116,21 +114,27 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     parts = []
     block = results = 0
     for axes, amounts, tile in zip(every, chosen, tiles, strict=True):
-        parts.append(part(problem, axes, memory, filters, amounts, tile, merged=merged))
-        if not parts[-1].source.lies:
+        parts.append(part(problem, axes, memory, filters, amounts, tile, isa, merged=merged))
+        if not lies(axes, problem, memory):
             cells = cells_of(tuple(axis.block for axis in axes), amounts)
             block = max(block, amounts.images * math.prod(cells) * channels * size)
-        if not parts[-1].target.stored:
+        if not stored(problem, memory):
             counts = (amounts.images, *amounts.rows, axes[2].outputs)
             results = max(results, math.prod(counts) * columns * size)
     zeros = np.zeros(groups * columns, np.dtype(f"f{size}"))
-    return Plan(*(tuple(parts), filters, zeros, groups, tiles[0].panels, threads, block, results, turner(size, isa)))
+    packing = together(turner(size, isa), filters.inner, filters.last)
+    return Plan(tuple(parts), filters, zeros, groups, tiles[0].panels, threads, block, results, packing)
 
 
 def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
     """Whether the source is read where it lies, or not at all."""
     innermost = memory.x.channel == problem.size or problem.channels == 1
     return (innermost and all(axis.inside for axis in axes)) or not all(axis.taps for axis in axes)
+
+
+def stored(problem: Problem, memory: Memory) -> bool:
+    """Whether tiles write the outputs where they belong."""
+    return memory.y.channel == problem.size or problem.columns == 1
 
 
 def dense(problem: Problem, memory: Memory) -> bool:
@@ -153,20 +157,27 @@ def filters_of(problem: Problem, memory: Memory, tile: Tiling, outputs: int, mer
 
 
 def part(
-    problem: Problem, axes: Axes, memory: Memory, filters: Filters, amounts: Amounts, tile: Tiling, *, merged: bool
+    problem: Problem,
+    axes: Axes,
+    memory: Memory,
+    filters: Filters,
+    amounts: Amounts,
+    tile: Tiling,
+    isa: Isa,
+    *,
+    merged: bool,
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
     read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory), inner=True)
-    stored = memory.y.channel == size or columns == 1
-    written = target(axes, amounts, memory.y, tile, columns, size, stored=stored)
+    written = target(axes, amounts, memory.y, tile, columns, size, stored=stored(problem, memory))
     outer = 2 if merged else 3
     blocks = axes if read.lies else tuple(axis.block for axis in axes)
     a_offsets = tap_offsets(blocks[:outer], (read.read_d, read.read_h, read.read_w))
     b_offsets = filters.offsets(axes[:outer])
     depth = channels * (len(axes[2].taps) if merged else 1)
     chunks = max(1, round(len(a_offsets) * depth * tile.width * size / CHUNK))
-    product_ = Product(
+    sums = Product(
         *(len(a_offsets), depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
         *(tile.tallest, LINE // max(1, len(a_offsets)) if read.lies else 0),
     )
@@ -176,9 +187,8 @@ def part(
         for group, *places in product(range(groups), slices(batch, amounts.images), *rows)
     ]
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
-    return Part(
-        *(read, written, product_, tile, a_offsets, b_offsets, np.array(pieces, np.int64).reshape(-1, 7), offset)
-    )
+    numbers = together(read, written, sums, turner(size, isa))
+    return Part(numbers, tile, a_offsets, b_offsets, np.array(pieces, np.int64).reshape(-1, 7), offset)
 
 
 def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
@@ -186,7 +196,7 @@ def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
     filters = what.filters
     biases = (what.zeros if bias is None else np.ascontiguousarray(bias)).ctypes.data
     with arena:
-        if filters.inner is not None:
+        if filters.bytes:
             target = arena.reserve(filters.bytes)
             copy = partial(copied, what, w + filters.start, target)
             run(copy, what.groups * what.panels, what.threads if filters.bytes > PACK_SERIAL else 1)
@@ -198,12 +208,8 @@ def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
 def copied(what: Plan, w: int, target: int, begin: int, end: int) -> None:
     """Copy some of the panels of weights."""
     filters = what.filters
-    assert filters.inner is not None, "they are copied"
-    assert filters.last is not None, "and so are the last"
-    pack(
-        *(what.turner, filters.inner, filters.last, what.panels, begin, end),
-        *(filters.group, filters.panel, filters.from_group, filters.from_panel, target, w),
-    )
+    strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
+    pack(what.packing, what.panels, begin, end, *strides, target, w)
 
 
 def computed(what: Plan, each: Part, x: int, w: int, biases: int, out: int, begin: int, end: int) -> None:
@@ -211,7 +217,6 @@ def computed(what: Plan, each: Part, x: int, w: int, biases: int, out: int, begi
     tile = each.tile
     with arena:
         correlate(
-            *(each.source, each.target, each.product, what.turner, tile.codes, tile.starts),
-            *(each.a_offsets, each.b_offsets, each.pieces, begin, end),
+            *(each.numbers, tile.codes, tile.starts, each.a_offsets, each.b_offsets, each.pieces, begin, end),
             *(x, w, biases, out, arena.reserve(what.block), arena.reserve(what.results)),
         )

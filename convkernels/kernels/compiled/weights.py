@@ -20,23 +20,22 @@ from numba import types
 from ...layout import Array
 from ...window import Ints
 from .axes import Axes, contiguous, weight_amounts
-from .blocks import LIST, SOURCE, TARGET, WORD, fill, move, words
-from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
+from .blocks import LIST, SOURCES, TARGETS, TURNERS, WORD, fill, move, pack, together
+from .copies import Turner, copy_plan, turner
 from .correlation import Problem
 from .filters import Tiling, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, cells_of, source, target
 from .isa import Isa
-from .machine import invoke
+from .machine import fixed, invoke
 from .parallel import run
 from .scratch import arena
 
+SUMS = len(Sums._fields)
 
-@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+
+@numba.njit(types.void(LIST, LIST, LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def weigh(
-    s: Source,
-    t: Target,
-    sums: Sums,
-    how: Turner,
+    numbers: Array,
     codes: Array,
     starts: Array,
     begin: int,
@@ -50,6 +49,9 @@ def weigh(
     first_group: int,
 ) -> None:
     """Sum one group's panels from `begin` to `end`; `block` and `turned` are memory for what is copied of x and dy."""
+    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
+    rest = numbers[SOURCES + TARGETS :]
+    how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
     across = begin * t.width * t.size
     columns = (t.last if end == t.panels else t.width) + (end - begin - 1) * t.width
     a_offsets = np.empty(sums.block_images * sums.block_d * sums.block_h, np.int64)
@@ -106,9 +108,10 @@ def weigh(
 class WeightPlan(NamedTuple):
     """A weight gradient as far as it is known without data."""
 
-    source: Source
-    target: Target
-    sums: Sums
+    numbers: Array
+    copying: Array
+    panels: int
+    group: int
     tile: Tiling
     zeros: Array
     groups: int
@@ -116,8 +119,6 @@ class WeightPlan(NamedTuple):
     block: int
     turned: int
     total: int
-    copy: Copy
-    turner: Turner
 
 
 @lru_cache(maxsize=128)
@@ -145,9 +146,10 @@ def weight_plan(
     # (group and) output channel, input channel, taps: from the order of the sums to that of w.
     copy = copy_plan((columns, channels, *taps), w[1:], (size, within[3], *within[:3]), size)
     zeros = np.zeros(tile.width, f"f{size}")
+    how = turner(size, isa)
     return WeightPlan(
-        *(read, grads, sums, tile, zeros, groups, amounts.threads(threads, limit)),
-        *(block * size, turned * size, groups * group, copy, turner(size, isa)),
+        *(together(read, grads, how, sums), together(how, copy, copy), tile.panels, group, tile, zeros, groups),
+        *(amounts.threads(threads, limit), block * size, turned * size, groups * group),
     )
 
 
@@ -155,21 +157,20 @@ def run_weights(what: WeightPlan, x: int, dy: int, dw: int, dw_group: int) -> No
     """Run a planned weight gradient on arrays at these addresses."""
     with arena:
         total = arena.reserve(what.total)
-        run(partial(summed, what, x, dy, total), what.groups * what.target.panels, what.threads)
-        for group in range(what.groups):
-            copy_array(what.turner, what.copy, dw + group * dw_group, total + group * what.sums.group)
+        run(partial(summed, what, x, dy, total), what.groups * what.panels, what.threads)
+        pack(what.copying, 1, 0, what.groups, dw_group, 0, what.group, 0, dw, total)
 
 
 def summed(what: WeightPlan, x: int, dy: int, total: int, begin: int, end: int) -> None:
     """Sum some of the panels of all groups."""
-    panels, tile = what.target.panels, what.tile
+    panels, tile = what.panels, what.tile
     with arena:
         block, turned = arena.reserve(what.block), arena.reserve(what.turned)
         while begin < end:
             group, first = divmod(begin, panels)
             last = min(panels, first + end - begin)
             weigh(
-                *(what.source, what.target, what.sums, what.turner, tile.codes, tile.starts, first, last),
+                *(what.numbers, tile.codes, tile.starts, first, last),
                 *(x, dy, total, what.zeros.ctypes.data, block, turned, group),
             )
             begin += last - first
