@@ -94,8 +94,13 @@ def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
 def late(name: str) -> Callable[..., None]:
     """An implementation of this package's that is imported when it is first run."""
 
+    @cache
+    def found() -> Callable[..., None]:
+        imported: Callable[..., None] = getattr(import_module(".direct", __package__), name)
+        return imported
+
     def run(*arguments: Any, **keywords: Any) -> None:
-        getattr(import_module(".direct", __package__), name)(*arguments, **keywords)
+        found()(*arguments, **keywords)
 
     return run
 

@@ -17,7 +17,7 @@ What depends on shapes and strides alone is a plan, which is remembered.
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ from .filters import Filters, Tiling, lying, packed, tiling, vectors_for
 from .geometry import Array5, Product, cells_of, source, target
 from .isa import Isa
 from .parallel import run
-from .scratch import LINE, arena
+from .scratch import LINE, arena, rounded
 
 FEW_CHANNELS = 32
 """Input channels below which it pays to go over the taps of a row together with them."""
@@ -82,6 +82,7 @@ class Plan(NamedTuple):
     parts: tuple[Part, ...]
     filters: Filters
     zeros: Array
+    no_bias: int
     groups: int
     panels: int
     threads: int
@@ -98,7 +99,6 @@ def direction(axis: Axis, count: int) -> int:
     return 0
 
 
-@lru_cache(maxsize=128)
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
     """Plan the correlations along some axes."""
     batch, groups, channels, columns, w_taps, size = problem
@@ -117,13 +117,15 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
         parts.append(part(problem, axes, memory, filters, amounts, tile, isa, merged=merged))
         if not lies(axes, problem, memory):
             cells = cells_of(tuple(axis.block for axis in axes), amounts)
-            block = max(block, amounts.images * math.prod(cells) * channels * size)
+            block = max(block, rounded(amounts.images * math.prod(cells) * channels * size))
         if not stored(problem, memory):
             counts = (amounts.images, *amounts.rows, axes[2].outputs)
             results = max(results, math.prod(counts) * columns * size)
     zeros = np.zeros(groups * columns, np.dtype(f"f{size}"))
     packing = together(turner(size, isa), filters.inner, filters.last)
-    return Plan(tuple(parts), filters, zeros, groups, tiles[0].panels, threads, block, results, packing)
+    return Plan(
+        tuple(parts), filters, zeros, zeros.ctypes.data, groups, tiles[0].panels, threads, block, results, packing
+    )
 
 
 def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
@@ -194,7 +196,8 @@ def part(
 def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
     """Run planned correlations on arrays at these addresses."""
     filters = what.filters
-    biases = (what.zeros if bias is None else np.ascontiguousarray(bias)).ctypes.data
+    given = None if bias is None else np.ascontiguousarray(bias)
+    biases = what.no_bias if given is None else given.ctypes.data
     with arena:
         if filters.bytes:
             target = arena.reserve(filters.bytes)
@@ -216,7 +219,8 @@ def computed(what: Plan, each: Part, x: int, w: int, biases: int, out: int, begi
     """Compute some of the pieces."""
     tile = each.tile
     with arena:
+        block = arena.reserve(what.block + what.results)
         correlate(
             *(each.numbers, tile.codes, tile.starts, each.a_offsets, each.b_offsets, each.pieces, begin, end),
-            *(x, w, biases, out, arena.reserve(what.block), arena.reserve(what.results)),
+            *(x, w, biases, out, block, block + what.block),
         )

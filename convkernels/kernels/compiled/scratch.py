@@ -15,6 +15,11 @@ LINE = 64
 """Bytes of a cache line, to which pieces are aligned."""
 
 
+def rounded(size: int) -> int:
+    """So many bytes, to the end of a line."""
+    return size + -size % LINE
+
+
 class Arena(threading.local):
     """Pieces one after the other in one block of memory, which grows to what was needed.
 

@@ -10,7 +10,7 @@ Each sum belongs to one thread, which adds the blocks in their order, so the res
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numba
@@ -121,7 +121,6 @@ class WeightPlan(NamedTuple):
     total: int
 
 
-@lru_cache(maxsize=128)
 def weight_plan(
     problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints, limit: int, threads: int, isa: Isa
 ) -> WeightPlan:

@@ -15,7 +15,7 @@ and is left as it is. A block of squares goes through all steps while it stays i
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -250,7 +250,6 @@ class WinogradPlan(NamedTuple):
     room: Room
 
 
-@lru_cache(maxsize=128)
 def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa) -> WinogradPlan:
     """Plan a convolution along some axes."""
     batch, groups, channels, columns, taps, size = problem
