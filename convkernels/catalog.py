@@ -61,22 +61,36 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     ),
     CONV_INPUT_GRAD: (
         _squares(available.late("winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
-        _tiles(available.late("conv_input_grad"), workspace=available.workspace_input_grad),
+        _tiles(
+            available.late("conv_input_grad"),
+            prefers=available.prefers_input_grad,
+            workspace=available.workspace_input_grad,
+        ),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
-        _tiles(available.late("conv_weight_grad"), workspace=available.workspace_weight_grad),
+        _tiles(
+            available.late("conv_weight_grad"),
+            prefers=available.prefers_weight_grad,
+            workspace=available.workspace_weight_grad,
+        ),
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
         _taps(stride_tricks.conv_weight_grad),
         _definition(naive.conv_weight_grad),
     ),
     CONV_TRANSPOSE: (
+        _squares(
+            transposed.through(available.late("winograd_input_grad")),
+            supports=lambda spec: available.winograd_supports(spec.convolution),
+            prefers=lambda spec, order: available.winograd_prefers(spec.convolution, order),
+            workspace=transposed.workspace_through(available.workspace_winograd_input_grad),
+        ),
         _tiles(
             transposed.through(available.late("conv_input_grad")),
             supports=lambda spec: available.supports(spec.convolution),
-            prefers=lambda spec, order: available.prefers(spec.convolution, order),
+            prefers=lambda spec, order: available.prefers_input_grad(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_input_grad),
         ),
         _columns(

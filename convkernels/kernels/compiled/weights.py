@@ -20,22 +20,25 @@ from numba import types
 from ...layout import Array
 from ...window import Ints
 from .axes import Axes, contiguous, weight_amounts
-from .blocks import LIST, SOURCES, TARGETS, TURNERS, WORD, fill, move, pack, together
-from .copies import Turner, copy_plan, turner
+from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
+from .copies import TURNER, Turner, copy_plan, turner
 from .correlation import Problem
 from .filters import Tiling, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, cells_of, source, target
 from .isa import Isa
 from .machine import fixed, invoke
 from .parallel import run
-from .scratch import arena
+from .scratch import arena, rounded
 
 SUMS = len(Sums._fields)
 
 
-@numba.njit(types.void(LIST, LIST, LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def weigh(
-    numbers: Array,
+@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def weigh_group(
+    s: Source,
+    t: Target,
+    sums: Sums,
+    how: Turner,
     codes: Array,
     starts: Array,
     begin: int,
@@ -46,12 +49,9 @@ def weigh(
     zeros: int,
     block: int,
     turned: int,
-    first_group: int,
+    group: int,
 ) -> None:
     """Sum one group's panels from `begin` to `end`; `block` and `turned` are memory for what is copied of x and dy."""
-    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
-    rest = numbers[SOURCES + TARGETS :]
-    how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
     across = begin * t.width * t.size
     columns = (t.last if end == t.panels else t.width) + (end - begin - 1) * t.width
     a_offsets = np.empty(sums.block_images * sums.block_d * sums.block_h, np.int64)
@@ -62,15 +62,15 @@ def weigh(
             for h in range(0, sums.outs_h, sums.block_h):
                 images = min(sums.block_images, sums.images - image)
                 ds, hs = min(sums.block_d, sums.outs_d - d), min(sums.block_h, sums.outs_h - h)
-                piece = Piece(first_group, image, images, d, ds, h, hs)
-                origin = x + first_group * s.group + image * s.image
+                piece = Piece(group, image, images, d, ds, h, hs)
+                origin = x + group * s.group + image * s.image
                 read = block
                 if s.lies:
                     read = origin + (s.low_d + d * s.out_step_d) * s.d + (s.low_h + h * s.out_step_h) * s.h
                     read += s.low_w * s.w
                 else:
                     fill(s, how, piece, origin, block)
-                given = dy + first_group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
+                given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
                 if not t.stored:
                     move(t, how, piece, turned, given, columns, 1)
                     given = turned
@@ -88,7 +88,7 @@ def weigh(
                         for tap_h in range(sums.taps_h):
                             for tap_w in range(sums.taps_w):
                                 a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w
-                                c = total + first_group * sums.group + across + panel * t.width * t.size
+                                c = total + group * sums.group + across + panel * t.width * t.size
                                 c += tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
                                 for n in range(codes.size):
                                     tile = c + starts[n] * sums.channel
@@ -103,6 +103,29 @@ def weigh(
                                         ),
                                     )
                 init_row = sums.channel
+
+
+@numba.njit(types.void(LIST, LIST, LIST, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def weigh(
+    numbers: Array,
+    codes: Array,
+    starts: Array,
+    begin: int,
+    end: int,
+    x: int,
+    dy: int,
+    total: int,
+    zeros: int,
+    block: int,
+    turned: int,
+) -> None:
+    """Sum some of the panels of all groups."""
+    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
+    rest = numbers[SOURCES + TARGETS :]
+    how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
+    for group in range(begin // t.panels, (end - 1) // t.panels + 1):
+        first, last = max(0, begin - group * t.panels), min(t.panels, end - group * t.panels)
+        weigh_group(s, t, sums, how, codes, starts, first, last, x, dy, total, zeros, block, turned, group)
 
 
 class WeightPlan(NamedTuple):
@@ -148,7 +171,7 @@ def weight_plan(
     how = turner(size, isa)
     return WeightPlan(
         *(together(read, grads, how, sums), together(how, copy, copy), tile.panels, group, tile, zeros, groups),
-        *(amounts.threads(threads, limit), block * size, turned * size, groups * group),
+        *(amounts.threads(threads, limit), rounded(block * size), turned * size, groups * group),
     )
 
 
@@ -162,14 +185,7 @@ def run_weights(what: WeightPlan, x: int, dy: int, dw: int, dw_group: int) -> No
 
 def summed(what: WeightPlan, x: int, dy: int, total: int, begin: int, end: int) -> None:
     """Sum some of the panels of all groups."""
-    panels, tile = what.panels, what.tile
     with arena:
-        block, turned = arena.reserve(what.block), arena.reserve(what.turned)
-        while begin < end:
-            group, first = divmod(begin, panels)
-            last = min(panels, first + end - begin)
-            weigh(
-                *(what.numbers, tile.codes, tile.starts, first, last),
-                *(x, dy, total, what.zeros.ctypes.data, block, turned, group),
-            )
-            begin += last - first
+        block, zeros = arena.reserve(what.block + what.turned), what.zeros.ctypes.data
+        scratch = (block, block + what.block)
+        weigh(what.numbers, what.tile.codes, what.tile.starts, begin, end, x, dy, total, zeros, *scratch)
