@@ -53,16 +53,16 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
-        _squares(available.late("winograd"), workspace=available.workspace_winograd),
-        _tiles(available.late("conv"), workspace=available.workspace),
+        _squares(available.late("winograd", "winograd"), workspace=available.workspace_winograd),
+        _tiles(available.late("direct", "conv"), workspace=available.workspace),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
-        _squares(available.late("winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
+        _squares(available.late("winograd", "winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
         _tiles(
-            available.late("conv_input_grad"),
+            available.late("direct", "conv_input_grad"),
             prefers=available.prefers_input_grad,
             workspace=available.workspace_input_grad,
         ),
@@ -72,7 +72,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     ),
     CONV_WEIGHT_GRAD: (
         _tiles(
-            available.late("conv_weight_grad"),
+            available.late("weights", "conv_weight_grad"),
             prefers=available.prefers_weight_grad,
             workspace=available.workspace_weight_grad,
         ),
@@ -82,13 +82,13 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     ),
     CONV_TRANSPOSE: (
         _squares(
-            transposed.through(available.late("winograd_input_grad")),
+            transposed.through(available.late("winograd", "winograd_input_grad")),
             supports=lambda spec: available.winograd_supports(spec.convolution),
             prefers=lambda spec, order: available.winograd_prefers(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_winograd_input_grad),
         ),
         _tiles(
-            transposed.through(available.late("conv_input_grad")),
+            transposed.through(available.late("direct", "conv_input_grad")),
             supports=lambda spec: available.supports(spec.convolution),
             prefers=lambda spec, order: available.prefers_input_grad(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_input_grad),

@@ -114,12 +114,12 @@ def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     return None
 
 
-def late(name: str) -> Callable[..., None]:
+def late(module: str, name: str) -> Callable[..., None]:
     """An implementation of this package's that is imported when it is first run."""
 
     @cache
     def found() -> Callable[..., None]:
-        imported: Callable[..., None] = getattr(import_module(".direct", __package__), name)
+        imported: Callable[..., None] = getattr(import_module(f".{module}", __package__), name)
         return imported
 
     def run(*arguments: Any, **keywords: Any) -> None:

@@ -25,13 +25,13 @@ import numpy as np
 
 from ...layout import Array
 from ...views import slices
-from ...window import Ints
-from .axes import Amounts, Axes, Axis, correlation_amounts, tap_offsets
+from .axes import Amounts, Axes, correlation_amounts, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
-from .filters import Filters, Tiling, lying, packed, tiling, vectors_for
-from .geometry import Array5, Product, cells_of, source, target
+from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
+from .geometry import Product, cells_of, source, target
 from .isa import Isa
+from .operands import Memory, Problem
 from .parallel import run
 from .scratch import LINE, arena, rounded
 
@@ -41,28 +41,6 @@ FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
-PACK_SERIAL = 2**18
-"""Bytes of weights below which one thread copies them."""
-
-
-class Problem(NamedTuple):
-    """The sizes of a correlation: images, groups, a group's channels and columns, w's taps, bytes of an element."""
-
-    batch: int
-    groups: int
-    channels: int
-    columns: int
-    taps: Ints
-    size: int
-
-
-class Memory(NamedTuple):
-    """How the arrays of a correlation lie; of w the strides along columns, channels and taps, and between groups."""
-
-    x: Array5
-    w: Ints
-    y: Array5
-    w_group: int
 
 
 class Part(NamedTuple):
@@ -89,14 +67,6 @@ class Plan(NamedTuple):
     block: int
     results: int
     packing: Array
-
-
-def direction(axis: Axis, count: int) -> int:
-    """1 or -1 if an axis uses all of so many taps in their order or the reverse, next to each other; else 0."""
-    for way in (1, -1):
-        if [place for place, _ in axis.taps] == list(range(count))[::way] and axis.dense:
-            return way
-    return 0
 
 
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:

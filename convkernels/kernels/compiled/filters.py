@@ -17,6 +17,8 @@ from .isa import Isa
 from .tile import Shape, address
 
 NOTHING = copy_plan((), (), (), 1)
+PACK_SERIAL = 2**18
+"""Bytes of weights below which one thread copies them."""
 LATENCY = 8
 """Accumulators that a tile needs to keep the multiplier busy: two a cycle, four cycles each."""
 

@@ -1,4 +1,4 @@
-"""The gradient of the weights: the same tile, which now sums over pixels.
+"""The strategy `direct` of weight gradients: the same tile, which now sums over pixels.
 
 Its rows are input channels, its depth runs along the pixels of a row, and its taps are the rows of a block of images:
 
@@ -10,24 +10,26 @@ Each sum belongs to one thread, which adds the blocks in their order, so the res
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba import types
 
+from ...config import Resources
 from ...layout import Array
+from ...spec import ConvSpec
 from ...window import Ints
-from .axes import Axes, contiguous, weight_amounts
+from .axes import Axes, contiguous, forward_axes, weight_amounts
 from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Turner, copy_plan, turner
-from .correlation import Problem
 from .filters import Tiling, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, cells_of, source, target
-from .isa import Isa
+from .isa import Isa, host
 from .machine import fixed, invoke
-from .parallel import run
+from .operands import Problem, lying, sizes, spread
+from .parallel import run, usable
 from .scratch import arena, rounded
 
 SUMS = len(Sums._fields)
@@ -189,3 +191,24 @@ def summed(what: WeightPlan, x: int, dy: int, total: int, begin: int, end: int) 
         block, zeros = arena.reserve(what.block + what.turned), what.zeros.ctypes.data
         scratch = (block, block + what.block)
         weigh(what.numbers, what.tile.codes, what.tile.starts, begin, end, x, dy, total, zeros, *scratch)
+
+
+@lru_cache(maxsize=512)
+def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> WeightPlan:
+    """The plan of a weight gradient."""
+    ins, outs = spec.group_in, spec.group_out
+    dilation = (1,) * (3 - spec.window.rank) + spec.window.dilation
+    return weight_plan(
+        *(sizes(spec, ins, outs), forward_axes(spec), dilation, lying(x, ins), lying(dy, outs)),
+        *((outs * out[0], *spread(out)), limit, threads, host()),
+    )
+
+
+def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
+    """Sum over images and pixels."""
+    if not spec.batch:
+        out[...] = 0
+        return
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    found = weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how)
+    run_weights(found, x.ctypes.data, dy.ctypes.data, out.ctypes.data, spec.group_out * out.strides[0])

@@ -15,7 +15,7 @@ and is left as it is. A block of squares goes through all steps while it stays i
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -23,9 +23,12 @@ import numba
 import numpy as np
 from numba import types
 
+from ...config import Resources
 from ...layout import Array
+from ...spec import ConvSpec
 from ...views import slices
-from .axes import Amounts, Axes, winograd_amounts, winograd_axes
+from ...window import Ints
+from .axes import Amounts, Axes, direction, forward_axes, input_grad_axes, winograd_amounts, winograd_axes
 from .blocks import (
     COPIES,
     LIST,
@@ -43,12 +46,12 @@ from .blocks import (
     words,
 )
 from .copies import Copy, Turner, copy_array, turner
-from .correlation import PACK_SERIAL, Memory, Problem, direction
-from .filters import Filters, packed, tiling, vectors_for
+from .filters import PACK_SERIAL, Filters, packed, tiling, vectors_for
 from .geometry import Piece, Source, Target, cells_of, source, target
-from .isa import Isa
+from .isa import Isa, host
 from .machine import fixed, invoke
-from .parallel import run
+from .operands import Memory, Problem, backward, forward
+from .parallel import run, usable
 from .scratch import LINE, arena
 from .toom_cook import transforms
 from .transform import Square, address
@@ -363,3 +366,31 @@ def convolved(what: WinogradPlan, x: int, u: int, biases: int, out: int, begin: 
             *(begin, end, x, u, biases, what.zeros.ctypes.data, out),
             *(arena.reserve(size) for size in (room.block, room.v, room.m, room.results)),
         )
+
+
+@lru_cache(maxsize=512)
+def squares_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
+    """The plan of a convolution by squares."""
+    problem, memory = forward(spec, x, w, out)
+    return winograd_plan(problem, forward_axes(spec), memory, limit, threads, host())
+
+
+@lru_cache(maxsize=512)
+def squares_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
+    """The plan of an input gradient by squares."""
+    problem, memory = backward(spec, dy, w, out)
+    return winograd_plan(problem, input_grad_axes(spec)[0], memory, limit, threads, host())
+
+
+def winograd(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
+    """Correlate by squares."""
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    found = squares_plan(spec, x.strides, w.strides, out.strides, *how)
+    run_winograd(found, x.ctypes.data, w.ctypes.data, b, out.ctypes.data)
+
+
+def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
+    """Correlate by squares."""
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    found = squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
+    run_winograd(found, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)
