@@ -114,6 +114,17 @@ def demo(
         raise CommandError("interrupted", 130) from None
 
 
+@app.command(epilog=_examples("warmup"))
+def warmup() -> None:
+    """Compile what Numba compiles, so that no later process has to wait for it.
+
+    It is kept beside the package, or in Numba's cache directory (NUMBA_CACHE_DIR).
+    """
+    from .warmup import run  # noqa: PLC0415  # draws progress, which other commands do without
+
+    run(_console())
+
+
 @app.command(epilog=_examples("info", "info > report.txt"))
 def info() -> None:
     """Show versions, strategies, BLAS and settings, for a bug report."""
