@@ -8,6 +8,8 @@ from functools import cache
 from importlib import import_module, util
 from typing import Any
 
+import numpy as np
+
 from ...layout import Order
 from ...spec import ConvSpec
 from .axes import (
@@ -23,6 +25,7 @@ from .parallel import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
+TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SMALL, FEW = 1_000_000, 3
 """Operations from which on it matters how full tiles are, and channels of a group that leave them too empty."""
 WORTH = 8_000_000
@@ -45,7 +48,7 @@ def missing() -> str | None:
 
 def supports(spec: ConvSpec) -> str | None:
     """float32 and float64, where Numba is."""
-    if spec.compute_dtype.name not in ("float32", "float64"):
+    if spec.compute_dtype not in TYPES:
         return f"computes float32 and float64, not {spec.compute_dtype.name}"
     return missing()
 
