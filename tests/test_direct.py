@@ -210,6 +210,23 @@ def test_narrower_instruction_sets(forced):
     child(code, folder, environment)
 
 
+def test_the_loops_run_uncompiled_too():
+    """For debugging and coverage; the tiles themselves are machine code all the same."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_direct import ORDERS, test_many_channels\n"
+        "from convkernels.kernels.compiled import blocks\n"
+        "assert not hasattr(blocks.correlate, 'signatures')\n"
+        "for operation in ('conv', 'conv_input_grad', 'conv_weight_grad'):\n"
+        "    for order in ORDERS[:2]:\n"
+        "        test_many_channels(operation, 'n2g2i6o10_in5x9_k3x3_s1x2_p1+1x1+0_d1x1', order)\n"
+        "from test_winograd import check\n"
+        "check('conv', 'n1g1i4o6_in7x9_k3x3_s1x1_p1+1x1+1_d1x1', ORDERS[0])\n"
+    )
+    folder = os.path.dirname(__file__)  # noqa: PTH120
+    child(code, folder, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
+
+
 @pytest.mark.parametrize("module", [copies, filters])
 def test_examples(module):
     failed, attempted = doctest.testmod(module)
