@@ -89,7 +89,7 @@ class Selection:
     directions: Sequence[str] = DIRECTIONS
     dtypes: Sequence[str] = DTYPES
     batches: Sequence[int] = (1, 8)
-    threads: Sequence[int] = (1, 2)
+    threads: Sequence[int] = (1,)
     layouts: Sequence[str] = LAYOUTS
     precisions: Sequence[Precision] = ("default", "highest")
     each: int | None = None
