@@ -112,7 +112,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """Speed against PyTorch and ONNX Runtime, for hours; with --quick for minutes. Arguments go to `convkernels bench`."""
+    """Speed against PyTorch and ONNX Runtime: hours, or with --quick minutes; arguments go to `convkernels bench`."""
     session.install("-e", ".[cli,jit]", *group("peers"))
     session.run("convkernels", "bench", "--full", *session.posargs)
 

@@ -12,7 +12,7 @@ import torch
 from convkernels.layout import Array
 
 from .contestant import Contestant
-from .task import Task
+from .task import Task, even_padding
 
 # Its operators are made at run time, so that no type is known of them.
 aten = cast(Any, torch.ops.aten)
@@ -68,21 +68,6 @@ def _canonical(found: Any, rank: int) -> tuple[Array, ...]:
     listed = found if isinstance(found, tuple | list) else [found]
     arrays = [tensor.numpy() for tensor in listed if tensor is not None]
     return tuple(array.squeeze(2) if rank == 1 and array.ndim == 4 else array for array in arrays)
-
-
-def even_padding(window: Any) -> list[int] | None:
-    """The padding, the same on both sides of an axis, that gives these outputs; None if none does.
-
-    What lies beyond the last window makes no difference.
-    """
-    padding = []
-    for place, (lo, _) in enumerate(window.padding):
-        reach = (window.kernel_size[place] - 1) * window.dilation[place]
-        outputs = (window.in_size[place] + 2 * lo - reach - 1) // window.stride[place] + 1
-        if lo < 0 or outputs != window.out_size[place]:
-            return None
-        padding.append(lo)
-    return padding
 
 
 def _two(sizes: Sequence[int], fill: int) -> list[int]:

@@ -66,3 +66,18 @@ class Task:
         # A mean's gradient does not ask for x; all others read dy and x, and write dx.
         reads_x = self.operation != "pool" or self.spec.reducer.name != "mean"
         return (y + (2 if reads_x else 1) * x) * item / 1e9
+
+
+def even_padding(window: Any) -> list[int] | None:
+    """The padding, the same on both sides of an axis, that gives these outputs; None if none does.
+
+    What lies beyond the last window makes no difference.
+    """
+    padding = []
+    for place, (lo, _) in enumerate(window.padding):
+        reach = (window.kernel_size[place] - 1) * window.dilation[place]
+        outputs = (window.in_size[place] + 2 * lo - reach - 1) // window.stride[place] + 1
+        if lo < 0 or outputs != window.out_size[place]:
+            return None
+        padding.append(lo)
+    return padding
