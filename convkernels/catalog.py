@@ -34,6 +34,14 @@ _tiles = partial(
     claims=available.CLAIMS,
     uses_threads=True,
 )
+_squares = partial(
+    Implementation,
+    "winograd",
+    supports=available.winograd_supports,
+    prefers=available.winograd_prefers,
+    claims=available.WINOGRAD_CLAIMS,
+    uses_threads=True,
+)
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
@@ -45,12 +53,14 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
+        _squares(available.late("winograd"), workspace=available.workspace_winograd),
         _tiles(available.late("conv"), workspace=available.workspace),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
+        _squares(available.late("winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
         _tiles(available.late("conv_input_grad"), workspace=available.workspace_input_grad),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),

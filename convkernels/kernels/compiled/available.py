@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module, util
@@ -9,12 +10,30 @@ from typing import Any
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .axes import correlation_amounts, forward_axes, input_grad_axes, weight_amounts
+from .axes import (
+    Axes,
+    correlation_amounts,
+    forward_axes,
+    input_grad_axes,
+    weight_amounts,
+    winograd_amounts,
+    winograd_axes,
+)
 from .parallel import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
+WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
 ENOUGH = 8_000_000
 """Floating-point operations for each image and group, some 0.1 ms, from which on handing blocks to tiles pays."""
+
+TAPS = (1, 3, 4, 5)
+LEAST_CHANNELS = 4
+TRANSFORM = 22.0
+"""Operations that transforming one place of a square of one channel takes the time of."""
+WEIGHTS = 28.0
+"""The same for one weight, with packing it."""
+GAIN = 0.9
+"""The share of the operations from which on fewer are worth it."""
 
 
 @cache
@@ -38,6 +57,40 @@ def prefers(spec: ConvSpec, order: Order) -> str | None:
     return None
 
 
+def winograd_supports(spec: ConvSpec) -> str | None:
+    """Dense windows of three to five taps along the last two axes, or one, and sums that hide the transforms' rounding.
+
+    The error of sums over four channels or more was at most a third of the bound in 40,000 outputs of each window; over
+    one or two it exceeds it.
+    """
+    window = spec.window
+    if any(step != 1 for step in (*window.stride, *window.dilation)):
+        return f"takes strides and dilations of 1, not {window.stride} and {window.dilation}"
+    last, others = window.kernel_size[-2:], window.kernel_size[:-2]
+    if not all(taps in TAPS for taps in last) or window.taps == 1 or others not in ((), (1,)):
+        return f"takes 3 to 5 taps along the last two axes, or one, not {window.kernel_size}"
+    if min(spec.group_in, spec.group_out) < LEAST_CHANNELS:
+        least = min(spec.group_in, spec.group_out)
+        return f"groups of {least} channels are below the {LEAST_CHANNELS} whose sums hide its rounding"
+    return supports(spec)
+
+
+def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
+    """Where fewer multiplications pay for the transforms."""
+    direct = spec.flops
+    squares = [axis.step for axis in winograd_axes(forward_axes(spec))]
+    counts = [-(-axis.outputs // step) for axis, step in zip(forward_axes(spec), squares, strict=True)]
+    places = math.prod(axis.span for axis in winograd_axes(forward_axes(spec)))
+    tiles = spec.batch * spec.groups * math.prod(counts)
+    products = 2 * tiles * places * spec.group_in * spec.group_out
+    per_place = TRANSFORM * places * (tiles * (spec.group_in + spec.group_out))
+    weights = WEIGHTS * places * spec.groups * spec.group_in * spec.group_out
+    total = int(products + per_place + weights)
+    if total > GAIN * direct:
+        return f"{total} operations with those of the transforms, {direct} without"
+    return prefers(spec, order)
+
+
 def late(name: str) -> Callable[..., None]:
     """An implementation of this package's that is imported when it is first run."""
 
@@ -49,24 +102,41 @@ def late(name: str) -> Callable[..., None]:
 
 def workspace(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv`: weights in panels, and for each thread a block of the input and of the output."""
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    pieces = -(-threads // max(1, spec.batch))
-    found = correlation_amounts(forward_axes(spec), spec.group_in, spec.group_out, size, limit, pieces)
-    return found.bytes(threads, limit)
+    return correlations(spec, (forward_axes(spec),), spec.group_in, spec.group_out, limit)
 
 
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
+    return correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
+
+
+def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:
+    """Scratch bytes of correlations along some axes."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    pieces = -(-threads // max(1, spec.batch))
-    return max(
-        correlation_amounts(axes, spec.group_out, spec.group_in, size, limit, pieces).bytes(threads, limit)
-        for axes in input_grad_axes(spec)
-    )
+    problem = (spec.batch, spec.groups, channels, columns, spec.window.taps, size, limit, threads)
+    return max(correlation_amounts(axes, *problem).bytes(threads, limit) for axes in every)
+
+
+def workspace_winograd(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `winograd`: transformed weights, and for each thread squares in all their forms."""
+    return squares(spec, forward_axes(spec), spec.group_in, spec.group_out, limit)
+
+
+def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `winograd_input_grad`."""
+    return squares(spec, input_grad_axes(spec)[0], spec.group_out, spec.group_in, limit)
+
+
+def squares(spec: ConvSpec, axes: Axes, channels: int, columns: int, limit: int) -> int:
+    """Scratch bytes of a convolution by squares."""
+    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
+    found = winograd_amounts(axes, spec.batch, spec.groups, channels, columns, size, limit, threads)
+    return found.bytes(threads, limit)
 
 
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_weight_grad`: the sums, and for each thread a block of the input and of the gradient."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    found = weight_amounts(forward_axes(spec), spec.group_in, spec.group_out, size, limit)
+    channels = (spec.group_in, spec.group_out)
+    found = weight_amounts(forward_axes(spec), spec.batch, spec.groups, *channels, size, limit)
     return found.bytes(threads, limit)
