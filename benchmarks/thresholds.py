@@ -34,7 +34,8 @@ from threadpoolctl import threadpool_limits
 
 from convkernels.cli.bench import machine, ours
 from convkernels.cli.bench.cells import DIRECTIONS, DTYPES, Cell
-from convkernels.cli.bench.measure import TOLERANCES, ratio
+from convkernels.cli.bench.judge import TOLERANCES
+from convkernels.cli.bench.measure import ratio
 from convkernels.cli.bench.problems import Layer
 from convkernels.cli.bench.results import geometric_mean
 from convkernels.cli.bench.task import Task

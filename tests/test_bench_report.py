@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from convkernels.cli import main
-from convkernels.cli.bench import picture, run, tables
+from convkernels.cli.bench import machine, picture, run, tables
 from convkernels.cli.bench.problems import Layer
 from convkernels.cli.bench.results import SCHEMA, Report, Row, Timed, geometric_mean, load, merged
 from convkernels.cli.bench.summary import Mean, errors, means, worst
@@ -222,6 +222,8 @@ def command(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(run, "sample", lambda: LAYERS)
     monkeypatch.setattr(run, "find_peers", list)
+    monkeypatch.setattr(machine, "TRIES", 1)
+    monkeypatch.setattr(machine, "COPIED", 2**16)
 
     def started(*arguments: object) -> tuple[object, str, str]:
         fixed = ["convkernels", "bench", "--alternations", "1", "--threads", "1"]

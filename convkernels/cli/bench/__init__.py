@@ -7,6 +7,7 @@ From a choice of problems to a table::
     task.py       a cell's data
     contestant.py, ours.py, peers.py, pytorch.py, onnx_*.py   who computes it
     timing.py, memory.py, machine.py   the stopwatch, the scales, and what the machine could do
+    judge.py      whether results are right, and how exact
     measure.py    a cell measured: one row for each layout and precision
     results.py    rows as JSON, to be kept, merged and shared
     summary.py, tables.py, picture.py   what the rows say

@@ -34,6 +34,11 @@ class Contestant:
     canonical: Callable[[Any], tuple[Array, ...]]
     implementation: str = ""
 
+    @property
+    def name(self) -> str:
+        """Who in which form."""
+        return f"{self.library} {self.variant}"
+
 
 class Peer(Protocol):
     """Another library."""
