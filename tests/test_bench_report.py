@@ -244,6 +244,7 @@ def test_bench(command, tmp_path):
     assert found.rules["repeats"] == 1
     assert found.peaks.keys() >= {"GB/s 1t"}
     assert "share of the machine's peak" in out
+    assert "There was nobody to compare with" in out
     assert TINY in out
     with Image.open(tmp_path / "convkernels-bench.png") as drawn:
         assert drawn.format == "PNG"
@@ -283,6 +284,21 @@ def test_an_interruption_keeps_what_was_measured(command, monkeypatch, tmp_path)
     monkeypatch.setattr(run, "measure", interrupted)
     code, _, err = command()
     assert (code, err) == (130, "error: interrupted; go on with --resume convkernels-bench.json\n")
+    assert list(load(tmp_path / "convkernels-bench.json").rows) == done
+
+
+def test_a_wrong_result_ends_the_run_but_keeps_what_was_measured(command, monkeypatch, tmp_path):
+    original, done = run.measure, []
+
+    def failing(*arguments):
+        if len(done) == 8:
+            raise CommandError("Peer computes another result")
+        rows = original(*arguments)
+        done.extend(rows)
+        return rows
+
+    monkeypatch.setattr(run, "measure", failing)
+    assert command() == (1, "", "error: Peer computes another result\n")
     assert list(load(tmp_path / "convkernels-bench.json").rows) == done
 
 

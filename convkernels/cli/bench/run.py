@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,10 +65,13 @@ def run(console: Console, request: Request) -> None:
         report = with_missing(request, report)
     if not any(row.seconds is not None for row in report.rows):
         raise CommandError("nothing to show: no cell was measured", 2)
-    report.save(request.output)
+    if request.show:
+        report.save(request.output)
     for table in all_tables(report, every_cell=request.every_cell):
         console.print(table)
     console.print(", ".join(f"{name} {value}" for name, value in report.environment.items()))
+    if not any(row.peers for row in report.rows):
+        console.print("There was nobody to compare with: pip install torch onnxruntime onnx")
     states = sorted({row.source for row in report.rows})
     if len(states) > 1:
         console.print(f"These are rows of {len(states)} states of the source: {', '.join(states)}")
@@ -92,7 +96,7 @@ def with_missing(request: Request, report: Report) -> Report:
     peers = find_peers()
     here = Report(machine.environment(peers), asdict(request.rules))
     report = merged([report, here], [str(request.resume[0]), "this machine"]) if report.rows else here
-    saved = perf_counter()
+    saved = -math.inf  # a place that cannot be written is found out after the first cell
     try:
         for cell in tracked(lacking(request.selection, report)):
             rows = measure(cell, request.selection.layouts, request.selection.precisions, peers, request.rules)
@@ -101,8 +105,10 @@ def with_missing(request: Request, report: Report) -> Report:
                 report.save(request.output)
                 saved = perf_counter()
     except KeyboardInterrupt:
-        report.save(request.output)
         raise CommandError(f"interrupted; go on with --resume {request.output}", 130) from None
+    finally:  # whatever ends it, hours of measuring are not lost
+        if report.rows:
+            report.save(request.output)
     return report
 
 
