@@ -80,6 +80,13 @@ def test_what_differs_is_another_call(other):
         assert np.array_equal(other(), got)
 
 
+def test_arrays_that_could_be_permuted_in_several_ways_are_told_apart():
+    square = integers((1, 3, 3, 3), np.dtype("float32"), 2)
+    ck.conv2d(np.broadcast_to(np.float32(1), (1, 3, 3, 3)), square, layout="NHWC")
+    got = ck.conv2d(square, square.reshape(1, 3, 3, 3), layout="NHWC")
+    assert np.array_equal(got, ck.conv2d(square, square, layout="NHWC", strategy="naive"))
+
+
 def test_options_that_are_equal_but_not_the_same_are_still_refused():
     ck.conv2d(x, w, stride=1)
     for stride in (1.0, True, (1, 1.0), "1"):
@@ -133,9 +140,11 @@ def test_nothing_is_kept_alive():
     y, vjp = ck.conv2d_vjp(data, weights)
     result = weakref.ref(vjp(y).dx)
     seen = [weakref.ref(data), weakref.ref(weights), weakref.ref(y)]
+    del y
     gc.collect()
     assert result() is None
-    del data, weights, y, vjp
+    assert seen[2]() is None, "the vjp keeps the inputs, and not the output"
+    del data, weights, vjp
     gc.collect()
     assert [each() for each in seen] == [None] * 3
 
