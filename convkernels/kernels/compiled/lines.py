@@ -1,0 +1,327 @@
+"""Loops over lines of vectors, emitted as LLVM: the frame of all pooling.
+
+    for each image, channel:                  # two outer loops
+        for each piece:                       # a box of targets that read alike, see boxes.py
+            for each line of the box:         # three loops
+                for each vector of the line:  # whole ones in groups, the last one masked
+                    target = body(what the vector's steps read)
+
+A line lies along one axis of memory, of channels or of pixels, and its vectors may be read and written densely, by
+every second element (loaded whole and shuffled), or by any stride (gathered). All that differs from one call to the
+next is read from tables of 64-bit words, so that a body is compiled once, in some 20 ms. Nothing outside the arrays is
+read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from .tile import INDEX, WORD
+
+Vectors = list[Any]
+"""A value of every lane of a group of vectors."""
+
+BYTE = 8
+HEAD, LOOPS, OPERAND = 4, 3, 7
+"""Words of a call before its operands (the table of pieces, their number, and the counts of the two outer loops),
+loops over lines, and words of an operand: its address, then strides in bytes of two outer loops, three inner ones, and
+from lane to lane."""
+PIECE = 6
+"""Words of a piece before its operands' offsets: three counts, the groups and the elements of a line, the divisor."""
+STEP = 3
+"""Words of a step: its offsets in two operands, and a number."""
+GROUP = 4
+"""Vectors worked on at a time; of two phases, half as many of each."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An array as lines see it: NumPy's kind and bytes of an element, and how it lies along them.
+
+    `access` is "dense", "even" (every second element, read only) or "any".
+    """
+
+    kind: str
+    itemsize: int
+    access: str
+
+    @property
+    def element(self) -> Any:
+        """LLVM's type of an element."""
+        if self.kind == "f":
+            return ir.FloatType() if self.itemsize == 4 else ir.DoubleType()
+        return ir.IntType(BYTE * self.itemsize)
+
+
+class Place:
+    """Where a group of vectors stands: what a body reads, and with which steps."""
+
+    def __init__(self, code: Lines, first: Any, vectors: int, left: Any | None, lines: list[Any], piece: Any) -> None:
+        self.code, self.first, self.vectors, self.left = code, first, vectors, left
+        self.lines, self.piece = lines, piece
+
+    def mask(self, lanes: int, count: Any) -> Any:
+        """The lanes before `count`."""
+        kind = ir.VectorType(INDEX, lanes)
+        numbers = ir.Constant(kind, list(range(lanes)))
+        return self.code.build.icmp_signed("<", numbers, self.code.spread(self.code.narrow(count), lanes))
+
+    def read(self, operand: int, offset: Any) -> Vectors:
+        """The vectors of an operand at an offset."""
+        return [self._read(operand, offset, vector) for vector in range(self.vectors)]
+
+    def _read(self, operand: int, offset: Any, vector: int) -> Any:
+        code, kind, lanes = self.code, self.code.operands[operand], self.code.lanes
+        build = code.build
+        position = build.add(self.first, code.word(vector * lanes))
+        start = build.add(self.lines[operand], offset)
+        if kind.access == "any":
+            stride = code.stride(operand, LOOPS + 2)
+            pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
+            mask = self.mask(lanes, self.left) if self.left is not None else code.all(lanes)
+            return code.masked("gather", kind, lanes, pointers, mask)
+        dense = kind.access == "dense"
+        wide = lanes if dense else 2 * lanes
+        address = build.add(start, build.mul(position, code.word(kind.itemsize * wide // lanes)))
+        if self.left is None:
+            found = code.load(address, ir.VectorType(kind.element, wide))
+        else:
+            count = self.left if dense else build.sub(build.add(self.left, self.left), code.word(1))
+            pointer = build.inttoptr(address, ir.VectorType(kind.element, wide).as_pointer())
+            found = code.masked("load", kind, wide, pointer, self.mask(wide, count))
+        if dense:
+            return found
+        evens = ir.Constant(ir.VectorType(INDEX, lanes), list(range(0, wide, 2)))
+        return build.shuffle_vector(found, found, evens)
+
+    def write(self, operand: int, phases: list[Vectors], size: Any) -> None:
+        """Store vectors, the phases alternating; `size` elements of the line exist."""
+        code, kind, lanes = self.code, self.code.operands[operand], self.code.lanes
+        build, mixed = code.build, len(phases)
+        for vector in range(self.vectors):
+            position = build.add(self.first, code.word(vector * lanes))
+            start = self.lines[operand]
+            if kind.access == "any":
+                stride = code.stride(operand, LOOPS + 2)
+                pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
+                mask = self.mask(lanes, self.left) if self.left is not None else code.all(lanes)
+                code.masked("scatter", kind, lanes, pointers, mask, phases[0][vector])
+                continue
+            for part in range(mixed):
+                value = phases[0][vector]
+                if mixed == 2:
+                    order = [place // 2 + (place % 2) * lanes for place in range(part * lanes, (part + 1) * lanes)]
+                    turned = ir.Constant(ir.VectorType(INDEX, lanes), order)
+                    value = build.shuffle_vector(phases[0][vector], phases[1][vector], turned)
+                element = build.add(build.mul(position, code.word(mixed)), code.word(part * lanes))
+                address = build.add(start, build.mul(element, code.word(kind.itemsize)))
+                pointer = build.inttoptr(address, value.type.as_pointer())
+                if self.left is None:
+                    build.store(value, pointer).align = 1
+                else:
+                    mask = self.mask(lanes, build.sub(size, element))
+                    code.masked("store", kind, lanes, pointer, mask, value)
+
+    def steps(self, phase: int) -> tuple[Any, Any]:
+        """Where the steps of a phase stand, and how many there are."""
+        first = PIECE + len(self.code.operands) + 2 * phase
+        return self.code.word_at(self.piece, first), self.code.word_at(self.piece, first + 1)
+
+    def fold(
+        self,
+        phase: int,
+        initial: list[Vectors],
+        step: Callable[[Any, list[Vectors]], list[Vectors]],
+        skip: int = 0,
+    ) -> list[Vectors]:
+        """Go through the steps of a phase but the first few with values that change; `step` takes a step's address."""
+        code = self.code
+        table, count = self.steps(phase)
+        end = code.build.add(table, code.build.mul(count, code.word(BYTE * STEP)))
+        return code.fold(code.build.add(table, code.word(BYTE * STEP * skip)), end, initial, step)
+
+    @property
+    def divisor(self) -> Any:
+        """The piece's divisor, a float64."""
+        return self.code.build.bitcast(self.code.word_at(self.piece, PIECE - 1), ir.DoubleType())
+
+
+Body = Callable[[Place, int], Vectors]
+"""What a target is made of: takes a place and a phase."""
+
+
+class Lines:
+    """Emits the loops around a body. The last operand is the target."""
+
+    def __init__(self, operands: Sequence[Operand], lanes: int, phases: int = 1) -> None:
+        self.operands, self.lanes, self.phases = tuple(operands), lanes, phases
+        self.module = ir.Module("lines")
+        self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [WORD]), "lines")
+        self.build = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.declared: dict[str, Any] = {}
+
+    def word(self, value: int) -> Any:
+        """A number."""
+        return ir.Constant(WORD, value)
+
+    def narrow(self, value: Any) -> Any:
+        """A number of 64 bits that fits 32, or the largest that does."""
+        most = self.word(2**31 - 1)
+        return self.build.trunc(self.build.select(self.build.icmp_signed("<", value, most), value, most), INDEX)
+
+    def spread(self, scalar: Any, lanes: int) -> Any:
+        """A vector of equal elements."""
+        empty = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+        one = self.build.insert_element(empty, scalar, ir.Constant(INDEX, 0))
+        return self.build.shuffle_vector(one, empty, ir.Constant(ir.VectorType(INDEX, lanes), [0] * lanes))
+
+    def constant(self, kind: Any, value: Any) -> Any:
+        """A vector of a constant."""
+        return ir.Constant(ir.VectorType(kind, self.lanes), [ir.Constant(kind, value)] * self.lanes)
+
+    def all(self, lanes: int) -> Any:
+        """A mask of every lane."""
+        return ir.Constant(ir.VectorType(ir.IntType(1), lanes), [ir.Constant(ir.IntType(1), 1)] * lanes)
+
+    def load(self, address: Any, kind: Any) -> Any:
+        """What stands at any address."""
+        found = self.build.load(self.build.inttoptr(address, kind.as_pointer()))
+        found.align = 1
+        return found
+
+    def word_at(self, address: Any, place: int) -> Any:
+        """A word of a table."""
+        return self.load(self.build.add(address, self.word(BYTE * place)), WORD)
+
+    def stride(self, operand: int, loop: int) -> Any:
+        """An operand's stride, or the one from lane to lane."""
+        return self.strides[operand][loop]
+
+    def pointers(self, start: Any, stride: Any, kind: Operand) -> Any:
+        """The addresses of a vector's elements."""
+        numbers = ir.Constant(ir.VectorType(WORD, self.lanes), list(range(self.lanes)))
+        offsets = self.build.mul(numbers, self.spread(stride, self.lanes))
+        addresses = self.build.add(self.spread(start, self.lanes), offsets)
+        return self.build.inttoptr(addresses, ir.VectorType(kind.element.as_pointer(), self.lanes))
+
+    def masked(self, what: str, kind: Operand, lanes: int, pointer: Any, mask: Any, value: Any = None) -> Any:
+        """Call one of LLVM's masked accesses."""
+        vector = ir.VectorType(kind.element, lanes)
+        letter = f"{'f' if kind.kind == 'f' else 'i'}{BYTE * kind.itemsize}"
+        many = "gather" in what or "scatter" in what
+        name = f"llvm.masked.{what}.v{lanes}{letter}.{f'v{lanes}p0' if many else 'p0'}"
+        align = ir.Constant(INDEX, 1)
+        if value is None:
+            arguments, result = [pointer, align, mask, ir.Constant(vector, None)], vector
+        else:
+            arguments, result = [value, pointer, align, mask], ir.VoidType()
+        return self.build.call(self.intrinsic(name, result, *(each.type for each in arguments)), arguments)
+
+    def intrinsic(self, name: str, result: Any, *arguments: Any) -> Any:
+        """An intrinsic of LLVM's."""
+        if name not in self.declared:
+            self.declared[name] = ir.Function(self.module, ir.FunctionType(result, arguments), name)
+        return self.declared[name]
+
+    @contextmanager
+    def loop(self, first: Any, stop: Any, step: int = 1) -> Iterator[Any]:
+        """A loop from `first` to below `stop`; its variable stays valid behind it."""
+        build, origin = self.build, self.build.block
+        head, body, done = (self.function.append_basic_block(name) for name in ("head", "body", "done"))
+        build.branch(head)
+        build.position_at_end(head)
+        variable = build.phi(WORD)
+        variable.add_incoming(first, origin)
+        build.cbranch(build.icmp_signed("<", variable, stop), body, done)
+        build.position_at_end(body)
+        yield variable
+        variable.add_incoming(build.add(variable, self.word(step)), build.block)
+        build.branch(head)
+        build.position_at_end(done)
+
+    def fold(self, table: Any, stop: Any, initial: list[Vectors], step: Any) -> list[Vectors]:
+        """Go through a table of steps with values that change."""
+        build, origin = self.build, self.build.block
+        head, body, done = (self.function.append_basic_block(name) for name in ("fold", "step", "folded"))
+        build.branch(head)
+        build.position_at_end(head)
+        address = build.phi(WORD)
+        address.add_incoming(table, origin)
+        values = [[build.phi(value.type) for value in group] for group in initial]
+        for phis, group in zip(values, initial, strict=True):
+            for phi, value in zip(phis, group, strict=True):
+                phi.add_incoming(value, origin)
+        build.cbranch(build.icmp_signed("<", address, stop), body, done)
+        build.position_at_end(body)
+        changed = step(address, values)
+        for phis, group in zip(values, changed, strict=True):
+            for phi, value in zip(phis, group, strict=True):
+                phi.add_incoming(value, build.block)
+        address.add_incoming(build.add(address, self.word(BYTE * STEP)), build.block)
+        build.branch(head)
+        build.position_at_end(done)
+        return values
+
+    def emit(self, body: Body) -> str:
+        """The whole as LLVM assembly."""
+        build, call = self.build, self.function.args[0]
+        count = len(self.operands)
+        self.strides = [
+            [self.word_at(call, HEAD + operand * OPERAND + 1 + loop) for loop in range(LOOPS + 3)]
+            for operand in range(count)
+        ]
+        pieces, number = self.word_at(call, 0), self.word_at(call, 1)
+        length = BYTE * (PIECE + count + 2 * self.phases)
+        end = build.add(pieces, build.mul(number, self.word(length)))
+        zero = self.word(0)
+
+        def moved(lines: list[Any], loop: int, variable: Any) -> list[Any]:
+            return [
+                build.add(line, build.mul(variable, strides[loop]))
+                for line, strides in zip(lines, self.strides, strict=True)
+            ]
+
+        bases = [self.word_at(call, HEAD + operand * OPERAND) for operand in range(count)]
+        with (
+            self.loop(zero, self.word_at(call, 2)) as image,
+            self.loop(zero, self.word_at(call, 3)) as channel,
+            self.loop(pieces, end, length) as piece,
+        ):
+            lines = [
+                build.add(line, self.word_at(piece, PIECE + operand))
+                for operand, line in enumerate(moved(moved(bases, 0, image), 1, channel))
+            ]
+            counts = [self.word_at(piece, place) for place in range(LOOPS)]
+            groups, size = self.word_at(piece, LOOPS), self.word_at(piece, LOOPS + 1)
+            with self.loop(zero, counts[0]) as first:
+                outer = moved(lines, 2, first)
+                with self.loop(zero, counts[1]) as second:
+                    middle = moved(outer, 3, second)
+                    with self.loop(zero, counts[2]) as third:
+                        self.line(body, moved(middle, 4, third), groups, size, piece)
+        build.ret_void()
+        return str(self.module)
+
+    def line(self, body: Body, lines: list[Any], groups: Any, size: Any, piece: Any) -> None:
+        """One line: groups of whole vectors, whole vectors, and what is left."""
+        build, first = self.build, self.word(0)
+
+        def store(position: Any, vectors: int, left: Any | None) -> None:
+            place = Place(self, position, vectors, left, lines, piece)
+            place.write(len(self.operands) - 1, [body(place, phase) for phase in range(self.phases)], size)
+
+        # A vector of every second element reads one beyond its last, and of phases the last may not exist: such a line
+        # ends masked.
+        spare = 1 if self.phases > 1 or any(operand.access == "even" for operand in self.operands) else 0
+        for vectors in (max(1, GROUP // self.phases), 1):
+            whole = build.sub(groups, self.word(vectors * self.lanes - 1 + spare))
+            with self.loop(first, whole, vectors * self.lanes) as position:
+                store(position, vectors, None)
+            first = position
+        with self.loop(first, groups, self.lanes) as position:
+            store(position, 1, build.sub(groups, position))

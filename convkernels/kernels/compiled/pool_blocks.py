@@ -1,0 +1,144 @@
+"""What can be said of compiled pools without Numba: whether they run, when, and in what memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from ...layout import Order
+from ...pool_spec import PoolSpec
+from ...reducers import builtin_reducer
+from ...window import Window
+from .available import missing
+from .parallel import usable
+
+CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
+REDUCERS = ("max", "min", "sum", "mean", "lp1", "lp2")
+BITS = 64
+"""The most taps whose winners fit a set."""
+CELL = 16
+"""Floating-point operations in the time in which memory gives one element: 110 GFLOP/s over 28 GB/s of float32."""
+TARGET = 2**18
+"""Bytes of codes to work on at a time, an eighth of the cache beside what is read and written."""
+SLACK = 64
+"""Bytes that aligning an array may take."""
+LANES = 64
+"""Channels below which a block is rather cut elsewhere."""
+
+
+def late(name: str) -> Callable[..., None]:
+    """An implementation that is imported when it is first run."""
+
+    def run(*arguments: Any, **keywords: Any) -> None:
+        getattr(import_module(".pooling", __package__), name)(*arguments, **keywords)
+
+    return run
+
+
+def family(spec: PoolSpec) -> str:
+    """The reducer's name without its rule for ties."""
+    return spec.reducer.name.partition("_")[0]
+
+
+def rule(spec: PoolSpec) -> str:
+    """The rule for ties."""
+    return spec.reducer.name.partition("_ties-")[2] or "first"
+
+
+def extreme(spec: PoolSpec) -> bool:
+    """Whether the reducer chooses a cell."""
+    return family(spec) in ("max", "min")
+
+
+def supports(spec: PoolSpec) -> str | None:
+    """The reducers that vectors compute, of numbers that they hold."""
+    if family(spec) not in REDUCERS or builtin_reducer(spec.reducer.name) != spec.reducer:
+        return f"reduces by {', '.join(REDUCERS)}, not by {spec.reducer.name!r}"
+    kind, size = spec.compute_dtype.kind, spec.compute_dtype.itemsize
+    if kind not in "iuf" or size > 8:
+        return f"computes real numbers of at most 64 bits, not {spec.compute_dtype.name}"
+    return missing()
+
+
+def supports_grad(spec: PoolSpec) -> str | None:
+    """The same, where the winners of a window that share have room."""
+    if extreme(spec) and rule(spec) in ("split", "all") and spec.window.taps > BITS:
+        return f"keeps the winners of at most {BITS} taps that tie, not of {spec.window.taps}"
+    return supports(spec)
+
+
+def prefers(spec: PoolSpec, order: Order) -> str | None:
+    """Whatever it supports."""
+    return None
+
+
+def work_of(spec: PoolSpec) -> int:
+    """The time of a pool in floating-point operations: memory's, mostly."""
+    return max(spec.flops, CELL * (math.prod(spec.x_shape) + math.prod(spec.y_shape)))
+
+
+def code_size(spec: PoolSpec) -> int:
+    """Bytes of the code of a window's winner."""
+    if rule(spec) in ("split", "all"):
+        return 4 if spec.window.taps <= BITS // 2 else 8
+    return 1 if spec.window.taps <= 2**8 else 4
+
+
+def outputs_of(window: Window, cells: slice) -> slice:
+    """The outputs along the first spatial axis whose windows may hold some of its cells."""
+    step, lo = window.stride[0], window.padding[0][0]
+    first = -((window.extent[0] - 1 - lo - cells.start) // step)
+    stop = (cells.stop - 1 + lo) // step + 1
+    first = min(max(first, 0), window.out_size[0])
+    return slice(first, max(first, min(stop, window.out_size[0])))
+
+
+@dataclass(frozen=True)
+class Block:
+    """How much of a gradient is worked on at a time: images, channels, and cells along the first spatial axis."""
+
+    images: int
+    channels: int
+    cells: int
+    threads: int
+
+
+def takes(spec: PoolSpec, images: int, channels: int, cells: int) -> int:
+    """Bytes of the codes of all windows that hold cells of a block."""
+    window = spec.window
+    outputs = min(window.out_size[0], (cells + window.extent[0] - 2) // window.stride[0] + 1)
+    return images * channels * outputs * math.prod(window.out_size[1:]) * code_size(spec) + SLACK
+
+
+def least(spec: PoolSpec) -> int:
+    """Bytes of the smallest block's codes."""
+    return takes(spec, 1, 1, spec.window.stride[0])
+
+
+def block(spec: PoolSpec, batch: int, channels: int, limit: int, threads: int) -> Block:
+    """The largest block whose codes stay in the cache, and within `limit` for all threads; a multiple of the stride."""
+    step, rows = spec.window.stride[0], spec.window.in_size[0]
+    room = min(TARGET, limit // threads)
+    cells = -(-rows // step) * step
+    while channels > LANES and takes(spec, 1, channels, cells) > room:
+        channels = -(-channels // 2)
+    while cells > step and takes(spec, 1, channels, cells) > room:
+        cells = -(-(cells // step) // 2) * step
+    while channels > 1 and takes(spec, 1, channels, cells) > room:
+        channels = -(-channels // 2)
+    images = max(1, min(-(-batch // threads), room // takes(spec, 1, channels, cells))) if cells >= rows else 1
+    return Block(images, channels, cells, max(1, min(threads, limit // least(spec))))
+
+
+def workspace_grad(spec: PoolSpec, limit: int) -> int:
+    """Scratch bytes of the gradient of an extremum: the codes of each thread's block, in any order of memory."""
+    if not extreme(spec):
+        return 0
+    fewest, threads = least(spec), usable(None, work_of(spec))
+    if fewest * threads > limit:
+        return fewest * max(1, limit // fewest)
+    every = takes(spec, max(1, spec.batch), spec.channels, spec.window.in_size[0])
+    return threads * max(fewest, min(every, TARGET, limit // threads))
