@@ -6,14 +6,13 @@ arrays lie, not on where, and are remembered.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +48,9 @@ class Boxes:
         The channels, if lines lie along them.
     numbers : str
         What steps carry: "code", "bit" or "count".
+    slab : int
+        Targets along the first axis after which all boxes have been gone through, so that what is read and written
+        stays near.
     """
 
     spec: PoolSpec
@@ -58,16 +60,22 @@ class Boxes:
     phases: int
     width: int
     numbers: str
+    slab: int
 
 
 class Table(NamedTuple):
-    """The words of all pieces, their number, and of targets and sources the elements from one to the next."""
+    """The words of all pieces, what they point to, their number; of sources and targets, the cells from one to the next."""
 
     words: Array
-    steps: Array
+    kept: Any
     pieces: int
     advances: Ints
     spacings: Ints
+
+
+def slices_of(part: tuple[int, int], size: int) -> list[slice]:
+    """A part, cut."""
+    return [slice(start, min(start + size, part[1])) for start in range(part[0], part[1], size)]
 
 
 def bits(value: float) -> int:
@@ -81,14 +89,17 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
     spec, axis = asked.spec, asked.axis
     window = spec.window
     sizes = window.out_size if asked.forward else window.in_size
-    parts = [slice(*asked.part), *(slice(0, size) for size in sizes[1:])]
-    if asked.forward:
-        runs = [reading(spec, place, part) for place, part in enumerate(parts)]
-    else:
-        runs = [
+    rest = [slice(0, size) for size in sizes[1:]]
+
+    def runs(part: slice) -> list[list[Run]]:
+        """The runs of each axis, of a part of the first."""
+        if asked.forward:
+            return [reading(spec, place, part) for place, part in enumerate([part, *rest])]
+        return [
             spreading(spec, place, part, together=place == axis and asked.phases > 1)
-            for place, part in enumerate(parts)
+            for place, part in enumerate([part, *rest])
         ]
+
     taps = [math.prod(window.kernel_size[place + 1 :]) for place in range(window.rank)]
     loops = [place for place in range(window.rank) if place != axis]
     entries: list[Ints] = []
@@ -118,14 +129,17 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
             entries.append((far[0], far[-1], number - 2**64 if number >= 2**63 else number))
         return begin
 
-    for box in product(*runs):
+    step = 1 if asked.forward else window.stride[0]
+    slabs = [runs(part) for part in slices_of(asked.part, max(step, asked.slab // step * step))]
+    for box in (box for slab in slabs for box in product(*slab)):
         line = box[axis] if axis is not None else None
         counts = [box[place].number for place in loops]
         width = (asked.width, asked.width) if line is None else (line.number, line.size)
         divisor = spec.divisor_override or math.prod(run.count for run in box)
-        piece = [*counts, *[1] * (LOOPS - len(counts)), *width, bits(divisor)]
+        piece = [*counts, *[1] * (LOOPS - len(counts)), *width]
         piece += [offset(given, [run.origin for run in box]) for given in sources]
         piece += [offset(given, [run.first for run in box]) for given in targets]
+        piece.append(bits(divisor))
         for phase in range(asked.phases):
             chosen = tuple(
                 run.phases[phase if place == axis and len(run.phases) > 1 else 0] for place, run in enumerate(box)
@@ -139,14 +153,5 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
     words = np.array(pieces, np.int64)
     for row, column, begin in lists:
         words[row, column] = steps.ctypes.data + begin * STEP * BYTE
-    first: list[Run] = [run[0] for run in runs]
+    first: list[Run] = [run[0] for run in slabs[0]]
     return Table(words, steps, len(pieces), tuple(run.advance for run in first), tuple(run.spacing for run in first))
-
-
-FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-@lru_cache(maxsize=256)
-def function(address: int) -> object:
-    """Code as something to call; the interpreter's lock is released meanwhile."""
-    return FUNCTION(address)

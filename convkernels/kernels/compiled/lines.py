@@ -31,8 +31,9 @@ HEAD, LOOPS, OPERAND = 4, 3, 7
 """Words of a call before its operands (the table of pieces, their number, and the counts of the two outer loops),
 loops over lines, and words of an operand: its address, then strides in bytes of two outer loops, three inner ones, and
 from lane to lane."""
-PIECE = 6
-"""Words of a piece before its operands' offsets: three counts, the groups and the elements of a line, the divisor."""
+PIECE = 5
+"""Words of a piece before its operands' offsets: three counts, the groups and the elements of a line. The divisor and
+the lists of steps follow."""
 STEP = 3
 """Words of a step: its offsets in two operands, and a number."""
 GROUP = 4
@@ -58,12 +59,35 @@ class Operand:
         return ir.IntType(BYTE * self.itemsize)
 
 
-class Place:
-    """Where a group of vectors stands: what a body reads, and with which steps."""
+@dataclass(frozen=True)
+class Line:
+    """A line as code sees it: how its arrays lie, where they start, the bytes from lane to lane, and how long it is.
 
-    def __init__(self, code: Lines, first: Any, vectors: int, left: Any | None, lines: list[Any], piece: Any) -> None:
-        self.code, self.first, self.vectors, self.left = code, first, vectors, left
-        self.lines, self.piece = lines, piece
+    `size` elements of the last operand, the target, exist; `steps` are where each phase's steps begin and end.
+    """
+
+    operands: tuple[Operand, ...]
+    starts: Sequence[Any]
+    strides: Sequence[Any]
+    groups: Any
+    size: Any
+    steps: Sequence[tuple[Any, Any]]
+    divisor: Any
+
+
+class Place:
+    """Where a group of vectors stands: what a body reads, and with which steps.
+
+    `left` is how many elements of the line are left for the last vector, None for whole ones.
+    """
+
+    def __init__(self, code: Lines, line: Line, first: Any, vectors: int, left: Any | None) -> None:
+        self.code, self.line, self.first, self.vectors, self.left = code, line, first, vectors, left
+        self.masks: dict[bool, Any] = {}
+        if left is not None:
+            self.masks[False] = self.mask(code.lanes, left)
+            if any(operand.access == "even" for operand in line.operands):
+                self.masks[True] = self.mask(2 * code.lanes, code.build.sub(code.build.add(left, left), code.word(1)))
 
     def mask(self, lanes: int, count: Any) -> Any:
         """The lanes before `count`."""
@@ -76,14 +100,14 @@ class Place:
         return [self._read(operand, offset, vector) for vector in range(self.vectors)]
 
     def _read(self, operand: int, offset: Any, vector: int) -> Any:
-        code, kind, lanes = self.code, self.code.operands[operand], self.code.lanes
+        code, kind, lanes = self.code, self.line.operands[operand], self.code.lanes
         build = code.build
         position = build.add(self.first, code.word(vector * lanes))
-        start = build.add(self.lines[operand], offset)
+        start = build.add(self.line.starts[operand], offset)
         if kind.access == "any":
-            stride = code.stride(operand, LOOPS + 2)
+            stride = self.line.strides[operand]
             pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
-            mask = self.mask(lanes, self.left) if self.left is not None else code.all(lanes)
+            mask = self.masks[False] if self.masks else code.all(lanes)
             return code.masked("gather", kind, lanes, pointers, mask)
         dense = kind.access == "dense"
         wide = lanes if dense else 2 * lanes
@@ -91,25 +115,24 @@ class Place:
         if self.left is None:
             found = code.load(address, ir.VectorType(kind.element, wide))
         else:
-            count = self.left if dense else build.sub(build.add(self.left, self.left), code.word(1))
             pointer = build.inttoptr(address, ir.VectorType(kind.element, wide).as_pointer())
-            found = code.masked("load", kind, wide, pointer, self.mask(wide, count))
+            found = code.masked("load", kind, wide, pointer, self.masks[not dense])
         if dense:
             return found
         evens = ir.Constant(ir.VectorType(INDEX, lanes), list(range(0, wide, 2)))
         return build.shuffle_vector(found, found, evens)
 
-    def write(self, operand: int, phases: list[Vectors], size: Any) -> None:
-        """Store vectors, the phases alternating; `size` elements of the line exist."""
-        code, kind, lanes = self.code, self.code.operands[operand], self.code.lanes
+    def write(self, phases: list[Vectors]) -> None:
+        """Store vectors of the target, the phases alternating."""
+        code, kind, lanes, operand = self.code, self.line.operands[-1], self.code.lanes, -1
         build, mixed = code.build, len(phases)
         for vector in range(self.vectors):
             position = build.add(self.first, code.word(vector * lanes))
-            start = self.lines[operand]
+            start = self.line.starts[operand]
             if kind.access == "any":
-                stride = code.stride(operand, LOOPS + 2)
+                stride = self.line.strides[operand]
                 pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
-                mask = self.mask(lanes, self.left) if self.left is not None else code.all(lanes)
+                mask = self.masks[False] if self.masks else code.all(lanes)
                 code.masked("scatter", kind, lanes, pointers, mask, phases[0][vector])
                 continue
             for part in range(mixed):
@@ -124,13 +147,8 @@ class Place:
                 if self.left is None:
                     build.store(value, pointer).align = 1
                 else:
-                    mask = self.mask(lanes, build.sub(size, element))
+                    mask = self.masks[False] if mixed == 1 else self.mask(lanes, build.sub(self.line.size, element))
                     code.masked("store", kind, lanes, pointer, mask, value)
-
-    def steps(self, phase: int) -> tuple[Any, Any]:
-        """Where the steps of a phase stand, and how many there are."""
-        first = PIECE + len(self.code.operands) + 2 * phase
-        return self.code.word_at(self.piece, first), self.code.word_at(self.piece, first + 1)
 
     def fold(
         self,
@@ -141,14 +159,8 @@ class Place:
     ) -> list[Vectors]:
         """Go through the steps of a phase but the first few with values that change; `step` takes a step's address."""
         code = self.code
-        table, count = self.steps(phase)
-        end = code.build.add(table, code.build.mul(count, code.word(BYTE * STEP)))
+        table, end = self.line.steps[phase]
         return code.fold(code.build.add(table, code.word(BYTE * STEP * skip)), end, initial, step)
-
-    @property
-    def divisor(self) -> Any:
-        """The piece's divisor, a float64."""
-        return self.code.build.bitcast(self.code.word_at(self.piece, PIECE - 1), ir.DoubleType())
 
 
 Body = Callable[[Place, int], Vectors]
@@ -197,10 +209,6 @@ class Lines:
     def word_at(self, address: Any, place: int) -> Any:
         """A word of a table."""
         return self.load(self.build.add(address, self.word(BYTE * place)), WORD)
-
-    def stride(self, operand: int, loop: int) -> Any:
-        """An operand's stride, or the one from lane to lane."""
-        return self.strides[operand][loop]
 
     def pointers(self, start: Any, stride: Any, kind: Operand) -> Any:
         """The addresses of a vector's elements."""
@@ -267,61 +275,77 @@ class Lines:
         build.position_at_end(done)
         return values
 
-    def emit(self, body: Body) -> str:
-        """The whole as LLVM assembly."""
-        build, call = self.build, self.function.args[0]
-        count = len(self.operands)
+    def begin(self) -> list[Any]:
+        """Read what the call says of the operands: their strides, kept, and their addresses."""
+        call, count = self.function.args[0], len(self.operands)
         self.strides = [
             [self.word_at(call, HEAD + operand * OPERAND + 1 + loop) for loop in range(LOOPS + 3)]
             for operand in range(count)
         ]
-        pieces, number = self.word_at(call, 0), self.word_at(call, 1)
-        length = BYTE * (PIECE + count + 2 * self.phases)
-        end = build.add(pieces, build.mul(number, self.word(length)))
-        zero = self.word(0)
+        return [self.word_at(call, HEAD + operand * OPERAND) for operand in range(count)]
 
-        def moved(lines: list[Any], loop: int, variable: Any) -> list[Any]:
-            return [
-                build.add(line, build.mul(variable, strides[loop]))
-                for line, strides in zip(lines, self.strides, strict=True)
-            ]
+    def moved(self, starts: Sequence[Any], loop: int, variable: Any) -> list[Any]:
+        """Addresses moved by the strides of a loop."""
+        return [
+            self.build.add(start, self.build.mul(variable, strides[loop]))
+            for start, strides in zip(starts, self.strides, strict=True)
+        ]
 
-        bases = [self.word_at(call, HEAD + operand * OPERAND) for operand in range(count)]
+    @contextmanager
+    def pieces(self, length: int) -> Iterator[tuple[Any, list[Any]]]:
+        """The loops over images, channels and pieces of so many words: where a piece stands, and the addresses."""
+        call, zero, bases = self.function.args[0], self.word(0), self.begin()
+        table = self.word_at(call, 0)
+        end = self.build.add(table, self.build.mul(self.word_at(call, 1), self.word(BYTE * length)))
         with (
             self.loop(zero, self.word_at(call, 2)) as image,
             self.loop(zero, self.word_at(call, 3)) as channel,
-            self.loop(pieces, end, length) as piece,
+            self.loop(table, end, BYTE * length) as piece,
         ):
-            lines = [
-                build.add(line, self.word_at(piece, PIECE + operand))
-                for operand, line in enumerate(moved(moved(bases, 0, image), 1, channel))
-            ]
+            yield piece, self.moved(self.moved(bases, 0, image), 1, channel)
+
+    def emit(self, body: Body) -> str:
+        """The whole as LLVM assembly."""
+        build, count, zero = self.build, len(self.operands), self.word(0)
+        with self.pieces(PIECE + count + 1 + 2 * self.phases) as (piece, bases):
+            starts = [build.add(base, self.word_at(piece, PIECE + operand)) for operand, base in enumerate(bases)]
             counts = [self.word_at(piece, place) for place in range(LOOPS)]
             groups, size = self.word_at(piece, LOOPS), self.word_at(piece, LOOPS + 1)
+            divisor, steps = self.lists(build.add(piece, self.word(BYTE * (PIECE + count))), self.phases)
+            lanes = [strides[-1] for strides in self.strides]
             with self.loop(zero, counts[0]) as first:
-                outer = moved(lines, 2, first)
+                outer = self.moved(starts, 2, first)
                 with self.loop(zero, counts[1]) as second:
-                    middle = moved(outer, 3, second)
+                    middle = self.moved(outer, 3, second)
                     with self.loop(zero, counts[2]) as third:
-                        self.line(body, moved(middle, 4, third), groups, size, piece)
+                        inner = self.moved(middle, 4, third)
+                        self.go(body, Line(self.operands, inner, lanes, groups, size, steps, divisor), self.phases)
         build.ret_void()
         return str(self.module)
 
-    def line(self, body: Body, lines: list[Any], groups: Any, size: Any, piece: Any) -> None:
+    def lists(self, address: Any, phases: int = 1) -> tuple[Any, list[tuple[Any, Any]]]:
+        """What stands at an address: a divisor, and of each phase where its steps begin, and their number."""
+        build, found = self.build, []
+        for phase in range(phases):
+            begin, count = self.word_at(address, 1 + 2 * phase), self.word_at(address, 2 + 2 * phase)
+            found.append((begin, build.add(begin, build.mul(count, self.word(BYTE * STEP)))))
+        return build.bitcast(self.word_at(address, 0), ir.DoubleType()), found
+
+    def go(self, body: Body, line: Line, phases: int = 1) -> None:
         """One line: groups of whole vectors, whole vectors, and what is left."""
         build, first = self.build, self.word(0)
 
         def store(position: Any, vectors: int, left: Any | None) -> None:
-            place = Place(self, position, vectors, left, lines, piece)
-            place.write(len(self.operands) - 1, [body(place, phase) for phase in range(self.phases)], size)
+            place = Place(self, line, position, vectors, left)
+            place.write([body(place, phase) for phase in range(phases)])
 
         # A vector of every second element reads one beyond its last, and of phases the last may not exist: such a line
         # ends masked.
-        spare = 1 if self.phases > 1 or any(operand.access == "even" for operand in self.operands) else 0
-        for vectors in (max(1, GROUP // self.phases), 1):
-            whole = build.sub(groups, self.word(vectors * self.lanes - 1 + spare))
+        spare = 1 if phases > 1 or any(operand.access == "even" for operand in line.operands) else 0
+        for vectors in (max(1, GROUP // phases), 1):
+            whole = build.sub(line.groups, self.word(vectors * self.lanes - 1 + spare))
             with self.loop(first, whole, vectors * self.lanes) as position:
                 store(position, vectors, None)
             first = position
-        with self.loop(first, groups, self.lanes) as position:
-            store(position, 1, build.sub(groups, position))
+        with self.loop(first, line.groups, self.lanes) as position:
+            store(position, 1, build.sub(line.groups, position))

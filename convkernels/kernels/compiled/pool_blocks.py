@@ -103,7 +103,6 @@ class Block:
     images: int
     channels: int
     cells: int
-    threads: int
 
 
 def takes(spec: PoolSpec, images: int, channels: int, cells: int) -> int:
@@ -118,6 +117,12 @@ def least(spec: PoolSpec) -> int:
     return takes(spec, 1, 1, spec.window.stride[0])
 
 
+def grad_threads(spec: PoolSpec, wanted: int | None, limit: int) -> int:
+    """How many threads to use, which is as many as there is room for the codes of."""
+    threads = usable(wanted, work_of(spec))
+    return max(1, min(threads, limit // least(spec))) if extreme(spec) else threads
+
+
 def block(spec: PoolSpec, batch: int, channels: int, limit: int, threads: int) -> Block:
     """The largest block whose codes stay in the cache, and within `limit` for all threads; a multiple of the stride."""
     step, rows = spec.window.stride[0], spec.window.in_size[0]
@@ -130,15 +135,13 @@ def block(spec: PoolSpec, batch: int, channels: int, limit: int, threads: int) -
     while channels > 1 and takes(spec, 1, channels, cells) > room:
         channels = -(-channels // 2)
     images = max(1, min(-(-batch // threads), room // takes(spec, 1, channels, cells))) if cells >= rows else 1
-    return Block(images, channels, cells, max(1, min(threads, limit // least(spec))))
+    return Block(images, channels, cells)
 
 
 def workspace_grad(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes of the gradient of an extremum: the codes of each thread's block, in any order of memory."""
     if not extreme(spec):
         return 0
-    fewest, threads = least(spec), usable(None, work_of(spec))
-    if fewest * threads > limit:
-        return fewest * max(1, limit // fewest)
+    fewest, threads = least(spec), grad_threads(spec, None, limit)
     every = takes(spec, max(1, spec.batch), spec.channels, spec.window.in_size[0])
     return threads * max(fewest, min(every, TARGET, limit // threads))

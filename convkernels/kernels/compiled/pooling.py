@@ -8,106 +8,63 @@ cell takes the gradients of those windows whose code names it; codes of a block 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import replace
+from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
-
-import numpy as np
 
 from ...config import Resources
 from ...layout import Array
 from ...pool_spec import PoolSpec
 from ...views import slices
 from ...window import Ints
-from .boxes import Boxes, Given, function, table
-from .isa import host
-from .lines import LOOPS, Operand
-from .parallel import run, usable
-from .pool_blocks import block, code_size, extreme, family, outputs_of, rule, work_of
+from . import reductions
+from .boxes import Boxes
+from .calls import Task, View, by_lines, by_rows, execute, views
+from .isa import Isa, host
+from .parallel import usable
+from .pool_blocks import block, code_size, extreme, family, grad_threads, outputs_of, rule, work_of
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
-from .scratch import arena
+from .row_tables import MOST, RowBoxes
+
+SLAB = 2**17
+"""Bytes of targets that all boxes go through together."""
+Tasks = tuple[Task, ...]
 
 
-class Aligned(NamedTuple):
-    """Arrays with the axis of lines, if that is no spatial one, brought to the place of channels."""
+def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
+    """Reduce every window."""
+    threads = usable(resources.threads, work_of(spec))
+    execute(planned_pool(spec, *views(x, out), threads, resources.max_workspace, host()), threads, x, out)
 
-    arrays: tuple[Array, ...]
-    axis: int | None
+
+def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
+    """Collect the gradient of every cell."""
+    limit = resources.max_workspace
+    threads = grad_threads(spec, resources.threads, limit)
+    if extreme(spec):
+        execute(planned_extrema(spec, *views(dy, x, out), threads, limit, host()), threads, dy, x, out)
+    elif family(spec) in ("lp1", "lp2"):
+        execute(planned_norms(spec, *views(dy, y, x, out), threads, host()), threads, dy, y, x, out)
+    else:
+        execute(planned_sums(spec, *views(dy, out), threads, limit, host()), threads, dy, out)
 
 
-def aligned(*arrays: Array) -> Aligned:
-    """Choose the axis that lines lie along: the one that is dense in all arrays, or in the first ones, or any."""
+def aligned(*arrays: View) -> tuple[tuple[View, ...], int | None]:
+    """Choose the axis that lines lie along: the one that is dense in the most arrays, and then the longest.
 
-    def merit(axis: int) -> tuple[int, int, int]:
+    Returns the arrays, with that axis in the place of channels if it is images', and which spatial axis it is, if any.
+    """
+
+    def merit(axis: int) -> tuple[int, bool, int]:
         size = min(array.shape[axis] for array in arrays)
         dense = sum(array.strides[axis] == array.itemsize for array in arrays) if size > 1 else -1
         return dense, axis < 2, size
 
-    chosen = max(range(arrays[0].ndim), key=merit)
+    chosen = max(range(len(arrays[0].shape)), key=merit)
     if chosen == 0:
-        arrays = tuple(array.swapaxes(0, 1) for array in arrays)
-    return Aligned(arrays, None if chosen < 2 else chosen - 2)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Lines over boxes: arrays that are read by steps, then those that lie as the targets do, of which the last is one.
-
-    Both begin at a place of their own along the first spatial axis.
-    """
-
-    boxes: Boxes
-    sources: tuple[Array, ...]
-    targets: tuple[Array, ...]
-    sources_begin: int = 0
-    targets_begin: int = 0
-
-    def moves(self, place: int) -> Ints:
-        """The strides of an array along the spatial axes, from one target to the next."""
-        window, sources = self.boxes.spec.window, len(self.sources)
-        if place < sources:
-            strides, steps = self.sources[place].strides[2:], window.stride if self.boxes.forward else None
-        else:
-            strides, steps = self.targets[place - sources].strides[2:], None if self.boxes.forward else window.stride
-        if steps is None:
-            return strides
-        alone = [self.boxes.phases == 1 or axis != self.boxes.axis for axis in range(window.rank)]
-        return tuple(
-            stride * (step if one else 1) for stride, step, one in zip(strides, steps, alone, strict=True)
-        )
-
-    def lanes(self, place: int) -> int:
-        """Bytes from lane to lane."""
-        axis = self.boxes.axis
-        return (*self.sources, *self.targets)[place].strides[1] if axis is None else self.moves(place)[axis]
-
-    def operands(self) -> list[Operand]:
-        """How the arrays lie along lines."""
-        found = []
-        for place, array in enumerate((*self.sources, *self.targets)):
-            size, read = array.itemsize, place < len(self.sources)
-            access = {size: "dense", 2 * size: "even" if read else "any"}.get(self.lanes(place), "any")
-            found.append(Operand(array.dtype.kind, size, access))
-        return found
-
-    def start(self, code: int) -> None:
-        """Run the code at an address over all boxes."""
-        boxes, arrays = self.boxes, (*self.sources, *self.targets)
-        made = table(
-            boxes,
-            tuple(Given(array.strides[2:], self.sources_begin) for array in self.sources),
-            tuple(Given(array.strides[2:], self.targets_begin) for array in self.targets),
-        )
-        loops = [axis for axis in range(boxes.spec.window.rank) if axis != boxes.axis]
-        images, channels = arrays[0].shape[:2]
-        words = [made.words.ctypes.data, made.pieces, images, 1 if boxes.axis is None else channels]
-        for place, array in enumerate(arrays):
-            moves = self.moves(place)
-            inner = [moves[axis] for axis in loops]
-            words += [array.ctypes.data, *array.strides[:2], *inner, *[0] * (LOOPS - len(inner)), self.lanes(place)]
-        call = np.array(words, np.int64)
-        function(code)(call.ctypes.data)  # type: ignore[operator]
+        arrays = tuple(array.swapped() for array in arrays)
+    return arrays, None if chosen < 2 else chosen - 2
 
 
 def shares(batch: int, size: int, threads: int, step: int = 1) -> list[tuple[slice, slice]]:
@@ -120,99 +77,130 @@ def shares(batch: int, size: int, threads: int, step: int = 1) -> list[tuple[sli
     return [(slice(0, batch), part) for part in slices(size, -(-size // (threads * step)) * step)]
 
 
-def ordered(array: Array, axis: int | None) -> Ints:
-    """The place of each axis in memory where images come first and the axis of lines last."""
-    last = 1 if axis is None else 2 + axis
-    order = [0, *(place for place in range(1, array.ndim) if place != last), last]
-    return tuple(order.index(place) for place in range(array.ndim))
+def near(array: View, axis: int | None) -> int:
+    """The cells along the first spatial axis that take `SLAB` bytes, of all channels if lines lie along them."""
+    each = array.itemsize * math.prod(array.shape[3:]) * (array.shape[1] if axis is None else 1)
+    return max(1, SLAB // max(1, each))
 
 
-def reordered_shape(array: Array, axis: int | None) -> Ints:
-    """The shape in that order."""
-    places = ordered(array, axis)
-    shape = [0] * array.ndim
-    for place, size in zip(places, array.shape, strict=True):
-        shape[place] = size
-    return tuple(shape)
-
-
-def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
-    """Reduce every window."""
-    (x, out), axis = aligned(x, out)
-    threads = usable(resources.threads, work_of(spec))
-    reduction = Reduction("sum", "end") if family(spec) == "mean" else Reduction(family(spec))
-
-    def work(shares: Sequence[tuple[slice, slice]]) -> None:
-        for images, part in shares:
-            boxes = Boxes(spec.one_image, (part.start, part.stop), True, axis, 1, x.shape[1], "code")
-            task = Task(boxes, (x[images],), (out[images],))
-            task.start(reducing(*task.operands(), reduction, 1, host()))
-
-    run(work, shares(len(x), spec.window.out_size[0], threads), threads)
-
-
-def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
-    """Collect the gradient of every cell."""
-    if extreme(spec):
-        gradient_of_extrema(spec, dy, x, out, resources)
-    else:
-        gradient_of_sums(spec, dy, x, y, out, resources)
-
-
-def phases_of(axis: int | None, spec: PoolSpec, *arrays: Array) -> int:
+def phases_of(axis: int | None, spec: PoolSpec, *arrays: View) -> int:
     """The neighbours along a line that are computed together: those between two windows, if vectors hold them."""
     dense = axis is not None and all(array.strides[2 + axis] == array.itemsize for array in arrays)
     return 2 if dense and spec.window.stride[axis or 0] == 2 else 1
 
 
-def gradient_of_sums(spec: PoolSpec, dy: Array, x: Array, y: Array, out: Array, resources: Resources) -> None:
-    """Sum the gradients of the windows that hold a cell, divided by their counts; of norms, in proportion to it."""
-    norm = family(spec) in ("lp1", "lp2")
-    (dy, out, *others), axis = aligned(dy, out, *((y, x) if norm else ()))
-    sources, cells = (dy, *others[:1]), others[1:]
-    threads, step = usable(resources.threads, work_of(spec)), spec.window.stride[0]
-    phases = 1 if norm else phases_of(axis, spec, *sources, out)
+def rows_of(boxes: Boxes, source: View, target: View, limit: int) -> RowBoxes | None:
+    """The same boxes by rows, where that is possible and saves anything."""
+    window, axis, size = boxes.spec.window, boxes.axis, source.itemsize
+    if axis is None:
+        steps = [stride == source.shape[1] * size for stride in source.strides[2:]]
+        if not any(steps) or source.strides[1] != size or target.strides[1] != size:
+            return None
+        axis, width = steps.index(True), source.shape[1]
+        if window.stride[axis] > 1 or window.kernel_size[axis] == 1:
+            return None  # too few windows share a cell: 3x3 by steps of 2 took 1.3 times as long
+    elif source.strides[2 + axis] != size or target.strides[2 + axis] != size:
+        return None
+    else:
+        width = 1
+    strides = source.strides[2:], target.strides[2:]
+    asked = RowBoxes(boxes.spec, boxes.part, boxes.forward, axis, boxes.phases, width, size, *strides)
+    return asked if asked.buffer <= min(MOST, limit) else None
+
+
+def separable(spec: PoolSpec, reduction: Reduction, *, forward: bool) -> bool:
+    """Whether windows are reduced across rows and then along: not norms that know their largest first."""
+    cropped = any(lo < 0 or hi < 0 for lo, hi in spec.window.padding)
+    return reduction.name != "lp2" and reduction.divide != "each" and (forward or not cropped)
+
+
+def reduced(
+    spec: PoolSpec,
+    arrays: tuple[View, View],
+    reduction: Reduction,
+    threads: int,
+    limit: int,
+    *,
+    forward: bool,
+) -> Tasks:
+    """Windows to outputs, or outputs to cells."""
+    (source, target), axis = aligned(*arrays)
+    phases = 1 if forward else phases_of(axis, spec, source, target)
+    tasks = []
+    for images, part in shares(target.shape[0], target.shape[2], threads, 1 if forward else spec.window.stride[0]):
+        read, written = source.cut(0, images), target.cut(0, images)
+        bounds = part.start, part.stop
+        boxes = Boxes(spec, bounds, forward, axis, phases, target.shape[1], "count", near(target, axis))
+        rows = rows_of(boxes, read, written, limit // threads) if separable(spec, reduction, forward=forward) else None
+        if rows is None:
+            tasks.append(Task((by_lines(boxes, (read,), (written,), (reducing, reduction, phases)),)))
+        else:
+            buffer = View(2, 0, (rows.buffer,), (1,), read.kind, read.itemsize)
+            call = by_rows(rows, read, buffer, written, (reductions.by_rows, reduction, phases))
+            tasks.append(Task((call,), rows.buffer))
+    return tuple(tasks)
+
+
+@lru_cache(maxsize=256)
+def planned_pool(spec: PoolSpec, x: View, out: View, threads: int, limit: int, isa: Isa) -> Tasks:
+    """The tasks of a pool."""
+    reduction = Reduction("sum", "end") if family(spec) == "mean" else Reduction(family(spec))
+    return reduced(spec, (x, out), reduction, threads, limit, forward=True)
+
+
+@lru_cache(maxsize=256)
+def planned_sums(spec: PoolSpec, dy: View, out: View, threads: int, limit: int, isa: Isa) -> Tasks:
+    """Sum the gradients of the windows that hold a cell, divided by their counts."""
     same = spec.divisor_override or isinstance(spec.count(spec.window.whole), int)
     divide = ("end" if same else "each") if family(spec) == "mean" else ""
-
-    def work(parts: Sequence[tuple[slice, slice]]) -> None:
-        for images, part in parts:
-            boxes = Boxes(spec.one_image, (part.start, part.stop), False, axis, phases, out.shape[1], "count")
-            near = tuple(array[images] for array in (*cells, out))
-            task = Task(boxes, tuple(array[images] for array in sources), near)
-            if norm:
-                task.start(weighing(*task.operands(), family(spec), host()))
-            else:
-                task.start(reducing(*task.operands(), Reduction("sum", divide), phases, host()))
-
-    run(work, shares(len(out), spec.window.in_size[0], threads, step), threads)
+    return reduced(spec, (dy, out), Reduction("sum", divide), threads, limit, forward=False)
 
 
-def gradient_of_extrema(spec: PoolSpec, dy: Array, x: Array, out: Array, resources: Resources) -> None:
+@lru_cache(maxsize=256)
+def planned_norms(spec: PoolSpec, dy: View, y: View, x: View, out: View, threads: int, isa: Isa) -> Tasks:
+    """Sum the gradients of the windows that hold a cell, in proportion to it."""
+    arrays, axis = aligned(dy, y, x, out)
+    tasks, out = [], arrays[-1]
+    for images, part in shares(out.shape[0], out.shape[2], threads, spec.window.stride[0]):
+        boxes = Boxes(spec, (part.start, part.stop), False, axis, 1, out.shape[1], "count", near(out, axis))
+        some = [array.cut(0, images) for array in arrays]
+        tasks.append(Task((by_lines(boxes, some[:2], some[2:], (weighing, family(spec))),)))
+    return tuple(tasks)
+
+
+@lru_cache(maxsize=256)
+def planned_extrema(spec: PoolSpec, dy: View, x: View, out: View, threads: int, limit: int, isa: Isa) -> Tasks:
     """Find the winners of a block's windows, and give their cells the gradients."""
     (x, dy, out), axis = aligned(x, dy, out)
-    size, ties = code_size(spec), Ties(rule(spec), family(spec))
-    numbers, isa, phases = "bit" if ties.shared else "code", host(), phases_of(axis, spec, dy, out)
-    threads = usable(resources.threads, work_of(spec))
-    most = block(spec, *x.shape[:2], resources.max_workspace, threads)
-    window = spec.window
+    window, size, ties = spec.window, code_size(spec), Ties(rule(spec), family(spec))
+    phases, most = phases_of(axis, spec, dy, out), block(spec, x.shape[0], x.shape[1], limit, threads)
+    tasks = []
+    for images, channels, cells in product(
+        slices(x.shape[0], most.images), slices(x.shape[1], most.channels), slices(window.in_size[0], most.cells)
+    ):
+        outputs = outputs_of(window, cells)
+        read, given, written = (array.cut(0, images).cut(1, channels) for array in (x, dy, out))
+        given = given.cut(2, outputs)
+        codes = scratch(given, axis, size)
+        numbers, targets = "bit" if ties.shared else "code", (cells.start, cells.stop)
+        find = Boxes(
+            spec, (outputs.start, outputs.stop), True, axis, 1, written.shape[1], numbers, near(written, axis)
+        )
+        collect = replace(find, part=targets, forward=False, phases=phases)
+        calls = (
+            by_lines(find, (read,), (codes,), (finding, ties), (0, outputs.start)),
+            by_lines(collect, (given, codes), (written,), (collecting, ties, phases), (outputs.start, 0)),
+        )
+        tasks.append(Task(calls if outputs.stop > outputs.start else calls[1:], math.prod(codes.shape) * size))
+    return tuple(tasks)
 
-    def work(blocks: Sequence[tuple[slice, slice, slice]]) -> None:
-        for images, channels, cells in blocks:
-            outputs = outputs_of(window, cells)
-            part = (images, channels, outputs)
-            given, wide = dy[part], channels.stop - channels.start
-            with arena:
-                codes = arena.empty(reordered_shape(given, axis), np.dtype(f"u{size}"))
-                codes = codes.transpose(ordered(given, axis))
-                boxes = Boxes(spec.one_image, (outputs.start, outputs.stop), True, axis, 1, wide, numbers)
-                task = Task(boxes, (x[images, channels],), (codes,), 0, outputs.start)
-                task.start(finding(*task.operands(), ties, isa))
-                boxes = Boxes(spec.one_image, (cells.start, cells.stop), False, axis, phases, wide, numbers)
-                task = Task(boxes, (given, codes), (out[images, channels],), outputs.start)
-                task.start(collecting(*task.operands(), ties, phases, isa))
 
-    every = product(
-        slices(len(x), most.images), slices(x.shape[1], most.channels), slices(window.in_size[0], most.cells)
-    )
-    run(work, list(every), most.threads)
+def scratch(like: View, axis: int | None, size: int) -> View:
+    """Scratch of an array's shape in which images come first and the axis of lines last."""
+    last = 1 if axis is None else 2 + axis
+    order: Ints = (0, *(place for place in range(1, len(like.shape)) if place != last), last)
+    strides, step = [0] * len(order), size
+    for place in reversed(order):
+        strides[place] = step
+        step *= like.shape[place]
+    return View(3, 0, like.shape, tuple(strides), "u", size)

@@ -19,6 +19,7 @@ from llvmlite import ir
 
 from .isa import Isa
 from .lines import BYTE, Body, Lines, Operand, Place, Vectors
+from .rows import Rows
 from .tile import WORD, compiled
 
 
@@ -145,7 +146,7 @@ def reduced(code: Lines, numbers: Arithmetic, reduction: Reduction) -> Body:
     def total(place: Place, phase: int) -> Vectors:
         sums = folded(place, phase, numbers.constant(0), numbers.add)
         if reduction.divide == "end":
-            sums = [numbers.over(value, place.divisor) for value in sums]
+            sums = [numbers.over(value, place.line.divisor) for value in sums]
         return sums
 
     def norm(place: Place, phase: int) -> Vectors:
@@ -196,7 +197,7 @@ def winner(code: Lines, numbers: Arithmetic, ties: Ties, target: Operand) -> Bod
                 codes.append(build.select(wins, mine, known))
             return [bests, codes]
 
-        start, _ = place.steps(phase)
+        start, _ = place.line.steps[phase]
         first = place.read(0, code.word_at(start, 0))
         codes = place.fold(phase, [first, [number(start)] * place.vectors], step, skip=1)[1]
         if target.itemsize * BYTE < word.width:
@@ -262,6 +263,20 @@ def reducing(source: Operand, target: Operand, reduction: Reduction, phases: int
     """Where the code is that reduces windows."""
     code = Lines((source, target), isa.lanes(source.itemsize), phases)
     return compiled(code.emit(reduced(code, Arithmetic(code, source.kind, source.element), reduction)), "lines", isa)
+
+
+@lru_cache(maxsize=256)
+def by_rows(
+    source: Operand, buffer: Operand, target: Operand, reduction: Reduction, phases: int, isa: Isa
+) -> int:
+    """Where the code is that reduces windows by rows."""
+    code = Rows((source, buffer, target), isa.lanes(source.itemsize), phases)
+    numbers = Arithmetic(code, source.kind, source.element)
+    extremum = reduction.name in ("max", "min")
+    across = reduced(code, numbers, Reduction(reduction.name))
+    along = reduced(code, numbers, reduction if extremum else Reduction("sum", reduction.divide))
+    border = numbers.worst(reduction.name) if extremum else numbers.constant(0)
+    return compiled(code.rows(across, along, border), "lines", isa)
 
 
 @lru_cache(maxsize=256)
