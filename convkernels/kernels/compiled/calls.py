@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from ...layout import Array
 from ...window import Ints
-from .boxes import Boxes, Given, table
+from .boxes import Boxes, Given, bits, table
 from .isa import host
 from .lines import HEAD, LOOPS, OPERAND, Operand
 from .parallel import run
@@ -166,3 +167,12 @@ def by_rows(asked: RowBoxes, source: View, buffer: View, target: View, make: Mak
         Operand(target.kind, size, "dense" if lanes[1] == size else "any"),
     )
     return made(make, operands, words, (source, buffer, target), given)
+
+
+def by_planes(source: View, target: View, divisor: int, make: Maker) -> Call:
+    """A call of whole planes and their results, one of which is the target."""
+    cells = max(math.prod(array.shape[2:]) for array in (source, target))
+    words = [cells, bits(divisor), *target.shape[:2]]
+    for array in (source, target):
+        words += [array.offset, *array.strides[:2], *[0] * (LOOPS + 1)]
+    return made(make, [Operand(array.kind, array.itemsize, "dense") for array in (source, target)], words, (source, target), ())

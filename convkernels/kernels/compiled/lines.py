@@ -252,8 +252,15 @@ class Lines:
         build.branch(head)
         build.position_at_end(done)
 
-    def fold(self, table: Any, stop: Any, initial: list[Vectors], step: Any) -> list[Vectors]:
-        """Go through a table of steps with values that change."""
+    def fold(
+        self,
+        table: Any,
+        stop: Any,
+        initial: list[Vectors],
+        step: Callable[[Any, list[Vectors]], list[Vectors]],
+        length: int = BYTE * STEP,
+    ) -> list[Vectors]:
+        """Go through a table of entries of so many bytes with values that change."""
         build, origin = self.build, self.build.block
         head, body, done = (self.function.append_basic_block(name) for name in ("fold", "step", "folded"))
         build.branch(head)
@@ -270,7 +277,7 @@ class Lines:
         for phis, group in zip(values, changed, strict=True):
             for phi, value in zip(phis, group, strict=True):
                 phi.add_incoming(value, build.block)
-        address.add_incoming(build.add(address, self.word(BYTE * STEP)), build.block)
+        address.add_incoming(build.add(address, self.word(length)), build.block)
         build.branch(head)
         build.position_at_end(done)
         return values

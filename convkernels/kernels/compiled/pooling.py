@@ -20,7 +20,7 @@ from ...views import slices
 from ...window import Ints
 from . import reductions
 from .boxes import Boxes
-from .calls import Task, View, by_lines, by_rows, execute, views
+from .calls import Task, View, by_lines, by_planes, by_rows, execute, views
 from .isa import Isa, host
 from .parallel import usable
 from .pool_blocks import block, code_size, extreme, family, grad_threads, outputs_of, rule, work_of
@@ -108,6 +108,17 @@ def rows_of(boxes: Boxes, source: View, target: View, limit: int) -> RowBoxes | 
     return asked if asked.buffer <= min(MOST, limit) else None
 
 
+def whole(spec: PoolSpec, plane: View) -> bool:
+    """Whether there is one window, which is all of a plane that lies in one piece."""
+    window, step = spec.window, plane.itemsize
+    for size, stride in zip(reversed(plane.shape[2:]), reversed(plane.strides[2:]), strict=True):
+        if size > 1 and stride != step:
+            return False
+        step *= size
+    alone = window.kernel_size == window.in_size and not window.padded and set(window.out_size) == {1}
+    return alone and set(window.dilation) == {1} and window.taps > 1
+
+
 def separable(spec: PoolSpec, reduction: Reduction, *, forward: bool) -> bool:
     """Whether windows are reduced across rows and then along: not norms that know their largest first."""
     cropped = any(lo < 0 or hi < 0 for lo, hi in spec.window.padding)
@@ -124,6 +135,13 @@ def reduced(
     forward: bool,
 ) -> Tasks:
     """Windows to outputs, or outputs to cells."""
+    if whole(spec, arrays[0 if forward else 1]) and reduction.name in ("max", "min", "sum"):
+        make = reductions.by_planes if forward else reductions.over_planes
+        divisor = spec.divisor_override or spec.window.taps
+        return tuple(
+            Task((by_planes(*(array.cut(0, images) for array in arrays), divisor, (make, reduction)),))
+            for images in slices(arrays[0].shape[0], max(1, -(-arrays[0].shape[0] // threads)))
+        )
     (source, target), axis = aligned(*arrays)
     phases = 1 if forward else phases_of(axis, spec, source, target)
     tasks = []

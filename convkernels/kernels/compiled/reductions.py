@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from llvmlite import ir
@@ -21,6 +21,7 @@ from .isa import Isa
 from .lines import BYTE, Body, Lines, Operand, Place, Vectors
 from .rows import Rows
 from .tile import WORD, compiled
+from .wholes import Wholes
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,31 @@ def by_rows(
     along = reduced(code, numbers, reduction if extremum else Reduction("sum", reduction.divide))
     border = numbers.worst(reduction.name) if extremum else numbers.constant(0)
     return compiled(code.rows(across, along, border), "lines", isa)
+
+
+@lru_cache(maxsize=64)
+def by_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa) -> int:
+    """Where the code is that reduces whole planes."""
+    code = Wholes(source, target, isa.lanes(source.itemsize), 0)
+    numbers = Arithmetic(code, source.kind, source.element)
+
+    def finish(total: Any, divisor: Any) -> Any:
+        return numbers.over(total, divisor) if reduction.divide else total
+
+    if reduction.name == "sum":
+        text = code.reduced(numbers.add, numbers.constant(0), finish)
+    else:
+        text = code.reduced(partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish)
+    return compiled(text, "lines", isa)
+
+
+@lru_cache(maxsize=64)
+def over_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa) -> int:
+    """Where the code is that spreads gradients of sums over whole planes."""
+    code = Wholes(source, target, isa.lanes(source.itemsize), 1)
+    numbers = Arithmetic(code, source.kind, source.element)
+    text = code.filled(lambda value, divisor: numbers.over(value, divisor) if reduction.divide else value)
+    return compiled(text, "lines", isa)
 
 
 @lru_cache(maxsize=256)

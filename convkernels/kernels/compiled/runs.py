@@ -50,14 +50,10 @@ def counts(spec: PoolSpec, axis: int) -> Numbers:
     window, outputs = spec.window, spec.window.out_size[axis]
     if not spec.reducer.counts or spec.divisor_override is not None:
         return np.ones(outputs, np.int64)
-    one = Window(*((part[axis],) for part in window_parts(window)))
+    fields = (window.in_size, window.kernel_size, window.stride, window.padding, window.dilation)
+    one = Window(*((field[axis],) for field in fields), window.ceil_mode)
     found = one.cell_counts((slice(0, outputs),), include_padding=spec.count_include_pad)
     return np.broadcast_to(np.asarray(found, np.int64), (outputs,))
-
-
-def window_parts(window: Window) -> tuple[Any, ...]:
-    """The fields of a window that have an entry for each axis."""
-    return window.in_size, window.kernel_size, window.stride, window.padding, window.dilation
 
 
 def cuts(*columns: Numbers) -> list[tuple[int, int]]:
