@@ -51,6 +51,8 @@ class Boxes:
     slab : int
         Targets along the first axis after which all boxes have been gone through, so that what is read and written
         stays near.
+    bounded : bool
+        Whether cells read only outputs that there are.
     """
 
     spec: PoolSpec
@@ -61,6 +63,7 @@ class Boxes:
     width: int
     numbers: str
     slab: int
+    bounded: bool = True
 
 
 class Table(NamedTuple):
@@ -96,7 +99,7 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
         if asked.forward:
             return [reading(spec, place, part) for place, part in enumerate([part, *rest])]
         return [
-            spreading(spec, place, part, together=place == axis and asked.phases > 1)
+            spreading(spec, place, part, together=place == axis and asked.phases > 1, bounded=asked.bounded)
             for place, part in enumerate([part, *rest])
         ]
 

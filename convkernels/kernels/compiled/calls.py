@@ -72,10 +72,14 @@ class Call(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Calls one after the other, and the scratch memory they share, which is the last of the arrays."""
+    """Calls one after the other, and the scratch memory they share, which is the last of the arrays.
+
+    Before, its bytes are set to `fill`, if that is not None.
+    """
 
     calls: tuple[Call, ...]
     scratch: int = 0
+    fill: int | None = None
 
 
 def execute(tasks: Sequence[Task], threads: int, *arrays: Array) -> None:
@@ -89,6 +93,8 @@ def execute(tasks: Sequence[Task], threads: int, *arrays: Array) -> None:
                     given = addresses.copy()
                     memory = arena.empty((task.scratch,), np.dtype(np.uint8))
                     given[-1] = memory.ctypes.data
+                    if task.fill is not None:
+                        ctypes.memset(memory.ctypes.data, task.fill, task.scratch)
                     for call in task.calls:
                         call.start(given)
             else:

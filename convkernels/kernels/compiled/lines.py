@@ -95,11 +95,12 @@ class Place:
         numbers = ir.Constant(kind, list(range(lanes)))
         return self.code.build.icmp_signed("<", numbers, self.code.spread(self.code.narrow(count), lanes))
 
-    def read(self, operand: int, offset: Any) -> Vectors:
-        """The vectors of an operand at an offset."""
-        return [self._read(operand, offset, vector) for vector in range(self.vectors)]
+    def read(self, operand: int, offset: Any, where: Vectors | None = None) -> Vectors:
+        """The vectors of an operand at an offset; `where` not, zeros, and memory is not touched."""
+        masks = where or [self.masks.get(False)] * self.vectors
+        return [self._read(operand, offset, vector, mask) for vector, mask in enumerate(masks)]
 
-    def _read(self, operand: int, offset: Any, vector: int) -> Any:
+    def _read(self, operand: int, offset: Any, vector: int, mask: Any | None) -> Any:
         code, kind, lanes = self.code, self.line.operands[operand], self.code.lanes
         build = code.build
         position = build.add(self.first, code.word(vector * lanes))
@@ -107,16 +108,15 @@ class Place:
         if kind.access == "any":
             stride = self.line.strides[operand]
             pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
-            mask = self.masks[False] if self.masks else code.all(lanes)
-            return code.masked("gather", kind, lanes, pointers, mask)
+            return code.masked("gather", kind, lanes, pointers, code.all(lanes) if mask is None else mask)
         dense = kind.access == "dense"
         wide = lanes if dense else 2 * lanes
         address = build.add(start, build.mul(position, code.word(kind.itemsize * wide // lanes)))
-        if self.left is None:
+        if mask is None:
             found = code.load(address, ir.VectorType(kind.element, wide))
         else:
             pointer = build.inttoptr(address, ir.VectorType(kind.element, wide).as_pointer())
-            found = code.masked("load", kind, wide, pointer, self.masks[not dense])
+            found = code.masked("load", kind, wide, pointer, mask if dense else self.masks[True])
         if dense:
             return found
         evens = ir.Constant(ir.VectorType(INDEX, lanes), list(range(0, wide, 2)))

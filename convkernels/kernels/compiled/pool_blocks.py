@@ -84,16 +84,13 @@ def code_size(spec: PoolSpec) -> int:
     """Bytes of the code of a window's winner."""
     if rule(spec) in ("split", "all"):
         return 4 if spec.window.taps <= BITS // 2 else 8
-    return 1 if spec.window.taps <= 2**8 else 4
+    return 1 if spec.window.taps < 2**8 else 4
 
 
-def outputs_of(window: Window, cells: slice) -> slice:
-    """The outputs along the first spatial axis whose windows may hold some of its cells."""
-    step, lo = window.stride[0], window.padding[0][0]
-    first = -((window.extent[0] - 1 - lo - cells.start) // step)
-    stop = (cells.stop - 1 + lo) // step + 1
-    first = min(max(first, 0), window.out_size[0])
-    return slice(first, max(first, min(stop, window.out_size[0])))
+def margins(window: Window, axis: int, cells: slice) -> range:
+    """The outputs along an axis whose windows could hold some of its cells, if there were windows without end."""
+    step, lo = window.stride[axis], window.padding[axis][0]
+    return range((lo + 1 - window.extent[axis]) // step + cells.start // step, (cells.stop - 1) // step + (step - 1 + lo) // step + 1)
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,9 @@ class Block:
 def takes(spec: PoolSpec, images: int, channels: int, cells: int) -> int:
     """Bytes of the codes of all windows that hold cells of a block."""
     window = spec.window
-    outputs = min(window.out_size[0], (cells + window.extent[0] - 2) // window.stride[0] + 1)
-    return images * channels * outputs * math.prod(window.out_size[1:]) * code_size(spec) + SLACK
+    outputs = len(margins(window, 0, slice(0, cells)))
+    across = (len(margins(window, axis, slice(0, window.in_size[axis]))) for axis in range(1, window.rank))
+    return images * channels * outputs * math.prod(across) * code_size(spec) + SLACK
 
 
 def least(spec: PoolSpec) -> int:

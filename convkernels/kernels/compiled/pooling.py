@@ -17,13 +17,12 @@ from ...config import Resources
 from ...layout import Array
 from ...pool_spec import PoolSpec
 from ...views import slices
-from ...window import Ints
 from . import reductions
 from .boxes import Boxes
 from .calls import Task, View, by_lines, by_planes, by_rows, execute, views
 from .isa import Isa, host
 from .parallel import usable
-from .pool_blocks import block, code_size, extreme, family, grad_threads, outputs_of, rule, work_of
+from .pool_blocks import block, code_size, extreme, family, grad_threads, margins, rule, work_of
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
 from .row_tables import MOST, RowBoxes
 
@@ -190,35 +189,39 @@ def planned_norms(spec: PoolSpec, dy: View, y: View, x: View, out: View, threads
 def planned_extrema(spec: PoolSpec, dy: View, x: View, out: View, threads: int, limit: int, isa: Isa) -> Tasks:
     """Find the winners of a block's windows, and give their cells the gradients."""
     (x, dy, out), axis = aligned(x, dy, out)
-    window, size, ties = spec.window, code_size(spec), Ties(rule(spec), family(spec))
+    window, ties = spec.window, Ties(rule(spec), family(spec))
     phases, most = phases_of(axis, spec, dy, out), block(spec, x.shape[0], x.shape[1], limit, threads)
     tasks = []
     for images, channels, cells in product(
         slices(x.shape[0], most.images), slices(x.shape[1], most.channels), slices(window.in_size[0], most.cells)
     ):
-        outputs = outputs_of(window, cells)
+        reached = margins(window, 0, cells)
+        outputs = slice(max(reached.start, 0), min(reached.stop, window.out_size[0]))
         read, given, written = (array.cut(0, images).cut(1, channels) for array in (x, dy, out))
-        given = given.cut(2, outputs)
-        codes = scratch(given, axis, size)
-        numbers, targets = "bit" if ties.shared else "code", (cells.start, cells.stop)
-        find = Boxes(
-            spec, (outputs.start, outputs.stop), True, axis, 1, written.shape[1], numbers, near(written, axis)
-        )
-        collect = replace(find, part=targets, forward=False, phases=phases)
-        calls = (
-            by_lines(find, (read,), (codes,), (finding, ties), (0, outputs.start)),
-            by_lines(collect, (given, codes), (written,), (collecting, ties, phases), (outputs.start, 0)),
-        )
-        tasks.append(Task(calls if outputs.stop > outputs.start else calls[1:], math.prod(codes.shape) * size))
+        codes, taken = scratch(spec, written, cells, axis)
+        numbers, part = "bit" if ties.shared else "code", (outputs.start, outputs.stop)
+        find = Boxes(spec, part, True, axis, 1, written.shape[1], numbers, near(written, axis))
+        collect = replace(find, part=(cells.start, cells.stop), forward=False, phases=phases, bounded=False)
+        calls = [by_lines(collect, (given, codes), (written,), (collecting, ties, phases), (0, 0))]
+        if outputs.stop > outputs.start:
+            calls.insert(0, by_lines(find, (read,), (codes,), (finding, ties)))
+        tasks.append(Task(tuple(calls), taken, 0 if ties.shared else 255))
     return tuple(tasks)
 
 
-def scratch(like: View, axis: int | None, size: int) -> View:
-    """Scratch of an array's shape in which images come first and the axis of lines last."""
+def scratch(spec: PoolSpec, cells: View, part: slice, axis: int | None) -> tuple[View, int]:
+    """Scratch for the codes of all windows that could hold cells, and its bytes.
+
+    It begins at output 0, wherever that is. Images come first in it, and the axis of lines last.
+    """
+    window, size = spec.window, code_size(spec)
+    parts = [part, *(slice(0, length) for length in window.in_size[1:])]
+    reached = [margins(window, place, some) for place, some in enumerate(parts)]
+    shape = (*cells.shape[:2], *map(len, reached))
     last = 1 if axis is None else 2 + axis
-    order: Ints = (0, *(place for place in range(1, len(like.shape)) if place != last), last)
-    strides, step = [0] * len(order), size
-    for place in reversed(order):
+    strides, step = [0] * len(shape), size
+    for place in (last, *(place for place in reversed(range(len(shape))) if place != last)):
         strides[place] = step
-        step *= like.shape[place]
-    return View(3, 0, like.shape, tuple(strides), "u", size)
+        step *= shape[place]
+    start = -sum(some.start * stride for some, stride in zip(reached, strides[2:], strict=True))
+    return View(3, start, shape, tuple(strides), "u", size), step

@@ -214,19 +214,22 @@ def collected(code: Lines, numbers: Arithmetic, ties: Ties, codes: Operand) -> B
 
     def taken(place: Place, phase: int) -> Vectors:
         def step(address: Any, values: list[Vectors]) -> list[Vectors]:
-            gradients, known = place.read(0, code.word_at(address, 0)), place.read(1, code.word_at(address, 1))
-            found = code.word_at(address, 2)
+            known, found = place.read(1, code.word_at(address, 1)), code.word_at(address, 2)
             mine = code.spread(found if word == WORD else build.trunc(found, word), code.lanes)
+            if ties.shared:
+                wins = [build.icmp_unsigned("!=", build.and_(each, mine), code.constant(word, 0)) for each in known]
+            else:
+                wins = [build.icmp_unsigned("==", each, mine) for each in known]
+            if place.masks:
+                wins = [build.and_(win, place.masks[False]) for win in wins]
             totals = []
-            for total, gradient, each in zip(values[0], gradients, known, strict=True):
-                if ties.shared:
-                    wins = build.icmp_unsigned("!=", build.and_(each, mine), code.constant(word, 0))
-                else:
-                    wins = build.icmp_unsigned("==", each, mine)
+            for total, gradient, each in zip(values[0], place.read(0, code.word_at(address, 0), wins), known, strict=True):
                 if ties.rule == "split":
                     count = numbers.apply(f"llvm.ctpop.v{code.lanes}i{word.width}", each)
+                    one = code.constant(word, 1)  # where there is no winner
+                    count = build.select(build.icmp_unsigned("==", count, code.constant(word, 0)), one, count)
                     gradient = build.fdiv(gradient, build.uitofp(count, gradient.type))
-                totals.append(numbers.add(total, build.select(wins, gradient, numbers.constant(0))))
+                totals.append(numbers.add(total, gradient))
             return [totals]
 
         return list(place.fold(phase, [[numbers.constant(0)] * place.vectors], step)[0])

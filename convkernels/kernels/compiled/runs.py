@@ -87,8 +87,10 @@ def reading(spec: PoolSpec, axis: int, outputs: slice) -> list[Run]:
     ]
 
 
-def spreading(spec: PoolSpec, axis: int, cells: slice, *, together: bool) -> list[Run]:
+def spreading(spec: PoolSpec, axis: int, cells: slice, *, together: bool, bounded: bool = True) -> list[Run]:
     """The runs of some cells, which read the outputs whose windows hold them.
+
+    If not `bounded`, they read on beyond the first and the last output, as `margins` tells.
 
     With the stride s, cell ``s * m + r`` is tap t of output ``m + (r + lo - t * dilation) / s`` where s divides that.
     The remainders r are runs of their own, or `together` the phases of common ones; `cells` then starts at a multiple
@@ -113,7 +115,7 @@ def spreading(spec: PoolSpec, axis: int, cells: slice, *, together: bool) -> lis
                 distance, rest = divmod(remainder + lo - tap * window.dilation[axis], step)
                 if not rest:
                     reached = groups + distance
-                    valid = real & (reached >= 0) & (reached < outputs)
+                    valid = (real & (reached >= 0) & (reached < outputs)) | (not bounded)
                     columns.append(np.where(valid, counted[np.clip(reached, 0, outputs - 1)], 0))
                     steps.append((phase, distance, tap))
         for begin, end in cuts(*columns):
