@@ -83,11 +83,12 @@ class Place:
 
     def __init__(self, code: Lines, line: Line, first: Any, vectors: int, left: Any | None) -> None:
         self.code, self.line, self.first, self.vectors, self.left = code, line, first, vectors, left
-        self.masks: dict[bool, Any] = {}
+        self.masks: tuple[Any, ...] = ()
         if left is not None:
-            self.masks[False] = self.mask(code.lanes, left)
-            if any(operand.access == "even" for operand in line.operands):
-                self.masks[True] = self.mask(2 * code.lanes, code.build.sub(code.build.add(left, left), code.word(1)))
+            # Of every second element, a vector ends with the last that is wanted, and the second one begins there.
+            wanted = code.build.sub(code.build.add(left, left), code.word(1))
+            rest = code.build.sub(wanted, code.word(code.lanes - 1))
+            self.masks = tuple(self.mask(code.lanes, count) for count in (left, wanted, rest))
 
     def mask(self, lanes: int, count: Any) -> Any:
         """The lanes before `count`."""
@@ -97,7 +98,7 @@ class Place:
 
     def read(self, operand: int, offset: Any, where: Vectors | None = None) -> Vectors:
         """The vectors of an operand at an offset; `where` not, zeros, and memory is not touched."""
-        masks = where or [self.masks.get(False)] * self.vectors
+        masks = where or [self.masks[0] if self.masks else None] * self.vectors
         return [self._read(operand, offset, vector, mask) for vector, mask in enumerate(masks)]
 
     def _read(self, operand: int, offset: Any, vector: int, mask: Any | None) -> Any:
@@ -109,18 +110,22 @@ class Place:
             stride = self.line.strides[operand]
             pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
             return code.masked("gather", kind, lanes, pointers, code.all(lanes) if mask is None else mask)
-        dense = kind.access == "dense"
-        wide = lanes if dense else 2 * lanes
-        address = build.add(start, build.mul(position, code.word(kind.itemsize * wide // lanes)))
+        if kind.access == "dense":
+            return self._load(kind, build.add(start, build.mul(position, code.word(kind.itemsize))), mask)
+        address = build.add(start, build.mul(position, code.word(2 * kind.itemsize)))
+        one, other = (
+            self._load(kind, build.add(address, code.word(first * kind.itemsize)), some)
+            for first, some in ((0, self.masks[1] if self.masks else None), (lanes - 1, self.masks[2] if self.masks else None))
+        )
+        evens = [*range(0, lanes, 2), *range(lanes + 1, 2 * lanes, 2)]
+        return build.shuffle_vector(one, other, ir.Constant(ir.VectorType(INDEX, lanes), evens))
+
+    def _load(self, kind: Operand, address: Any, mask: Any | None) -> Any:
+        vector = ir.VectorType(kind.element, self.code.lanes)
         if mask is None:
-            found = code.load(address, ir.VectorType(kind.element, wide))
-        else:
-            pointer = build.inttoptr(address, ir.VectorType(kind.element, wide).as_pointer())
-            found = code.masked("load", kind, wide, pointer, mask if dense else self.masks[True])
-        if dense:
-            return found
-        evens = ir.Constant(ir.VectorType(INDEX, lanes), list(range(0, wide, 2)))
-        return build.shuffle_vector(found, found, evens)
+            return self.code.load(address, vector)
+        pointer = self.code.build.inttoptr(address, vector.as_pointer())
+        return self.code.masked("load", kind, self.code.lanes, pointer, mask)
 
     def write(self, phases: list[Vectors]) -> None:
         """Store vectors of the target, the phases alternating."""
@@ -132,7 +137,7 @@ class Place:
             if kind.access == "any":
                 stride = self.line.strides[operand]
                 pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
-                mask = self.masks[False] if self.masks else code.all(lanes)
+                mask = self.masks[0] if self.masks else code.all(lanes)
                 code.masked("scatter", kind, lanes, pointers, mask, phases[0][vector])
                 continue
             for part in range(mixed):
@@ -147,7 +152,7 @@ class Place:
                 if self.left is None:
                     build.store(value, pointer).align = 1
                 else:
-                    mask = self.masks[False] if mixed == 1 else self.mask(lanes, build.sub(self.line.size, element))
+                    mask = self.masks[0] if mixed == 1 else self.mask(lanes, build.sub(self.line.size, element))
                     code.masked("store", kind, lanes, pointer, mask, value)
 
     def fold(
@@ -346,9 +351,7 @@ class Lines:
             place = Place(self, line, position, vectors, left)
             place.write([body(place, phase) for phase in range(phases)])
 
-        # A vector of every second element reads one beyond its last, and of phases the last may not exist: such a line
-        # ends masked.
-        spare = 1 if phases > 1 or any(operand.access == "even" for operand in line.operands) else 0
+        spare = 1 if phases > 1 else 0  # the last of them may not exist: such a line ends masked
         for vectors in (max(1, GROUP // phases), 1):
             whole = build.sub(line.groups, self.word(vectors * self.lanes - 1 + spare))
             with self.loop(first, whole, vectors * self.lanes) as position:

@@ -221,7 +221,7 @@ def collected(code: Lines, numbers: Arithmetic, ties: Ties, codes: Operand) -> B
             else:
                 wins = [build.icmp_unsigned("==", each, mine) for each in known]
             if place.masks:
-                wins = [build.and_(win, place.masks[False]) for win in wins]
+                wins = [build.and_(win, place.masks[0]) for win in wins]
             totals = []
             for total, gradient, each in zip(values[0], place.read(0, code.word_at(address, 0), wins), known, strict=True):
                 if ties.rule == "split":

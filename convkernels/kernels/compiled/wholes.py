@@ -70,7 +70,7 @@ class Wholes(Lines):
             count = build.sdiv(left, self.word(size))
             line = Line(plane.operands, [last], plane.strides, plane.groups, plane.size, (), plane.divisor)
             place = Place(self, line, zero, 1, count)
-            value = build.select(place.masks[False], place.read(0, zero)[0], initial)
+            value = build.select(place.masks[0], place.read(0, zero)[0], initial)
             total = combine(total, value)
             half = lanes // 2
             while half:
