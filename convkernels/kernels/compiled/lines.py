@@ -99,18 +99,20 @@ class Place:
     def read(self, operand: int, offset: Any, where: Vectors | None = None) -> Vectors:
         """The vectors of an operand at an offset; `where` not, zeros, and memory is not touched."""
         masks = where or [self.masks[0] if self.masks else None] * self.vectors
-        return [self._read(operand, offset, vector, mask) for vector, mask in enumerate(masks)]
+        access = self.line.operands[operand].access
+        access = "any" if where and access == "even" else access
+        return [self._read(operand, offset, vector, mask, access) for vector, mask in enumerate(masks)]
 
-    def _read(self, operand: int, offset: Any, vector: int, mask: Any | None) -> Any:
+    def _read(self, operand: int, offset: Any, vector: int, mask: Any | None, access: str) -> Any:
         code, kind, lanes = self.code, self.line.operands[operand], self.code.lanes
         build = code.build
         position = build.add(self.first, code.word(vector * lanes))
         start = build.add(self.line.starts[operand], offset)
-        if kind.access == "any":
+        if access == "any":
             stride = self.line.strides[operand]
             pointers = code.pointers(build.add(start, build.mul(position, stride)), stride, kind)
             return code.masked("gather", kind, lanes, pointers, code.all(lanes) if mask is None else mask)
-        if kind.access == "dense":
+        if access == "dense":
             return self._load(kind, build.add(start, build.mul(position, code.word(kind.itemsize))), mask)
         address = build.add(start, build.mul(position, code.word(2 * kind.itemsize)))
         one, other = (
