@@ -293,6 +293,9 @@ class Call:
         The shape in which implementations see the result, if not its canonical one.
     outputs
         Arrays beside the result that the run fills, by keyword.
+    instead
+        The name of an implementation, and what runs in its place if it is chosen and nothing is converted: what keeps
+        more of the run than the result, or needs less for it.
     """
 
     operation: Operation
@@ -308,6 +311,7 @@ class Call:
     kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
+    instead: tuple[str, Callable[..., None]] | None = None
 
     @property
     def config(self) -> Config:
@@ -347,7 +351,9 @@ class Call:
         if reserved:
             self._run_by_image(implementation, view, resources)
         else:
-            implementation.run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
+            name, run = self.instead or (None, None)
+            run = run if run and name == implementation.name else implementation.run
+            run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
         return result
 
     def _converts(self, place: int) -> bool:

@@ -129,9 +129,9 @@ class Place:
         pointer = self.code.build.inttoptr(address, vector.as_pointer())
         return self.code.masked("load", kind, self.code.lanes, pointer, mask)
 
-    def write(self, phases: list[Vectors]) -> None:
-        """Store vectors of the target, the phases alternating."""
-        code, kind, lanes, operand = self.code, self.line.operands[-1], self.code.lanes, -1
+    def write(self, phases: list[Vectors], operand: int = -1) -> None:
+        """Store vectors of a target, the phases alternating."""
+        code, kind, lanes = self.code, self.line.operands[operand], self.code.lanes
         build, mixed = code.build, len(phases)
         for vector in range(self.vectors):
             position = build.add(self.first, code.word(vector * lanes))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from ...layout import Order
+from ...config import Resources
+from ...layout import Array, Order
 from ...pool_spec import PoolSpec
 from ...reducers import builtin_reducer
 from ...window import Window
@@ -29,13 +30,50 @@ LANES = 64
 """Channels below which a block is rather cut elsewhere."""
 
 
+def loaded() -> Any:
+    """The module that needs Numba."""
+    return import_module(".pooling", __package__)
+
+
 def late(name: str) -> Callable[..., None]:
     """An implementation that is imported when it is first run."""
 
     def run(*arguments: Any, **keywords: Any) -> None:
-        getattr(import_module(".pooling", __package__), name)(*arguments, **keywords)
+        getattr(loaded(), name)(*arguments, **keywords)
 
     return run
+
+
+NAME = "direct"
+"""What the compiled implementations are called."""
+
+
+@dataclass
+class Winners:
+    """Runs a pool of extrema and keeps where they stood, for its gradient need not find them again."""
+
+    codes: Any = None
+
+    def run(self, spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
+        """Run the pool."""
+        self.codes = loaded().pool_keeping(spec, x, out=out, resources=resources)
+
+    def grad(self, spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
+        """Run its gradient."""
+        loaded().pool_grad_kept(spec, dy, self.codes, out=out, resources=resources)
+
+
+@dataclass
+class Indices:
+    """Runs a max pool that says where in its plane each maximum stands."""
+
+    indices: Array
+    written: bool = False
+
+    def run(self, spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
+        """Run the pool."""
+        loaded().pool_with_indices(spec, x, out=out, indices=self.indices, resources=resources)
+        self.written = True
 
 
 def family(spec: PoolSpec) -> str:

@@ -12,6 +12,9 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
+from typing import NamedTuple
+
+import numpy as np
 
 from ...config import Resources
 from ...layout import Array
@@ -206,13 +209,13 @@ def planned_extrema(spec: PoolSpec, dy: View, x: View, out: View, threads: int, 
         collect = replace(find, part=(cells.start, cells.stop), forward=False, phases=phases, bounded=False)
         calls = [by_lines(collect, (given, codes), (written,), (collecting, ties, phases), (0, 0))]
         if outputs.stop > outputs.start:
-            calls.insert(0, by_lines(find, (read,), (codes,), (finding, ties)))
-        tasks.append(Task(tuple(calls), taken, 0 if ties.shared else 255))
+            calls.insert(0, by_lines(find, (read,), (codes,), (finding, ties, "")))
+        tasks.append(Task(tuple(calls), taken, fill_of(ties)))
     return tuple(tasks)
 
 
 def scratch(spec: PoolSpec, cells: View, part: slice, axis: int | None) -> tuple[View, int]:
-    """Scratch for the codes of all windows that could hold cells, and its bytes.
+    """Memory for the codes of all windows that could hold cells, and its bytes.
 
     It begins at output 0, wherever that is. Images come first in it, and the axis of lines last.
     """
@@ -227,3 +230,80 @@ def scratch(spec: PoolSpec, cells: View, part: slice, axis: int | None) -> tuple
         step *= shape[place]
     start = -sum(some.start * stride for some, stride in zip(reached, strides[2:], strict=True))
     return View(3, start, shape, tuple(strides), "u", size), step
+
+
+def fill_of(ties: Ties) -> int:
+    """The byte of codes that no tap has."""
+    return 0 if ties.shared else 255
+
+
+class Kept(NamedTuple):
+    """The codes of all windows of a problem."""
+
+    memory: Array
+    view: View
+
+
+def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept:
+    """Reduce every window, and keep the codes of the winners."""
+    threads, ties = usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
+    seen = views(x, out)
+    codes, taken = kept_codes(spec, *seen)
+    memory = np.full(taken, fill_of(ties), np.uint8)
+    tasks = planned_winners(spec, *seen, codes, "codes", threads, host())
+    execute(tasks, threads, x, out, memory)
+    return Kept(memory, codes)
+
+
+def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resources: Resources) -> None:
+    """Collect the gradient of every cell by the codes that were kept."""
+    threads = usable(resources.threads, work_of(spec))
+    execute(planned_collection(spec, *views(dy, out), codes.view, threads, host()), threads, dy, out, codes.memory)
+
+
+def pool_with_indices(spec: PoolSpec, x: Array, *, out: Array, indices: Array, resources: Resources) -> None:
+    """Reduce every window, and say where in its plane each winner stands."""
+    threads = usable(resources.threads, work_of(spec))
+    tasks = planned_winners(spec, *views(x, out, indices), "indices", threads, host())
+    execute(tasks, threads, x, out, indices)
+
+
+@lru_cache(maxsize=256)
+def kept_codes(spec: PoolSpec, x: View, out: View) -> tuple[View, int]:
+    """Memory for all codes of a problem, in the order of its arrays."""
+    arrays, axis = aligned(x, out)
+    swapped = arrays[0].strides[:2] != x.strides[:2] or arrays[0].shape[:2] != x.shape[:2]
+    codes, taken = scratch(spec, arrays[0], slice(0, spec.window.in_size[0]), axis)
+    codes = replace(codes, place=2)
+    return (codes.swapped() if swapped else codes), taken
+
+
+@lru_cache(maxsize=256)
+def planned_winners(spec: PoolSpec, x: View, out: View, third: View, kept: str, threads: int, isa: Isa) -> Tasks:
+    """The tasks of a pool that keeps where its winners stand."""
+    (x, out, third), axis = aligned(x, out, third)
+    ties, tasks = Ties(rule(spec), family(spec)), []
+    cells = spec.window.in_size
+    plane = tuple(math.prod(cells[axis + 1 :]) for axis in range(len(cells)))
+    for images, part in shares(out.shape[0], out.shape[2], threads):
+        read, *written = (array.cut(0, images) for array in (x, out, third))
+        boxes = Boxes(
+            spec, (part.start, part.stop), True, axis, 1, out.shape[1], "bit" if ties.shared else "code", near(out, axis)
+        )
+        # The numbers of cells, as an array that begins at address 0.
+        places = (View(3, 0, read.shape, (0, 0, *plane), "i", 8),) if kept == "indices" else ()
+        tasks.append(Task((by_lines(boxes, (read, *places), written, (finding, ties, kept)),)))
+    return tuple(tasks)
+
+
+@lru_cache(maxsize=256)
+def planned_collection(spec: PoolSpec, dy: View, out: View, codes: View, threads: int, isa: Isa) -> Tasks:
+    """The tasks of a gradient by codes."""
+    (dy, out, codes), axis = aligned(dy, out, codes)
+    ties, tasks, phases = Ties(rule(spec), family(spec)), [], phases_of(axis, spec, dy, out)
+    for images, part in shares(out.shape[0], out.shape[2], threads, spec.window.stride[0]):
+        some = [array.cut(0, images) for array in (dy, codes, out)]
+        numbers, bounds = "bit" if ties.shared else "code", (part.start, part.stop)
+        boxes = Boxes(spec, bounds, False, axis, phases, out.shape[1], numbers, near(out, axis), bounded=False)
+        tasks.append(Task((by_lines(boxes, some[:2], some[2:], (collecting, ties, phases)),)))
+    return tuple(tasks)

@@ -177,15 +177,32 @@ def reduced(code: Lines, numbers: Arithmetic, reduction: Reduction) -> Body:
     return {"max": extremum, "min": extremum, "sum": total}.get(reduction.name, norm)
 
 
-def winner(code: Lines, numbers: Arithmetic, ties: Ties, target: Operand) -> Body:
-    """The code of a window's winner: operands source, target."""
-    build = code.build
+def winner(code: Lines, numbers: Arithmetic, ties: Ties, kept: str) -> Body:
+    """Where a window's winner stands: operands source, codes.
+
+    Or what it is, and where: of `kept` "codes" operands source, results, codes; of "indices" source, places, results,
+    indices, where places have no memory, but the number of a cell in the place of its address.
+    """
+    build, target = code.build, code.operands[-1]
     word = ir.IntType(max(32, BYTE * target.itemsize))
     strict, loose = (">", ">=") if ties.best == "max" else ("<", "<=")
 
     def number(address: Any) -> Any:
-        found = code.word_at(address, 2)
+        found = code.word_at(address, 1 if kept == "indices" else 2)
         return code.spread(found if word == WORD else build.trunc(found, word), code.lanes)
+
+    def starts(place: Place) -> Vectors:
+        """The number of the cell at which each window starts."""
+        line = place.line
+        lanes = ir.Constant(ir.VectorType(WORD, code.lanes), list(range(code.lanes)))
+        found = []
+        for vector in range(place.vectors):
+            position = build.add(place.first, code.word(vector * code.lanes))
+            first = build.add(line.starts[1], build.mul(position, line.strides[1]))
+            found.append(
+                build.add(code.spread(first, code.lanes), build.mul(lanes, code.spread(line.strides[1], code.lanes)))
+            )
+        return found
 
     def found(place: Place, phase: int) -> Vectors:
         def step(address: Any, values: list[Vectors]) -> list[Vectors]:
@@ -200,7 +217,11 @@ def winner(code: Lines, numbers: Arithmetic, ties: Ties, target: Operand) -> Bod
 
         start, _ = place.line.steps[phase]
         first = place.read(0, code.word_at(start, 0))
-        codes = place.fold(phase, [first, [number(start)] * place.vectors], step, skip=1)[1]
+        bests, codes = place.fold(phase, [first, [number(start)] * place.vectors], step, skip=1)
+        if kept:
+            place.write([bests], -2)
+        if kept == "indices":
+            codes = [build.add(each, cell) for each, cell in zip(codes, starts(place), strict=True)]
         if target.itemsize * BYTE < word.width:
             codes = [build.trunc(each, ir.VectorType(target.element, code.lanes)) for each in codes]
         return list(codes)
@@ -309,11 +330,12 @@ def over_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa
 
 
 @lru_cache(maxsize=256)
-def finding(source: Operand, target: Operand, ties: Ties, isa: Isa) -> int:
-    """Where the code is that finds winners."""
-    code = Lines((source, target), isa.lanes(source.itemsize))
-    numbers = Arithmetic(code, source.kind, source.element)
-    return compiled(code.emit(winner(code, numbers, ties, target)), "lines", isa)
+def finding(*given: Any) -> int:
+    """Where the code is that finds winners: of operands, then a rule for ties, what is kept, and the processor's."""
+    *operands, ties, kept, isa = given
+    code = Lines(operands, isa.lanes(operands[0].itemsize))
+    numbers = Arithmetic(code, operands[0].kind, operands[0].element)
+    return compiled(code.emit(winner(code, numbers, ties, kept)), "lines", isa)
 
 
 @lru_cache(maxsize=256)
