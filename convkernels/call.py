@@ -294,8 +294,8 @@ class Call:
     outputs
         Arrays beside the result that the run fills, by keyword.
     instead
-        The name of an implementation, and what runs in its place if it is chosen and nothing is converted: what keeps
-        more of the run than the result, or needs less for it.
+        An implementation, and what runs in its place if it is chosen and nothing is converted: what keeps more of the
+        run than the result, or needs less for it.
     """
 
     operation: Operation
@@ -311,7 +311,7 @@ class Call:
     kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
-    instead: tuple[str, Callable[..., None]] | None = None
+    instead: tuple[Implementation, Callable[..., None]] | None = None
 
     @property
     def config(self) -> Config:
@@ -351,8 +351,8 @@ class Call:
         if reserved:
             self._run_by_image(implementation, view, resources)
         else:
-            name, run = self.instead or (None, None)
-            run = run if run and name == implementation.name else implementation.run
+            replaced, run = self.instead or (implementation, implementation.run)
+            run = run if replaced is implementation else implementation.run
             run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
         return result
 

@@ -36,7 +36,7 @@ _tiles = partial(
 )
 _lines = partial(
     Implementation,
-    "direct",
+    pool_blocks.NAME,
     supports=pool_blocks.supports,
     prefers=pool_blocks.prefers,
     claims=pool_blocks.CLAIMS,
@@ -89,15 +89,13 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv_transpose),
     ),
     POOL: (
-        _lines(pool_blocks.late("pool")),
+        _lines(pool_blocks.late("pool"), workspace=pool_blocks.workspace),
         _pool_views(pooling.pool_views, workspace=pooling.workspace),
         _pool_columns(pooling.pool_columns, workspace=pooling.workspace_columns),
         _definition(naive.pool),
     ),
     POOL_GRAD: (
-        _lines(
-            pool_blocks.late("pool_grad"), supports=pool_blocks.supports_grad, workspace=pool_blocks.workspace_grad
-        ),
+        _lines(pool_blocks.late("pool_grad"), supports=pool_blocks.supports_grad, workspace=pool_blocks.workspace_grad),
         _pool_views(pooling.pool_views_grad, workspace=pooling.workspace_grad),
         _pool_columns(pooling.pool_columns_grad, workspace=pooling.workspace_grad),
         _definition(naive.pool_grad),

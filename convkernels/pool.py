@@ -84,6 +84,9 @@ DOC = {
         not change before it is called.""",
 }
 
+COMPILED, COMPILED_GRAD = POOL.find(pool_blocks.NAME), POOL_GRAD.find(pool_blocks.NAME)
+"""The implementations for which there is more than a run: one that keeps the winners, and one that is given them."""
+
 _remembered = lru_cache(maxsize=4096, typed=True)(PoolSpec.make)
 
 
@@ -124,7 +127,7 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
         raise UnsupportedError(f"reducer {spec.reducer.name!r} has no gradient")
     winners = pool_blocks.Winners()
     if pool_blocks.extreme(spec) and spec.padding_mode == "zeros":
-        forward = replace(forward, instead=(pool_blocks.NAME, winners.run))
+        forward = replace(forward, instead=(COMPILED, winners.run))
     y = forward.run()
     data, result = forward.arrays[0], layout.view(y)
 
@@ -142,7 +145,7 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
             choices = gradient_options(options, POOL_GRAD)
             # Integers are compared as integers, even where dy is floating.
             kept = (1, 2) if data is not None and data.dtype.kind in "iu" else ()
-            instead = (pool_blocks.NAME, winners.grad) if winners.codes and taken == spec else None
+            instead = (COMPILED_GRAD, winners.grad) if winners.codes and taken == spec else None
             return Call(
                 POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound, kept=kept, instead=instead
             ).run()

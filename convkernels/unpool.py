@@ -19,12 +19,12 @@ from .call import Call, Execution, as_array, check_dy, family, frozen, located
 from .errors import DTypeError, OptionError, ShapeError, UnknownStrategyError, WorkspaceError
 from .extension import sources
 from .kernels.blocking import Block, choose
-from .kernels.compiled.pool_blocks import NAME, Indices
+from .kernels.compiled.pool_blocks import Indices
 from .kernels.pooling import pieces
 from .layout import Array, data_layout
 from .operation import POOL
+from .pool import COMPILED, GEOMETRY, LAYOUT, PoolVjp, forward, with_gradient
 from .pool import DOC as POOL_DOC
-from .pool import GEOMETRY, LAYOUT, PoolVjp, forward, with_gradient
 from .pool_spec import PoolSpec
 from .reducers import maximum
 from .spec import common_dtype
@@ -107,7 +107,7 @@ def _run_with_indices(call: Call, find: Callable[[Array], Array]) -> tuple[Array
         return y, find(y)
     indices = layout.empty(call.shape, np.dtype(np.int64))
     found = Indices(layout.view(indices))
-    y = replace(call, instead=(NAME, found.run)).run()
+    y = replace(call, instead=(COMPILED, found.run)).run()
     return y, indices if found.written else find(y)
 
 

@@ -67,13 +67,11 @@ class Boxes:
 
 
 class Table(NamedTuple):
-    """The words of all pieces, what they point to, their number; of sources and targets, the cells from one to the next."""
+    """The words of all pieces, what they point to, and their number."""
 
     words: Array
     kept: Any
     pieces: int
-    advances: Ints
-    spacings: Ints
 
 
 def slices_of(part: tuple[int, int], size: int) -> list[slice]:
@@ -107,7 +105,7 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
     loops = [place for place in range(window.rank) if place != axis]
     entries: list[Ints] = []
     pieces: list[list[int]] = []
-    where: dict[tuple[Step, ...], int] = {}
+    where: dict[tuple[tuple[Step, ...], ...], int] = {}
     lists: list[tuple[int, int, int]] = []
 
     def offset(given: Given, places: Sequence[int]) -> int:
@@ -127,7 +125,7 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
             number = {
                 "code": tap,
                 "bit": 1 << tap % 64,
-                "count": bits(spec.divisor_override or math.prod(step.count for step in steps)),
+                "count": bits(spec.divisor_override or math.prod(step.counted for step in steps)),
             }[asked.numbers]
             entries.append((far[0], far[-1], number - 2**64 if number >= 2**63 else number))
         return begin
@@ -156,5 +154,4 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
     words = np.array(pieces, np.int64)
     for row, column, begin in lists:
         words[row, column] = steps.ctypes.data + begin * STEP * BYTE
-    first: list[Run] = [run[0] for run in slabs[0]]
-    return Table(words, steps, len(pieces), tuple(run.advance for run in first), tuple(run.spacing for run in first))
+    return Table(words, steps, len(pieces))

@@ -175,10 +175,10 @@ def by_rows(asked: RowBoxes, source: View, buffer: View, target: View, make: Mak
     return made(make, operands, words, (source, buffer, target), given)
 
 
-def by_planes(source: View, target: View, divisor: int, make: Maker) -> Call:
-    """A call of whole planes and their results, one of which is the target."""
-    cells = max(math.prod(array.shape[2:]) for array in (source, target))
-    words = [cells, bits(divisor), *target.shape[:2]]
-    for array in (source, target):
+def by_planes(arrays: tuple[View, View], divisor: int, make: Maker) -> Call:
+    """A call of whole planes and their results, the target last."""
+    cells = max(math.prod(array.shape[2:]) for array in arrays)
+    words = [cells, bits(divisor), *arrays[0].shape[:2]]
+    for array in arrays:
         words += [array.offset, *array.strides[:2], *[0] * (LOOPS + 1)]
-    return made(make, [Operand(array.kind, array.itemsize, "dense") for array in (source, target)], words, (source, target), ())
+    return made(make, [Operand(array.kind, array.itemsize, "dense") for array in arrays], words, arrays, ())

@@ -117,7 +117,10 @@ class Place:
         address = build.add(start, build.mul(position, code.word(2 * kind.itemsize)))
         one, other = (
             self._load(kind, build.add(address, code.word(first * kind.itemsize)), some)
-            for first, some in ((0, self.masks[1] if self.masks else None), (lanes - 1, self.masks[2] if self.masks else None))
+            for first, some in (
+                (0, self.masks[1] if self.masks else None),
+                (lanes - 1, self.masks[2] if self.masks else None),
+            )
         )
         evens = [*range(0, lanes, 2), *range(lanes + 1, 2 * lanes, 2)]
         return build.shuffle_vector(one, other, ir.Constant(ir.VectorType(INDEX, lanes), evens))

@@ -12,9 +12,9 @@ from ...config import Resources
 from ...layout import Array, Order
 from ...pool_spec import PoolSpec
 from ...reducers import builtin_reducer
-from ...window import Window
 from .available import missing
 from .parallel import usable
+from .runs import margins
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 REDUCERS = ("max", "min", "sum", "mean", "lp1", "lp2")
@@ -24,6 +24,8 @@ CELL = 16
 """Floating-point operations in the time in which memory gives one element: 110 GFLOP/s over 28 GB/s of float32."""
 TARGET = 2**18
 """Bytes of codes to work on at a time, an eighth of the cache beside what is read and written."""
+MOST = 2**16
+"""Bytes of a buffer of rows at most."""
 SLACK = 64
 """Bytes that aligning an array may take."""
 LANES = 64
@@ -58,8 +60,9 @@ class Winners:
         """Run the pool."""
         self.codes = loaded().pool_keeping(spec, x, out=out, resources=resources)
 
-    def grad(self, spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
-        """Run its gradient."""
+    def grad(self, spec: PoolSpec, dy: Array, *forward: Array, out: Array, resources: Resources) -> None:
+        """Run its gradient, without what went into the pool and came out."""
+        assert len(forward) == 2, "x and y"
         loaded().pool_grad_kept(spec, dy, self.codes, out=out, resources=resources)
 
 
@@ -125,12 +128,6 @@ def code_size(spec: PoolSpec) -> int:
     return 1 if spec.window.taps < 2**8 else 4
 
 
-def margins(window: Window, axis: int, cells: slice) -> range:
-    """The outputs along an axis whose windows could hold some of its cells, if there were windows without end."""
-    step, lo = window.stride[axis], window.padding[axis][0]
-    return range((lo + 1 - window.extent[axis]) // step + cells.start // step, (cells.stop - 1) // step + (step - 1 + lo) // step + 1)
-
-
 @dataclass(frozen=True)
 class Block:
     """How much of a gradient is worked on at a time: images, channels, and cells along the first spatial axis."""
@@ -174,10 +171,16 @@ def block(spec: PoolSpec, batch: int, channels: int, limit: int, threads: int) -
     return Block(images, channels, cells)
 
 
+def workspace(spec: PoolSpec, limit: int) -> int:
+    """Scratch bytes at most of a pool: each thread's buffer of rows, without which it also works."""
+    threads = usable(None, work_of(spec))
+    return threads * min(MOST, limit // threads)
+
+
 def workspace_grad(spec: PoolSpec, limit: int) -> int:
-    """Scratch bytes of the gradient of an extremum: the codes of each thread's block, in any order of memory."""
+    """Scratch bytes of a gradient: of extrema, the codes of each thread's block, in any order of memory."""
     if not extreme(spec):
-        return 0
+        return workspace(spec, limit)
     fewest, threads = least(spec), grad_threads(spec, None, limit)
     every = takes(spec, max(1, spec.batch), spec.channels, spec.window.in_size[0])
     return threads * max(fewest, min(every, TARGET, limit // threads))

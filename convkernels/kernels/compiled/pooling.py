@@ -25,9 +25,10 @@ from .boxes import Boxes
 from .calls import Task, View, by_lines, by_planes, by_rows, execute, views
 from .isa import Isa, host
 from .parallel import usable
-from .pool_blocks import block, code_size, extreme, family, grad_threads, margins, rule, work_of
+from .pool_blocks import MOST, block, code_size, extreme, family, grad_threads, rule, work_of
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
-from .row_tables import MOST, RowBoxes
+from .row_tables import RowBoxes
+from .runs import margins
 
 SLAB = 2**17
 """Bytes of targets that all boxes go through together."""
@@ -142,9 +143,10 @@ def reduced(
     if whole(spec, arrays[0 if forward else 1]) and reduction.name in ("max", "min", "sum"):
         make = reductions.by_planes if forward else reductions.over_planes
         divisor = spec.divisor_override or spec.window.taps
+        first, second = arrays
         return tuple(
-            Task((by_planes(*(array.cut(0, images) for array in arrays), divisor, (make, reduction)),))
-            for images in slices(arrays[0].shape[0], max(1, -(-arrays[0].shape[0] // threads)))
+            Task((by_planes((first.cut(0, images), second.cut(0, images)), divisor, (make, reduction)),))
+            for images in slices(first.shape[0], max(1, -(-first.shape[0] // threads)))
         )
     (source, target), axis = aligned(*arrays)
     phases = 1 if forward else phases_of(axis, spec, source, target)
@@ -288,7 +290,14 @@ def planned_winners(spec: PoolSpec, x: View, out: View, third: View, kept: str, 
     for images, part in shares(out.shape[0], out.shape[2], threads):
         read, *written = (array.cut(0, images) for array in (x, out, third))
         boxes = Boxes(
-            spec, (part.start, part.stop), True, axis, 1, out.shape[1], "bit" if ties.shared else "code", near(out, axis)
+            spec,
+            (part.start, part.stop),
+            True,
+            axis,
+            1,
+            out.shape[1],
+            "bit" if ties.shared else "code",
+            near(out, axis),
         )
         # The numbers of cells, as an array that begins at address 0.
         places = (View(3, 0, read.shape, (0, 0, *plane), "i", 8),) if kept == "indices" else ()

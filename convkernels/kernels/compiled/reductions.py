@@ -208,11 +208,11 @@ def winner(code: Lines, numbers: Arithmetic, ties: Ties, kept: str) -> Body:
         def step(address: Any, values: list[Vectors]) -> list[Vectors]:
             mine, bests, codes = number(address), [], []
             for value, best, known in zip(place.read(0, code.word_at(address, 0)), *values, strict=True):
-                if ties.shared:
-                    known = build.select(numbers.compare("==", value, best), build.or_(known, mine), known)
+                equal = numbers.compare("==", value, best) if ties.shared else None
+                others = build.select(equal, build.or_(known, mine), known) if ties.shared else known
                 wins = numbers.beats(loose if ties.rule == "last" else strict, value, best)
                 bests.append(build.select(wins, value, best))
-                codes.append(build.select(wins, mine, known))
+                codes.append(build.select(wins, mine, others))
             return [bests, codes]
 
         start, _ = place.line.steps[phase]
@@ -233,6 +233,13 @@ def collected(code: Lines, numbers: Arithmetic, ties: Ties, codes: Operand) -> B
     """What a cell takes of the outputs whose windows it won: operands dy, codes, target."""
     build, word = code.build, codes.element
 
+    def shared(gradient: Any, winners: Any) -> Any:
+        """A winner's share; where there is none, gradients are 0 over 1."""
+        none = build.icmp_unsigned("==", winners, code.constant(word, 0))
+        count = numbers.apply(f"llvm.ctpop.v{code.lanes}i{word.width}", winners)
+        count = build.select(none, code.constant(word, 1), count)
+        return build.fdiv(gradient, build.uitofp(count, gradient.type))
+
     def taken(place: Place, phase: int) -> Vectors:
         def step(address: Any, values: list[Vectors]) -> list[Vectors]:
             known, found = place.read(1, code.word_at(address, 1)), code.word_at(address, 2)
@@ -243,14 +250,10 @@ def collected(code: Lines, numbers: Arithmetic, ties: Ties, codes: Operand) -> B
                 wins = [build.icmp_unsigned("==", each, mine) for each in known]
             if place.masks:
                 wins = [build.and_(win, place.masks[0]) for win in wins]
-            totals = []
-            for total, gradient, each in zip(values[0], place.read(0, code.word_at(address, 0), wins), known, strict=True):
-                if ties.rule == "split":
-                    count = numbers.apply(f"llvm.ctpop.v{code.lanes}i{word.width}", each)
-                    one = code.constant(word, 1)  # where there is no winner
-                    count = build.select(build.icmp_unsigned("==", count, code.constant(word, 0)), one, count)
-                    gradient = build.fdiv(gradient, build.uitofp(count, gradient.type))
-                totals.append(numbers.add(total, gradient))
+            gradients = place.read(0, code.word_at(address, 0), wins)
+            if ties.rule == "split":
+                gradients = [shared(gradient, each) for gradient, each in zip(gradients, known, strict=True)]
+            totals = [numbers.add(total, each) for total, each in zip(values[0], gradients, strict=True)]
             return [totals]
 
         return list(place.fold(phase, [[numbers.constant(0)] * place.vectors], step)[0])
@@ -262,7 +265,7 @@ def weighed(code: Lines, numbers: Arithmetic, name: str) -> Body:
     """What a cell takes of norms of windows: operands dy, y, x, target."""
     build, zero = code.build, numbers.constant(0)
 
-    def taken(place: Place, phase: int) -> Vectors:
+    def share(place: Place, phase: int) -> Vectors:
         cells = place.read(2, code.word(0))
 
         def step(address: Any, values: list[Vectors]) -> list[Vectors]:
@@ -275,12 +278,12 @@ def weighed(code: Lines, numbers: Arithmetic, name: str) -> Body:
         sums = place.fold(phase, [[zero] * place.vectors], step)[0]
         found = []
         for cell, total in zip(cells, sums, strict=True):
-            if name == "lp1":
-                total = build.select(numbers.compare("<", cell, zero), build.fneg(total), total)
-            found.append(build.select(numbers.compare("==", cell, zero), zero, total))
+            turned = build.select(numbers.compare("<", cell, zero), build.fneg(total), total)
+            taken = turned if name == "lp1" else total
+            found.append(build.select(numbers.compare("==", cell, zero), zero, taken))
         return found
 
-    return taken
+    return share
 
 
 @lru_cache(maxsize=256)
@@ -291,9 +294,7 @@ def reducing(source: Operand, target: Operand, reduction: Reduction, phases: int
 
 
 @lru_cache(maxsize=256)
-def by_rows(
-    source: Operand, buffer: Operand, target: Operand, reduction: Reduction, phases: int, isa: Isa
-) -> int:
+def by_rows(source: Operand, buffer: Operand, target: Operand, reduction: Reduction, phases: int, isa: Isa) -> int:
     """Where the code is that reduces windows by rows."""
     code = Rows((source, buffer, target), isa.lanes(source.itemsize), phases)
     numbers = Arithmetic(code, source.kind, source.element)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -11,17 +11,14 @@ from itertools import product
 import numpy as np
 
 from ...pool_spec import PoolSpec
-from ...views import slices
 from ...window import Ints
 from .boxes import Table, bits
 from .lines import BYTE, STEP
 from .rows import PIECE, RUN
-from .runs import Run, Step, counts, reading, spreading
+from .runs import Run, Step, margins, reading, spreading
 
 BUFFER = 2**14
 """Bytes of a buffer that rows are cut to: half of the fastest cache."""
-MOST = 2**16
-"""Bytes of a buffer, for what a single window takes."""
 SPARE = 256
 """Bytes behind a buffer's elements, for whole vectors beyond them."""
 
@@ -81,64 +78,68 @@ class Reach:
     before: int
     behind: int
     begin: int
-    runs: tuple[Run, ...]
+    runs: list[Run]
 
 
 def reach(asked: RowBoxes, part: slice) -> Reach:
     """What targets of a row read, as runs for which nothing is missing."""
     window, axis, step = asked.spec.window, asked.axis, asked.step
-    lo, extent, taps = window.padding[axis][0], window.extent[axis], window.kernel_size[axis]
+    lo, extent = window.padding[axis][0], window.extent[axis]
     if asked.forward:
+        runs = outputs_runs(asked, part)
         begin, end = part.start * step - lo, (part.stop - 1) * step - lo + extent
         first, stop = window.bounds[axis]
-        every = tuple(Step(tap * window.dilation[axis], tap, 1) for tap in range(taps))
-        cut = reading(asked.spec, axis, part)
-        runs = []
-        for run in cut:
-            if runs and runs[-1].count == run.count:
-                last = runs.pop()
-                number = last.number + run.number
-                runs.append(Run(last.first, number, 1, last.origin, step, (every,), number, run.count))
-            else:
-                runs.append(Run(run.first, run.number, 1, run.origin, step, (every,), run.number, run.count))
     else:
-        begin, end = -((extent - 1 - lo - part.start) // step), (part.stop - 1 + lo) // step + 1
+        runs = spreading(asked.spec, axis, part, together=asked.phases > 1, bounded=False)
+        reached = margins(window, axis, part)
+        begin, end = reached.start, reached.stop
         first, stop = 0, window.out_size[axis]
-        runs = []
-        together, count = asked.phases > 1, int(counts(asked.spec, axis)[0])
-        for remainders in [range(step)] if together else [[remainder] for remainder in range(step)]:
-            found = []
-            for remainder in remainders:
-                places = [divmod(remainder + lo - tap * window.dilation[axis], step) for tap in range(taps)]
-                found.append(tuple(Step(q, tap, 1) for tap, (q, rest) in enumerate(places) if not rest)[::-1])
-            target = part.start + remainders[0]
-            number = len(range(target, part.stop, step))
-            size = part.stop - target if together else number
-            if number:
-                runs.append(Run(target, number, step, part.start // step, 1, tuple(found), size, count))
     inside = min(max(begin, first), stop), min(max(end, first), stop)
     real = max(0, inside[1] - inside[0])
-    before = min(max(inside[0] - begin, 0), end - begin) if real else end - begin
-    return Reach(inside[0], real, before, end - begin - before - real, begin, tuple(runs))
+    before = inside[0] - begin if real else end - begin
+    return Reach(inside[0], real, before, end - begin - before - real, begin, runs)
+
+
+def outputs_runs(asked: RowBoxes, part: slice) -> list[Run]:
+    """The runs of outputs, cut only where the cells that a window counts change."""
+    window, axis = asked.spec.window, asked.axis
+    every = tuple(Step(tap * window.dilation[axis], tap, 1) for tap in range(window.kernel_size[axis]))
+    runs: list[Run] = []
+    for run in reading(asked.spec, axis, part):
+        first, number, origin = run.first, run.number, run.origin
+        if runs and runs[-1].count == run.count:
+            last = runs.pop()
+            first, number, origin = last.first, last.number + number, last.origin
+        runs.append(Run(first, number, 1, origin, asked.step, (every,), number, run.count))
+    return runs
 
 
 @lru_cache(maxsize=256)
 def row_table(asked: RowBoxes) -> Table:
     """Make a table."""
-    spec, axis, size = asked.spec, asked.axis, asked.itemsize
+    spec, axis, size, width = asked.spec, asked.axis, asked.itemsize, asked.width
     window = spec.window
     sizes = window.out_size if asked.forward else window.in_size
-    parts = [slice(*asked.part), *(slice(0, size) for size in sizes[1:])]
+    parts = [slice(*asked.part), *(slice(0, length) for length in sizes[1:])]
     others = [place for place in range(window.rank) if place != axis]
-    read = reading if asked.forward else lambda *given: spreading(*given, together=False)
-    boxes = list(product(*(read(spec, place, parts[place]) for place in others)))
+    boxes = list(
+        product(
+            *(
+                reading(spec, place, parts[place])
+                if asked.forward
+                else spreading(spec, place, parts[place], together=False)
+                for place in others
+            )
+        )
+    )
     entries: list[Ints] = []
     runs: list[Ints] = []
-    pieces: list[list[int]] = []
+    pieces: list[Ints] = []
 
-    def listed(steps: Iterator[int]) -> Ints:
+    def listed(offsets: Iterable[int]) -> Ints:
+        """Where the list of some steps begins, and its length."""
         begin = len(entries)
-        entries.extend((offset, offset, bits(1)) for offset in steps)
+        entries.extend((offset, offset, 0) for offset in offsets)
         return begin, len(entries) - begin
 
     rows = [
@@ -148,34 +149,39 @@ def row_table(asked: RowBoxes) -> Table:
         )
         for box in boxes
     ]
-    for part in slices(parts[axis].stop - parts[axis].start, asked.cells):
-        part = slice(part.start + parts[axis].start, part.stop + parts[axis].start)
-        found, along = reach(asked, part), len(runs)
-        # Lists do not differ from box to box, divisors may.
-        lists = [[listed(step.distance * asked.width * size for step in phase) for phase in run.phases] for run in found.runs]
-        for box, (begin, count) in zip(boxes, rows, strict=True):
-            across = math.prod(run.count for run in box)
-            along = len(runs)
-            for run, phases in zip(found.runs, lists, strict=True):
-                one = (1, run.number * asked.width, run.size * asked.width) if asked.whole else (run.number, asked.width, asked.width)
-                offset = (run.origin - found.begin) * asked.width * size
-                target = (run.first - part.start) * asked.target[axis]
-                divisor = spec.divisor_override or across * run.count
-                runs.append((*one, offset, target, bits(divisor), *(word for phase in phases for word in phase)))
-            source = sum(run.origin * asked.source[place] for run, place in zip(box, others, strict=True))
-            target = sum(run.first * asked.target[place] for run, place in zip(box, others, strict=True))
-            numbers = [run.number for run in box]
+    for start in range(parts[axis].start, parts[axis].stop, asked.cells):
+        part = slice(start, min(start + asked.cells, parts[axis].stop))
+        found = reach(asked, part)
+        lists = [[listed(step.distance * width * size for step in phase) for phase in run.phases] for run in found.runs]
+        for box, steps in zip(boxes, rows, strict=True):
             pieces.append(
-                [
-                    *numbers, *[1] * (2 - len(numbers)),
-                    *(amount * asked.width for amount in (found.filled, found.before, found.behind)),
-                    source + found.first * asked.source[axis],
-                    target + part.start * asked.target[axis],
-                    along, len(found.runs), 0, begin, count,
-                ]
+                (
+                    *(run.number for run in box),
+                    *[1] * (2 - len(box)),
+                    *(cells * width for cells in (found.filled, found.before, found.behind)),
+                    found.first * asked.source[axis]
+                    + sum(run.origin * asked.source[place] for run, place in zip(box, others, strict=True)),
+                    start * asked.target[axis]
+                    + sum(run.first * asked.target[place] for run, place in zip(box, others, strict=True)),
+                    len(runs),
+                    len(found.runs),
+                    bits(1),
+                    *steps,
+                )
             )
-    steps, run_words, words = (np.array(each, np.int64) for each in (entries or [(0, 0, 0)], runs, pieces))
+            for run, phases in zip(found.runs, lists, strict=True):
+                count = math.prod(one.count for one in box) * run.count
+                runs.append(
+                    (
+                        *((1, run.number * width, run.size * width) if asked.whole else (run.number, width, width)),
+                        (run.origin - found.begin) * width * size,
+                        (run.first - start) * asked.target[axis],
+                        bits(spec.divisor_override or count),
+                        *(word for phase in phases for word in phase),
+                    )
+                )
+    listed_steps, run_words, words = (np.array(each, np.int64) for each in (entries or [(0, 0, 0)], runs, pieces))
     words[:, 7] = run_words.ctypes.data + words[:, 7] * run_words.strides[0]
-    words[:, PIECE + 1] = steps.ctypes.data + words[:, PIECE + 1] * STEP * BYTE
-    run_words[:, RUN + 1 :: 2] = steps.ctypes.data + run_words[:, RUN + 1 :: 2] * STEP * BYTE
-    return Table(words, (steps, run_words), len(pieces), (), ())
+    words[:, PIECE + 1] = listed_steps.ctypes.data + words[:, PIECE + 1] * STEP * BYTE
+    run_words[:, RUN + 1 :: 2] = listed_steps.ctypes.data + run_words[:, RUN + 1 :: 2] * STEP * BYTE
+    return Table(words, (listed_steps, run_words), len(pieces))

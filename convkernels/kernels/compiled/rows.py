@@ -22,9 +22,9 @@ from llvmlite import ir
 from .lines import BYTE, LOOPS, Body, Line, Lines
 
 PIECE = 9
-"""Words of a piece: the counts of two loops over rows, elements of the buffer that a row fills, and those in front of it
-and behind, the source's and the target's offset, the runs' address and number. The divisor of the first stage and its
-list of steps follow."""
+"""Words of a piece: the counts of two loops over rows, elements of the buffer that a row fills, and those in front and
+behind, the source's and the target's offset, the runs' address and number. The divisor of the first stage and its list
+of steps follow."""
 RUN = 5
 """Words of a run: pixels, groups and elements of a line, the buffer's and the target's offset. The divisor and lists of
 steps follow."""

@@ -8,14 +8,13 @@ has no branch for them. Forwards, targets are outputs and read cells; backwards 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...pool_spec import PoolSpec
-from ...window import Ints, Window
+from ...window import Window
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -25,7 +24,7 @@ class Step(NamedTuple):
 
     distance: int
     tap: int
-    count: int
+    counted: int
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,14 @@ def counts(spec: PoolSpec, axis: int) -> Numbers:
     window, outputs = spec.window, spec.window.out_size[axis]
     if not spec.reducer.counts or spec.divisor_override is not None:
         return np.ones(outputs, np.int64)
-    fields = (window.in_size, window.kernel_size, window.stride, window.padding, window.dilation)
-    one = Window(*((field[axis],) for field in fields), window.ceil_mode)
+    one = Window(
+        (window.in_size[axis],),
+        (window.kernel_size[axis],),
+        (window.stride[axis],),
+        (window.padding[axis],),
+        (window.dilation[axis],),
+        window.ceil_mode,
+    )
     found = one.cell_counts((slice(0, outputs),), include_padding=spec.count_include_pad)
     return np.broadcast_to(np.asarray(found, np.int64), (outputs,))
 
@@ -128,3 +133,10 @@ def spreading(spec: PoolSpec, axis: int, cells: slice, *, together: bool, bounde
             size = min(number * step, cells.stop - place) if together else number
             runs.append(Run(place, number, step, origin, 1, tuple(map(tuple, phases)), size, int(counted[0])))
     return runs
+
+
+def margins(window: Window, axis: int, cells: slice) -> range:
+    """The outputs along an axis that could hold some of its cells, if there were outputs without end."""
+    step, lo = window.stride[axis], window.padding[axis][0]
+    first = (lo + 1 - window.extent[axis]) // step + cells.start // step
+    return range(first, (step - 1 + lo) // step + (cells.stop - 1) // step + 1)
