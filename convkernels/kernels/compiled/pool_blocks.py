@@ -112,7 +112,7 @@ def supports_grad(spec: PoolSpec) -> str | None:
 
 
 def prefers(spec: PoolSpec, order: Order) -> str | None:
-    """Whatever it supports: 43 us against NumPy's 52 for 256 cells, 52 against 109 for their gradient, and more so for more."""
+    """Whatever it supports: 256 cells took 43 us, by NumPy 52, and backwards 52 us for 109."""
     return None
 
 
