@@ -308,6 +308,9 @@ class Call:
         The shape in which implementations see the result, if not its canonical one.
     outputs
         Arrays beside the result that the run fills, by keyword.
+    instead
+        An implementation, and what runs in its place if it is chosen and nothing is converted: what keeps more of the
+        run than the result, or needs less for it.
     """
 
     operation: Operation
@@ -323,6 +326,7 @@ class Call:
     kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
+    instead: tuple[Implementation, Callable[..., None]] | None = None
 
     @property
     def config(self) -> Config:
@@ -363,7 +367,9 @@ class Call:
         if reserved:
             self._run_by_image(implementation, view, resources)
         else:
-            implementation.run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
+            replaced, run = self.instead or (implementation, implementation.run)
+            run = run if replaced is implementation else implementation.run
+            run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
         runs = self.options.get("runs")
         if runs is not None:
             runs.note(self, result)
@@ -373,7 +379,7 @@ class Call:
         """The short way of this call, which gave that result, if all it took were those arrays."""
         spec, config, reserved = self.spec, self.config, self.conversion_bytes
         exact = spec.compute_dtype.kind in "iu"  # whose sums are held to what the type holds, each time
-        if exact or reserved or self.seen_shape or self.outputs or self.options["out"] is not None:
+        if exact or reserved or self.seen_shape or self.outputs or self.instead or self.options["out"] is not None:
             return None
         if len(args) > len(self.arrays):
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .kernels import im2col, local_norm, naive, naive_norms, norms, pooling, stride_tricks, transposed
-from .kernels.compiled import available
+from .kernels.compiled import available, pool_blocks
 from .operation import (
     BATCH_NORM,
     BATCH_NORM_GRAD,
@@ -40,6 +40,14 @@ _squares = partial(
     supports=available.winograd_supports,
     prefers=available.winograd_prefers,
     claims=available.WINOGRAD_CLAIMS,
+    uses_threads=True,
+)
+_lines = partial(
+    Implementation,
+    pool_blocks.NAME,
+    supports=pool_blocks.supports,
+    prefers=pool_blocks.prefers,
+    claims=pool_blocks.CLAIMS,
     uses_threads=True,
 )
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
@@ -105,11 +113,13 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv_transpose),
     ),
     POOL: (
+        _lines(pool_blocks.late("pool"), workspace=pool_blocks.workspace),
         _pool_views(pooling.pool_views, workspace=pooling.workspace),
         _pool_columns(pooling.pool_columns, workspace=pooling.workspace_columns),
         _definition(naive.pool),
     ),
     POOL_GRAD: (
+        _lines(pool_blocks.late("pool_grad"), supports=pool_blocks.supports_grad, workspace=pool_blocks.workspace_grad),
         _pool_views(pooling.pool_views_grad, workspace=pooling.workspace_grad),
         _pool_columns(pooling.pool_columns_grad, workspace=pooling.workspace_grad),
         _definition(naive.pool_grad),
