@@ -120,6 +120,17 @@ def test_a_vjp_heeds_what_it_was_given_and_not_what_x_became():
     assert_same(vjp(dy), expected)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64"])
+@pytest.mark.parametrize("shape", [(0, 3, 6, 20), (2, 3, 6, 20)])
+def test_a_vjp_with_and_without_room_for_winners(shape, dtype):
+    x = np.random.default_rng(0).integers(0, 9, shape).astype(dtype)
+    y, vjp = ck.max_pool2d_vjp(x, 3, stride=1, strategy="naive")
+    for limit in (6000 if dtype == "float16" else 400, None):  # conversions take memory too
+        got, again = ck.max_pool2d_vjp(x, 3, stride=1, strategy="direct", max_workspace=limit)
+        assert_same(got, y)
+        assert_same(again(y), vjp(y))
+
+
 @pytest.mark.parametrize("reducer", ["max", "mean", "lp2"])
 @pytest.mark.parametrize("operation", ["pool", "pool_grad"])
 @pytest.mark.parametrize("order", ORDERS[:3])

@@ -246,11 +246,14 @@ class Kept(NamedTuple):
     view: View
 
 
-def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept:
-    """Reduce every window, and keep the codes of the winners."""
+def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept | None:
+    """Reduce every window, and keep the codes of the winners if there is room for them."""
     threads, ties = usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
     seen = views(x, out)
     codes, taken = kept_codes(spec, *seen)
+    if taken > resources.max_workspace:
+        pool(spec, x, out=out, resources=resources)
+        return None
     memory = np.full(taken, fill_of(ties), np.uint8)
     tasks = planned_winners(spec, *seen, codes, "codes", threads, host())
     execute(tasks, threads, x, out, memory)
