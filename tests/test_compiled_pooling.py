@@ -147,6 +147,17 @@ def test_results_do_not_depend_on_the_threads(order, operation, reducer, monkeyp
         assert len(set(results)) == 1, window
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_sums_do_not_depend_on_the_batch(order):
+    for window in ("in3x3_k2x2_s1x1_p0+0x0+0_d1x1", WINDOWS[2], WINDOWS[5]):
+        for operation in ("pool", "pool_grad"):
+            problem = problem_of(operation, window, "sum", order, data="reals", dtype="float32")
+            both = run(found(operation), problem)["out"]
+            arrays = {role: problem.laid(role, array[:1]) for role, array in problem.arrays.items()}
+            alone = run(found(operation), replace(problem, spec=problem.spec.one_image), arrays)["out"]
+            assert_same(both[:1], alone)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_kept_winners_and_indices_do_not_depend_on_the_threads(threads, monkeypatch):
     monkeypatch.setattr(parallel, "SERIAL", 0)
@@ -167,7 +178,7 @@ def test_rows_are_cut_to_the_buffer(reducer, monkeypatch):
         for order in ORDERS:
             for text in ("in9x203_k3x3_s2x2_p1+1x1+1_d1x1_ceil", "in9x203_k4x5_s1x1_p1+2x2+1_d1x1"):
                 problem = problem_of(operation, text, reducer, order, channels=3)
-                got = run(found(operation), problem, max_workspace=2**20)["out"]
+                got = run(found(operation), problem)["out"]
                 assert_same(got, run(OPERATIONS[operation].find("stride_tricks"), problem)["out"])
 
 
