@@ -137,7 +137,7 @@ def table(asked: Boxes, sources: tuple[Given, ...], targets: tuple[Given, ...]) 
         counts = [box[place].number for place in loops]
         width = (asked.width, asked.width) if line is None else (line.number, line.size)
         divisor = spec.divisor_override or math.prod(run.count for run in box)
-        piece = [*counts, *[1] * (LOOPS - len(counts)), *width]
+        piece = [*[1] * (LOOPS - len(counts)), *counts, *width]
         piece += [offset(given, [run.origin for run in box]) for given in sources]
         piece += [offset(given, [run.first for run in box]) for given in targets]
         piece.append(bits(divisor))

@@ -145,7 +145,7 @@ def by_lines(
         access = {array.itemsize: "dense", 2 * array.itemsize: "any" if near else "even"}.get(lane, "any")
         operands.append(Operand(array.kind, array.itemsize, access))
         inner = [steps[axis] for axis in loops]
-        words += [array.offset, *array.strides[:2], *inner, *[0] * (LOOPS - len(inner)), lane]
+        words += [array.offset, *array.strides[:2], *[0] * (LOOPS - len(inner)), *inner, lane]
     return made(make, operands, words, (*sources, *targets), given)
 
 
@@ -159,7 +159,7 @@ def by_rows(asked: RowBoxes, source: View, buffer: View, target: View, make: Mak
 
     def strides(array: View, moved: bool) -> list[int]:
         inner = [array.strides[2 + place] * (window.stride[place] if moved else 1) for place in loops]
-        return [*array.strides[:2], *inner, *[0] * (2 - len(inner))]
+        return [*array.strides[:2], *[0] * (2 - len(inner)), *inner]
 
     far, near = (step, 1) if asked.forward else (1, 1 if asked.phases > 1 else step)
     lanes = (far * size, near * size) if lines else (size, size)

@@ -26,6 +26,8 @@ TARGET = 2**18
 """Bytes of codes to work on at a time, an eighth of the cache beside what is read and written."""
 MOST = 2**16
 """Bytes of a buffer of rows at most."""
+ROOM = 64 * MOST
+"""Scratch bytes without which there are no buffers, whatever the threads: sums would depend on their number."""
 SLACK = 64
 """Bytes that aligning an array may take."""
 LANES = 64
@@ -150,10 +152,17 @@ def least(spec: PoolSpec) -> int:
     return takes(spec, 1, 1, spec.window.stride[0])
 
 
+def pool_threads(spec: PoolSpec, wanted: int | None, limit: int) -> int:
+    """How many threads to use, which is as many as there is room for the buffers of."""
+    threads = usable(wanted, work_of(spec))
+    return min(threads, limit // MOST) if limit >= ROOM else threads
+
+
 def grad_threads(spec: PoolSpec, wanted: int | None, limit: int) -> int:
     """How many threads to use, which is as many as there is room for the codes of."""
-    threads = usable(wanted, work_of(spec))
-    return max(1, min(threads, limit // least(spec))) if extreme(spec) else threads
+    if not extreme(spec):
+        return pool_threads(spec, wanted, limit)
+    return max(1, min(usable(wanted, work_of(spec)), limit // least(spec)))
 
 
 def block(spec: PoolSpec, batch: int, channels: int, limit: int, threads: int) -> Block:
@@ -173,8 +182,7 @@ def block(spec: PoolSpec, batch: int, channels: int, limit: int, threads: int) -
 
 def workspace(spec: PoolSpec, limit: int) -> int:
     """Scratch bytes at most of a pool: each thread's buffer of rows, without which it also works."""
-    threads = usable(None, work_of(spec))
-    return threads * min(MOST, limit // threads)
+    return MOST * min(usable(None, work_of(spec)), limit // MOST) if limit >= ROOM else 0
 
 
 def workspace_grad(spec: PoolSpec, limit: int) -> int:

@@ -25,7 +25,7 @@ from .boxes import Boxes
 from .calls import Task, View, by_lines, by_planes, by_rows, execute, views
 from .isa import Isa, host
 from .parallel import usable
-from .pool_blocks import MOST, block, code_size, extreme, family, grad_threads, rule, work_of
+from .pool_blocks import MOST, ROOM, block, code_size, extreme, family, grad_threads, pool_threads, rule, work_of
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
 from .row_tables import RowBoxes
 from .runs import margins
@@ -37,7 +37,7 @@ Tasks = tuple[Task, ...]
 
 def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce every window."""
-    threads = usable(resources.threads, work_of(spec))
+    threads = pool_threads(spec, resources.threads, resources.max_workspace)
     execute(planned_pool(spec, *views(x, out), threads, resources.max_workspace, host()), threads, x, out)
 
 
@@ -92,7 +92,7 @@ def phases_of(axis: int | None, spec: PoolSpec, *arrays: View) -> int:
     return 2 if dense and spec.window.stride[axis or 0] == 2 else 1
 
 
-def rows_of(boxes: Boxes, source: View, target: View, limit: int) -> RowBoxes | None:
+def rows_of(boxes: Boxes, source: View, target: View) -> RowBoxes | None:
     """The same boxes by rows, where that is possible and saves anything."""
     window, axis, size = boxes.spec.window, boxes.axis, source.itemsize
     if axis is None:
@@ -110,7 +110,7 @@ def rows_of(boxes: Boxes, source: View, target: View, limit: int) -> RowBoxes | 
         width = 1
     strides = source.strides[2:], target.strides[2:]
     asked = RowBoxes(boxes.spec, boxes.part, boxes.forward, axis, boxes.phases, width, size, *strides)
-    return asked if asked.buffer <= min(MOST, limit) else None
+    return asked if asked.buffer <= MOST else None
 
 
 def whole(spec: PoolSpec, plane: View) -> bool:
@@ -122,6 +122,16 @@ def whole(spec: PoolSpec, plane: View) -> bool:
         step *= size
     alone = window.kernel_size == window.in_size and not window.padded and set(window.out_size) == {1}
     return alone and set(window.dilation) == {1} and window.taps > 1
+
+
+def images_inside(array: View) -> bool:
+    """Whether images lie between the cells of an axis.
+
+    Then how many there are changes how the others lie, and sums are added tap by tap whatever that is, so that they do
+    not depend on the batch. A stride of 0 says nothing.
+    """
+    others = [stride for stride, size in zip(array.strides[1:], array.shape[1:], strict=True) if size > 1]
+    return 0 < abs(array.strides[0]) <= max(map(abs, others), default=0)
 
 
 def separable(spec: PoolSpec, reduction: Reduction, *, forward: bool) -> bool:
@@ -140,7 +150,8 @@ def reduced(
     forward: bool,
 ) -> Tasks:
     """Windows to outputs, or outputs to cells."""
-    if whole(spec, arrays[0 if forward else 1]) and reduction.name in ("max", "min", "sum"):
+    ordered = reduction.name in ("max", "min") or not any(map(images_inside, arrays))
+    if ordered and whole(spec, arrays[0 if forward else 1]) and reduction.name in ("max", "min", "sum"):
         make = reductions.by_planes if forward else reductions.over_planes
         divisor = spec.divisor_override or spec.window.taps
         first, second = arrays
@@ -155,7 +166,8 @@ def reduced(
         read, written = source.cut(0, images), target.cut(0, images)
         bounds = part.start, part.stop
         boxes = Boxes(spec, bounds, forward, axis, phases, target.shape[1], "count", near(target, axis))
-        rows = rows_of(boxes, read, written, limit // threads) if separable(spec, reduction, forward=forward) else None
+        parted = ordered and limit >= ROOM and separable(spec, reduction, forward=forward)
+        rows = rows_of(boxes, read, written) if parted else None
         if rows is None:
             tasks.append(Task((by_lines(boxes, (read,), (written,), (reducing, reduction, phases)),)))
         else:
@@ -246,11 +258,14 @@ class Kept(NamedTuple):
     view: View
 
 
-def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept:
-    """Reduce every window, and keep the codes of the winners."""
+def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept | None:
+    """Reduce every window, and keep the codes of the winners if there is room for them."""
     threads, ties = usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
     seen = views(x, out)
     codes, taken = kept_codes(spec, *seen)
+    if taken > resources.max_workspace:
+        pool(spec, x, out=out, resources=resources)
+        return None
     memory = np.full(taken, fill_of(ties), np.uint8)
     tasks = planned_winners(spec, *seen, codes, "codes", threads, host())
     execute(tasks, threads, x, out, memory)

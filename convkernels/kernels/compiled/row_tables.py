@@ -156,8 +156,8 @@ def row_table(asked: RowBoxes) -> Table:
         for box, steps in zip(boxes, rows, strict=True):
             pieces.append(
                 (
-                    *(run.number for run in box),
                     *[1] * (2 - len(box)),
+                    *(run.number for run in box),
                     *(cells * width for cells in (found.filled, found.before, found.behind)),
                     found.first * asked.source[axis]
                     + sum(run.origin * asked.source[place] for run, place in zip(box, others, strict=True)),
