@@ -259,6 +259,11 @@ def test_full_measures_every_type_and_batch(command, tmp_path):
     assert found.rules["repeats"] == 2
 
 
+def test_what_is_said_last_holds(command, tmp_path):
+    assert command("--full", "--quick", "--kind", "1x1", "--direction", "forward")[0] == 0
+    assert {(one.dtype, one.batch) for one in load(tmp_path / "convkernels-bench.json").rows} == {("float32", 1)}
+
+
 def test_resuming_measures_only_what_is_missing(command, monkeypatch, tmp_path):
     assert command("--kind", "1x1", "--output", "first.json")[0] == 0
     measured = []
