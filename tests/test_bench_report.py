@@ -131,6 +131,7 @@ def test_means_are_grouped_in_order():
     assert found["3x3",].ratio == pytest.approx(4.0)
     assert list(means(rows, "kind", "batch")) == [("1x1", 1), ("3x3", 1), ("3x3", 8), ("max pool", 1)]
     assert list(means(rows)) == [()]
+    assert list(means([row(direction="backward"), row()], "direction")) == [("forward",), ("backward",)]
 
 
 def test_the_worst_come_first():
