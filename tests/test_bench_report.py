@@ -131,6 +131,7 @@ def test_means_are_grouped_in_order():
     assert found["3x3",].ratio == pytest.approx(4.0)
     assert list(means(rows, "kind", "batch")) == [("1x1", 1), ("3x3", 1), ("3x3", 8), ("max pool", 1)]
     assert list(means(rows)) == [()]
+    assert list(means([row(direction="backward"), row()], "direction")) == [("forward",), ("backward",)]
 
 
 def test_the_worst_come_first():
@@ -257,6 +258,11 @@ def test_full_measures_every_type_and_batch(command, tmp_path):
     assert {(one.dtype, one.batch) for one in found.rows} == {(d, n) for d in ("float32", "float64") for n in (1, 8)}
     assert {one.layout for one in found.rows} == {"NHWC"}
     assert found.rules["repeats"] == 2
+
+
+def test_what_is_said_last_holds(command, tmp_path):
+    assert command("--full", "--quick", "--kind", "1x1", "--direction", "forward")[0] == 0
+    assert {(one.dtype, one.batch) for one in load(tmp_path / "convkernels-bench.json").rows} == {("float32", 1)}
 
 
 def test_resuming_measures_only_what_is_missing(command, monkeypatch, tmp_path):

@@ -217,7 +217,12 @@ def bench(
             help="Every layer, type, batch and precision (for hours), or two layers of each kind (for minutes).",
         ),
     ] = False,
-    kind: Annotated[list[str] | None, typer.Option(metavar="KIND", help="A kind of layer, repeatable.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND", help="A kind of layer, such as 3x3 or 'max pool', repeatable; a wrong one lists them all."
+        ),
+    ] = None,
     direction: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or backward, repeatable."),

@@ -70,7 +70,7 @@ def _panel(axes: Any, points: Sequence[Point], kinds: Sequence[str]) -> None:
             )
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(kinds)), kinds, fontsize=8)
     axes.set_ylim(len(kinds) - 0.5, -0.5)  # the first kind on top

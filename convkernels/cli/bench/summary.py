@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .cells import DIRECTIONS
 from .problems import KINDS
 from .results import Row, geometric_mean
 
+TOLD = {name: place for place, name in enumerate((*KINDS, *DIRECTIONS))}
+"""The order in which names are told of."""
 DIMENSIONS = ("kind", "direction", "dtype", "layout", "threads", "batch", "precision")
 
 
@@ -50,13 +53,13 @@ class Mean:
 
 
 def means(rows: Iterable[Row], *dimensions: str) -> dict[tuple[Any, ...], Mean]:
-    """The mean of each group of rows that agree in the dimensions; kinds in their own order, all else sorted."""
+    """The mean of each group of rows that agree in the dimensions; kinds and directions in their own order."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(getattr(row, dimension) for dimension in dimensions), []).append(row)
 
     def order(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(KINDS.index(value) if value in KINDS else value for value in values)
+        return tuple(TOLD.get(value, value) for value in values)
 
     return {values: Mean.of(groups[values]) for values in sorted(groups, key=order)}
 
