@@ -38,11 +38,11 @@ def prefers(spec: ConvSpec, order: Order) -> str | None:
     return None
 
 
-def late(name: str) -> Callable[..., None]:
+def late(name: str, module: str = "direct") -> Callable[..., None]:
     """An implementation of this package's that is imported when it is first run."""
 
     def run(*arguments: Any, **keywords: Any) -> None:
-        getattr(import_module(".direct", __package__), name)(*arguments, **keywords)
+        getattr(import_module(f".{module}", __package__), name)(*arguments, **keywords)
 
     return run
 

@@ -1,0 +1,34 @@
+"""What can be said of the compiled norms without compiling anything: whether they run, when, and in what memory."""
+
+from __future__ import annotations
+
+import math
+
+from ...layout import Order
+from ...norm_spec import NormSpec
+from .. import norms
+from .available import missing
+
+CLAIMS = norms.CLAIMS
+ENOUGH = 2**14
+"""Cells from which on compiled code is worth its compilation."""
+
+
+def supports(spec: NormSpec) -> str | None:
+    """float32 and float64, where Numba and so LLVM is."""
+    if spec.dtype.name not in ("float32", "float64"):
+        return f"computes float32 and float64, not {spec.dtype.name}"
+    return missing()
+
+
+def prefers(spec: NormSpec, order: Order) -> str | None:
+    """Large problems, whatever their order in memory."""
+    cells = math.prod(spec.shape)
+    if cells < ENOUGH:
+        return f"{cells} cells are too few to pay for compilation"
+    return None
+
+
+def workspace(spec: NormSpec, limit: int) -> int:
+    """Scratch bytes at most: those of NumPy's way, which is taken where the compiled one would need more."""
+    return norms.workspace(spec, limit)
