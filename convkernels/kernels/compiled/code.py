@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
+from ...layout import Array
 from .isa import Isa
 from .tile import INDEX, WORD
 
@@ -146,6 +148,16 @@ class Code:
         kind = self.narrow if isinstance(value.type, ir.VectorType) else self.element
         return value if wide or value.type == kind else self.build.fptrunc(value, kind)
 
+    def rounded(self, value: Any) -> tuple[Any, Any]:
+        """A float64 as rounded to the data's type, and what that leaves."""
+        found = self.widened(self.fit(value, wide=False))
+        return found, self.build.fsub(value, found)
+
+    def less_square(self, squares: Any, mean: Any) -> Any:
+        """Squares - mean^2, but at least 0."""
+        found, nothing = self.build.fsub(squares, self.build.fmul(mean, mean)), self.double(0.0)
+        return self.build.select(self.build.fcmp_ordered("<", found, nothing), nothing, found)
+
     def widened(self, value: Any) -> Any:
         """A number of the data's type as float64."""
         return value if value.type == DOUBLE else self.build.fpext(value, DOUBLE)
@@ -157,15 +169,23 @@ class Code:
         return self.build.select(holds, value, zero)
 
     def ordinary(self, *values: Any, least: float = TINY) -> Any:
-        """Whether numbers are 0 or in the middle of what float32 holds."""
-        build, all_are = self.build, ir.Constant(ir.IntType(1), 1)
+        """Whether numbers, or all of vectors, are 0 or in the middle of what float32 holds."""
+        build, holds = self.build, []
         for value in values:
-            size = self.call("fabs", value)
-            inside = build.and_(
-                build.fcmp_ordered(">=", size, self.double(least)), build.fcmp_ordered("<=", size, self.double(HUGE))
+            vector = isinstance(value.type, ir.VectorType)
+            low, high, zero = (
+                ir.Constant(value.type, [limit] * self.lanes if vector else limit) for limit in (least, HUGE, 0.0)
             )
-            all_are = build.and_(all_are, build.or_(inside, build.fcmp_ordered("==", size, self.double(0.0))))
-        return all_are
+            size = self.call("fabs", value)
+            inside = build.and_(build.fcmp_ordered(">=", size, low), build.fcmp_ordered("<=", size, high))
+            found = build.or_(inside, build.fcmp_ordered("==", size, zero))
+            holds.append(self._all(found) if vector else found)
+        return reduce(build.and_, holds)
+
+    def _all(self, mask: Any) -> Any:
+        """Whether all of a vector of bits are set."""
+        bits = self.build.bitcast(mask, ir.IntType(self.lanes))
+        return self.build.icmp_unsigned("==", bits, ir.Constant(bits.type, 2**self.lanes - 1))
 
     # The course of things.
 
@@ -228,6 +248,12 @@ class Code:
         last = self.loop(full, end, self.word(self.lanes), last, one)
         return self._rest(end, count, last, body)
 
+    def vectors(self, count: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """Go over a row a vector at a time: ``state = body(column, mask, *state)``."""
+        end = self.build.sub(count, self.build.srem(count, self.word(self.lanes)))
+        last = self.loop(self.word(0), end, self.word(self.lanes), state, lambda column, *now: body(column, None, *now))
+        return self._rest(end, count, last, body)
+
     def strips(self, count: Any, many: int, body: Callable[..., None]) -> None:
         """Go over a row `many` vectors at a time: ``body([(column, mask), ...])``, then one at a time."""
         build = self.build
@@ -252,22 +278,30 @@ class Code:
         return self.loop(column, count, self.word(self.lanes), state, lambda place, *now: body(place, mask, *now))
 
 
-def function(address: int, names: Sequence[str]) -> Callable[[Mapping[str, Any]], None]:
-    """Code at an address as a function of arguments by name: integers, and floating numbers as their bits.
+class Function:
+    """Code at an address. While it runs, other threads may."""
 
-    An array stands for its address, None for 0. While the code runs, other threads may.
-    """
-    run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(address)
+    def __init__(self, address: int, names: Sequence[str]) -> None:
+        self.run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(address)
+        self.places = {name: place for place, name in enumerate(names)}
 
-    def call(arguments: Mapping[str, Any]) -> None:
-        words = np.zeros(len(names), np.int64)
+    def pack(self, arguments: Mapping[str, Any]) -> Array:
+        """Arguments as words: integers, floating numbers by their bits, arrays by their addresses; 0 if not given."""
+        words = np.zeros(len(self.places), np.int64)
+        self.put(words, arguments)
+        return words
+
+    def put(self, words: Array, arguments: Mapping[str, Any]) -> None:
+        """Change some of the words."""
         floating = words.view(np.float64)
-        for place, name in enumerate(names):
-            value = arguments.get(name)
+        for name, value in arguments.items():
             if isinstance(value, float):
-                floating[place] = value
+                floating[self.places[name]] = value
             elif value is not None:
-                words[place] = value.ctypes.data if isinstance(value, np.ndarray) else value
-        run(words.ctypes.data)
+                words[self.places[name]] = value.ctypes.data if isinstance(value, np.ndarray) else value
 
-    return call
+    def __call__(self, packed: Array, **changed: Any) -> None:
+        """Run with these arguments, some changed."""
+        words = packed.copy()
+        self.put(words, changed)
+        self.run(words.ctypes.data)

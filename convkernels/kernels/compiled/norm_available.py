@@ -22,10 +22,10 @@ def supports(spec: NormSpec) -> str | None:
 
 
 def prefers(spec: NormSpec, order: Order) -> str | None:
-    """Large problems, whatever their order in memory."""
-    cells = math.prod(spec.shape)
+    """Large samples, whatever their order in memory; how many there are only counts where they share statistics."""
+    cells = math.prod(spec.shape if spec.kind == "batch" else spec.shape[1:])
     if cells < ENOUGH:
-        return f"{cells} cells are too few to pay for compilation"
+        return f"{cells} cells are too few to pay for its calls"
     return None
 
 

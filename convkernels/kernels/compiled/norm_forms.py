@@ -124,18 +124,29 @@ class Columns(Form):
 
 
 def form_of(
-    spec: NormSpec, coefficients: Sequence[Array | None], arrays: Sequence[Array], *, given: bool = False
+    spec: NormSpec,
+    coefficients: Sequence[Array | None],
+    arrays: Sequence[Array],
+    *,
+    given: bool = False,
+    backward: bool = False,
 ) -> Rows | Columns | None:
-    """How data of a norm lie in memory, all arrays alike; None if in neither form, or not in the spec's type."""
+    """How data of a norm lie in memory, all arrays alike; None if in neither form, or not in the spec's type.
+
+    Rows of one family are also rows of many members; a gradient takes them so, for then what it sums down the columns
+    gives the gradients of coefficients too.
+    """
     dtype = spec.compute_dtype
     if not arrays[0].size or any(a.dtype != dtype or not a.dtype.isnative or not a.flags.aligned for a in arrays):
         return None
     shapes = tuple(small.shape for small in coefficients if small is not None)
-    return _form(spec, shapes, tuple(array.strides for array in arrays), given)
+    return _form(spec, shapes, tuple(array.strides for array in arrays), given, backward)
 
 
 @lru_cache(maxsize=512)
-def _form(spec: NormSpec, shapes: tuple[Ints, ...], strides: tuple[Ints, ...], given: bool) -> Rows | Columns | None:
+def _form(
+    spec: NormSpec, shapes: tuple[Ints, ...], strides: tuple[Ints, ...], given: bool, backward: bool
+) -> Rows | Columns | None:
     varying = np.broadcast_shapes(*shapes, (1,) * len(spec.seen_shape))
     summed = [axis for axis in spec.reduced if not (given and axis == 0)]
     order = tuple(sorted(range(len(varying)), key=lambda axis: -abs(strides[0][axis])))
@@ -159,6 +170,8 @@ def _form(spec: NormSpec, shapes: tuple[Ints, ...], strides: tuple[Ints, ...], g
         return None
     common = (order, kept, tuple(varying[axis] for axis in order))
     rows, columns = as_rows(axes, common), as_columns(axes, common)
+    if rows and columns and columns.family is ONE:
+        return columns if backward else rows
     return columns if columns and (not rows or rows.columns.size < SHORT) else rows
 
 
@@ -191,10 +204,12 @@ def as_columns(axes: Sequence[Axis], common: tuple[Ints, Ints, Ints]) -> Columns
     member = ONE
     if family.summed and others:
         *others, family, member = axes
+        if family.summed:
+            others, family = [*others, family], ONE
     outer = tuple(axis for axis in others if not axis.summed)
     rows = [axis for axis in others if axis.summed]
     if family.summed or family.batch or len(rows) != 1 or rows[0].varies:
         return None
-    if member is not ONE and family.strides != tuple(member.size * stride for stride in member.strides):
+    if ONE not in (family, member) and family.strides != tuple(member.size * stride for stride in member.strides):
         return None
     return Columns(*common, outer, rows[0], family, member)

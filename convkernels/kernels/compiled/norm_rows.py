@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,20 +14,31 @@ from .isa import host
 from .norm_forms import Rows, offsets
 from .parallel import run
 from .row_code import Variant, compiled_for
+from .scratch import arena
 
+FLOAT = np.dtype(float)
 PIECES = 16
 """Parts of the families whose shares in coefficients' gradients are summed apart: as many threads can be at work."""
+
+
+def needs(form: Rows) -> int:
+    """Bytes of scratch at most, coefficients and tables included."""
+    sums = 2 * max(PIECES * form.columns.size, form.count * form.part.size)
+    return 8 * (sums + 3 * math.prod(form.varying) + 8 * form.count)
 
 
 def common(form: Rows, spec: NormSpec, gamma: Array | None, arrays: dict[str, Array | None]) -> dict[str, Any]:
     """What both functions take."""
     size = spec.compute_dtype.itemsize
+    on_end = form.row.size == 1 and form.part.strides[0] == form.columns.size * size
     arguments = {
         "gamma": form.coefficients(gamma, 1, spec.compute_dtype),
         "count": float(spec.count),
         "eps": spec.eps,
         "parts": form.part.size,
         "rows": form.row.size,
+        "plain_parts": 1 if on_end else form.part.size,
+        "plain_columns": form.columns.size * (form.part.size if on_end else 1),
         "columns": form.columns.size,
         "coefficient_starts": offsets(form.outer, [axis.step * size for axis in form.outer]),
         "coefficient_part": form.part.step * size,
@@ -57,12 +69,14 @@ def normalise(
 ) -> Sequence[Array]:
     """Normalise by statistics, given or found; what these are, by family."""
     code = compiled_for("forward", variant(form, spec, given is not None), host())
-    mean, var = np.empty((2, form.count)) if given is None else given
+    mean, var = arena.empty((2, form.count), FLOAT) if given is None else given
     arguments = common(form, spec, gamma, {"x": x, "out": out})
     arguments |= {"beta": form.coefficients(beta, 0, spec.compute_dtype), "mean": mean, "var": var}
 
+    packed = code.pack(arguments)
+
     def work(share: Sequence[int]) -> None:
-        code({**arguments, "first": share[0], "last": share[-1] + 1})
+        code(packed, first=share[0], last=share[-1] + 1)
 
     run(work, range(form.count), threads)
     return mean, var
@@ -84,32 +98,20 @@ def pull_back(
     """Take gradients back; those of gamma and beta, for each place where any differs."""
     code = compiled_for("backward", variant(form, spec, given), host())
     arguments = common(form, spec, gamma, {"x": x, "dy": dy, "out": out})
-    arguments |= {"mean": mean, "rstd": rstd}
-    if form.columns.varies:
-        return _down_the_columns(code, form, arguments, threads)
     own = (*form.outer, form.part)
-    sums = np.empty((*(axis.size for axis in own), 2))
-    arguments["sums"] = sums
+    pieces = min(PIECES, form.count) if form.columns.varies else form.count
+    sums = arena.empty((pieces, 2, form.columns.size) if form.columns.varies else (*(a.size for a in own), 2), FLOAT)
+    sums[...] = 0
+    arguments |= {"mean": mean, "rstd": rstd, "sums": sums, "families": form.count, "pieces": pieces}
+    packed = code.pack(arguments)
 
     def work(share: Sequence[int]) -> None:
-        code({**arguments, "first": share[0], "last": share[-1] + 1})
-
-    run(work, range(form.count), threads)
-    alike = tuple(place for place, axis in enumerate(own) if not axis.varies)
-    total: Array = np.moveaxis(sums.sum(alike), -1, 0)
-    return total
-
-
-def _down_the_columns(code: Any, form: Rows, arguments: dict[str, Any], threads: int) -> Array:
-    """As many sums as there are pieces of the families, whatever the number of threads."""
-    pieces = min(PIECES, form.count)
-    sums = np.zeros((pieces, 2, form.columns.size))
-
-    def work(share: Sequence[int]) -> None:
-        for piece in share:
-            first, last = (form.count * place // pieces for place in (piece, piece + 1))
-            code({**arguments, "dgamma": sums[piece, 0], "dbeta": sums[piece, 1], "first": first, "last": last})
+        code(packed, first=share[0], last=share[-1] + 1)
 
     run(work, range(pieces), threads)
-    total: Array = sums.sum(0)
+    if form.columns.varies:
+        added: Array = np.add.reduce(sums, 0)
+        return added
+    alike = tuple(place for place, axis in enumerate(own) if not axis.varies)
+    total: Array = np.moveaxis(np.add.reduce(sums, alike), -1, 0)
     return total

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .code import DOUBLE, Code, function
+from .code import DOUBLE, Code, Function
 from .isa import Isa
 from .tile import WORD, compiled
 
@@ -34,13 +34,17 @@ ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by family, and strides along parts and rows, are given."""
 ARGUMENTS = {
     which: (
-        *("gamma", "beta", "mean", "var", "rstd", "eps", "sums", "dgamma", "dbeta"),
+        *("gamma", "beta", "mean", "var", "rstd", "eps", "sums", "families", "pieces"),
         *("first", "last", "parts", "rows", "columns", "count", "coefficient_starts", "coefficient_part"),
+        *("plain_parts", "plain_columns"),
         *(name for array in arrays for name in (array, f"{array}_starts", f"{array}_part", f"{array}_row")),
     )
     for which, arrays in ARRAYS.items()
 }
-"""What the functions take; `count` and `eps` are floating numbers."""
+"""What the functions take; `count` and `eps` are floating numbers.
+
+The plain parts and columns are those of sums in which coefficients do not matter: parts that lie on end are one.
+"""
 UNROLL = 2
 """Vectors with sums of their own; 1 and 4 were no faster (Zen 4; a vector of float32 makes two of float64)."""
 TOGETHER = 8
@@ -85,7 +89,7 @@ class Family:
         """A part's gamma or beta."""
         return self.code.read_element(self.code.at(self.start[name], (part, self.code["coefficient_part"])))
 
-    def sums(self, state: list[Any], vector: Callable[..., list[Any]]) -> list[Any]:
+    def sums(self, state: list[Any], vector: Callable[..., list[Any]], columns: str = "columns") -> list[Any]:
         """Sums over the vectors of a part: ``state = vector(row, column, mask, *state)``."""
         code = self.code
 
@@ -93,7 +97,7 @@ class Family:
             def one(column: Any, mask: Any, *sums: Any) -> list[Any]:
                 return vector(row, column, mask, *sums)
 
-            return code.columns(code["columns"], UNROLL, now, one)
+            return code.columns(code[columns], UNROLL, now, one)
 
         return code.each(code["rows"], state, line)
 
@@ -112,11 +116,6 @@ class Family:
         load = self.code.load_wide if wide else self.code.load
         return load(self.row(name, part, row), column, mask)
 
-    def rounded(self, mean: Any) -> tuple[Any, Any]:
-        """The mean as rounded to the data's type, and what that leaves."""
-        centre = self.code.widened(self.code.fit(mean, wide=False))
-        return centre, self.code.build.fsub(mean, centre)
-
 
 def statistics(family: Family) -> tuple[Any, Any]:
     """The mean and variance of a family."""
@@ -133,16 +132,14 @@ def statistics(family: Family) -> tuple[Any, Any]:
                     off = build.select(mask, off, code.zeros)
                 return [build.fadd(total, off), code.multiply_add(off, off, squares)]
 
-            return family.sums(list(state), add)
+            return family.sums(list(state), add, "plain_columns")
 
         total, squares = (
-            build.fdiv(code.total(vector), count) for vector in code.each(code["parts"], [code.zeros] * 2, part)
+            build.fdiv(code.total(vector), count) for vector in code.each(code["plain_parts"], [code.zeros] * 2, part)
         )
         if not variant.centred:
             return [nothing, squares]
-        spare = build.fsub(squares, build.fmul(total, total))
-        negative = build.fcmp_ordered("<", spare, nothing)
-        return [build.fadd(shift, total), build.select(negative, nothing, spare)]
+        return [build.fadd(shift, total), code.less_square(squares, total)]
 
     first = code.finite(code.read_element(family.start["x"])) if variant.centred else nothing
     sweeps = 2 if variant.itemsize == 8 and variant.centred else 1
@@ -153,15 +150,16 @@ def statistics(family: Family) -> tuple[Any, Any]:
 def normalise(family: Family, mean: Any, rstd: Any) -> None:
     """Write a family's results."""
     code, build = family.code, family.code.build
-    centre, residual = family.rounded(mean)
+    centre, residual = code.rounded(mean)
 
-    def part(place: Any) -> list[Any]:
-        scale, beta = rstd, code.double(0.0)
-        if not family.variant.by_column:
-            scale, beta = build.fmul(rstd, family.coefficient("gamma", place)), family.coefficient("beta", place)
-        shift = build.fsub(beta, build.fmul(residual, scale))
+    def write(wide: bool) -> None:
+        load = code.load_wide if wide else code.load
 
-        def write(wide: bool) -> None:
+        def part(place: Any) -> list[Any]:
+            scale, beta = rstd, code.double(0.0)
+            if not family.variant.by_column:
+                scale, beta = build.fmul(rstd, family.coefficient("gamma", place)), family.coefficient("beta", place)
+            shift = build.fsub(beta, build.fmul(residual, scale))
             factors = [code.spread(code.fit(value, wide)) for value in (centre, scale, shift)]
 
             def vector(row: Any, column: Any, mask: Any) -> Any:
@@ -169,17 +167,15 @@ def normalise(family: Family, mean: Any, rstd: Any) -> None:
                 value = code.multiply_add(off, *factors[1:])
                 if not family.variant.by_column:
                     return value
-                load = code.load_wide if wide else code.load
                 gamma, beta = (load(family.start[name], column, mask) for name in ("gamma", "beta"))
                 return code.multiply_add(value, gamma, beta)
 
             family.write_rows(place, vector)
+            return []
 
-        fits = build.and_(code.ordinary(rstd, scale), code.ordinary(centre, shift, least=0.0))
-        code.narrow_or_wide(fits, write)
-        return []
+        code.each(code["parts"], [], part)
 
-    code.each(code["parts"], [], part)
+    code.narrow_or_wide(build.and_(code.ordinary(rstd), code.ordinary(centre, least=0.0)), write)
 
 
 def forward(variant: Variant, isa: Isa) -> str:
@@ -235,25 +231,24 @@ def shares(family: Family, mean: Any, rstd: Any) -> tuple[Any, Any]:
 def pull_back(family: Family, mean: Any, rstd: Any, total: Any, products: Any) -> None:
     """Write a family's gradient."""
     code, build, variant = family.code, family.code.build, family.variant
-    centre, residual = family.rounded(mean)
+    centre, residual = code.rounded(mean)
     share = build.fdiv(rstd, code.number("count"))
     slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
     offset = build.fneg(build.fmul(residual, slope))
     if variant.centred:
         offset = build.fsub(offset, build.fmul(total, share))
 
-    def part(place: Any) -> list[Any]:
-        scale = rstd if variant.by_column else build.fmul(rstd, family.coefficient("gamma", place))
+    def write(wide: bool) -> None:
+        load = code.load_wide if wide else code.load
+        middle, steep, shift = (code.spread(code.fit(value, wide)) for value in (centre, slope, offset))
 
-        def write(wide: bool) -> None:
-            factor, middle, steep, shift = (
-                code.spread(code.fit(value, wide)) for value in (scale, centre, slope, offset)
-            )
+        def part(place: Any) -> list[Any]:
+            scale = rstd if variant.by_column else build.fmul(rstd, family.coefficient("gamma", place))
+            factor = code.spread(code.fit(scale, wide))
 
             def vector(row: Any, column: Any, mask: Any) -> Any:
                 given = family.load("dy", place, row, column, mask, wide)
                 if variant.by_column:
-                    load = code.load_wide if wide else code.load
                     given = build.fmul(given, load(family.start["gamma"], column, mask))
                 if variant.given:
                     return build.fmul(given, factor)
@@ -261,19 +256,21 @@ def pull_back(family: Family, mean: Any, rstd: Any, total: Any, products: Any) -
                 return code.multiply_add(given, factor, code.multiply_add(off, steep, shift))
 
             family.write_rows(place, vector)
+            return []
 
-        fits = code.ordinary(rstd, scale)
-        if not variant.given:
-            fits = build.and_(fits, build.and_(code.ordinary(slope), code.ordinary(centre, offset, least=0.0)))
-        code.narrow_or_wide(fits, write)
-        return []
+        code.each(code["parts"], [], part)
 
-    code.each(code["parts"], [], part)
+    fits = code.ordinary(rstd)
+    if not variant.given:
+        fits = build.and_(fits, build.and_(code.ordinary(slope), code.ordinary(centre, offset, least=0.0)))
+    code.narrow_or_wide(fits, write)
 
 
-def add_down(code: Code, variant: Variant, first: Any, last: Any) -> None:
-    """Add dy * (x - mean) * rstd and dy of some families, column by column, to the coefficients' gradients."""
+def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) -> None:
+    """Add dy * (x - mean) * rstd and dy of some families, column by column, to the sums of a piece."""
     build = code.build
+    line = build.mul(code["columns"], code.word(8))
+    sums = code.at(code["sums"], (piece, build.mul(line, code.word(2))))
 
     def strip(places: list[tuple[Any, Any]]) -> None:
         def one(number: Any, *state: Any) -> list[Any]:
@@ -290,16 +287,16 @@ def add_down(code: Code, variant: Variant, first: Any, last: Any) -> None:
 
             return code.each(code["rows"], state, row)
 
-        targets = [(code[name], *place) for place in places for name in ("dgamma", "dbeta")]
+        targets = [(start, *place) for place in places for start in (sums, build.add(sums, line))]
         before = [code.load(*target, code.wide) for target in targets]
         for value, target in zip(code.loop(first, last, code.word(1), before, one), targets, strict=True):
             code.store(value, *target)
 
-    code.strips(code["columns"], 2, strip)
+    code.strips(code["columns"], 4, strip)
 
 
 def backward(variant: Variant, isa: Isa) -> str:
-    """The function that takes the gradient of some families back, where an address is given for it."""
+    """The function that takes the gradient of some pieces of the families back, if an address is given for it."""
     code = Code("backward", ARGUMENTS["backward"], variant.itemsize, isa)
     build = code.build
 
@@ -311,21 +308,31 @@ def backward(variant: Variant, isa: Isa) -> str:
             pull_back(family, mean, rstd, total, products)
         return []
 
-    def some(first: Any) -> list[Any]:
-        end = build.add(first, code.word(TOGETHER))
-        last = build.select(build.icmp_signed("<", end, code["last"]), end, code["last"])
-        code.loop(first, last, code.word(1), [], one)
-        if variant.by_column:
-            with build.if_then(build.icmp_signed("!=", code["dgamma"], code.word(0))):
-                add_down(code, variant, first, last)
+    def several(piece: Any) -> list[Any]:
+        first, stop = (
+            build.sdiv(build.mul(code["families"], place), code["pieces"])
+            for place in (piece, build.add(piece, code.word(1)))
+        )
+        if not variant.by_column:
+            code.loop(first, stop, code.word(1), [], one)
+            return []
+
+        def some(start: Any) -> list[Any]:
+            end = build.add(start, code.word(TOGETHER))
+            last = build.select(build.icmp_signed("<", end, stop), end, stop)
+            code.loop(start, last, code.word(1), [], one)
+            add_down(code, variant, piece, start, last)
+            return []
+
+        code.loop(first, stop, code.word(TOGETHER), [], some)
         return []
 
-    code.loop(code["first"], code["last"], code.word(TOGETHER), [], some)
+    code.loop(code["first"], code["last"], code.word(1), [], several)
     return code.finish()
 
 
 @lru_cache(maxsize=64)
-def compiled_for(which: str, variant: Variant, isa: Isa) -> Callable[[Any], None]:
+def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
     """The function, compiled."""
     text = {"forward": forward, "backward": backward}[which](variant, isa)
-    return function(compiled(text, which, isa), ARGUMENTS[which])
+    return Function(compiled(text, which, isa), ARGUMENTS[which])
