@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convkernels as ck
-from convkernels.config import Resources
 from convkernels.kernels.compiled import available
 
 if available.missing():
@@ -325,7 +324,7 @@ def test_little_memory_is_left_to_numpy(monkeypatch):
     problem = standard("layer", "NHWC")
     called = []
     monkeypatch.setattr(norms.numpy_norms, "norm_grad", lambda *_, **__: called.append(True))
-    monkeypatch.setattr(norms.numpy_norms, "workspace", lambda spec, limit: 100)
+    monkeypatch.setattr(norms, "ROOM", 100)
     run(OPERATIONS["group_norm_grad"].find("direct"), statistics_of(problem))
     assert called
 
@@ -342,8 +341,28 @@ def test_a_gradient_by_x_is_not_computed_if_it_is_not_wanted():
             np.testing.assert_array_equal(result, expected[name])
 
 
+@pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
+def test_samples_are_gone_through_in_parts_where_memory_is_short(kind, layout, form, monkeypatch):
+    if kind == "batch":
+        return
+    problem = standard(kind, layout, shape=(5, 32, 19, 21))
+    gradient = statistics_of(problem)
+    parts = []
+    slices = norms.slices
+    monkeypatch.setattr(norms, "slices", lambda size, step: parts.append(step) or slices(size, 2))
+    no_numpy(monkeypatch)
+    for each in (problem, gradient):
+        implementation = OPERATIONS[each.operation].find("direct")
+        got = run(implementation, each)
+        monkeypatch.setattr(norms, "slices", slices)
+        expected = run(implementation, each)
+        monkeypatch.setattr(norms, "slices", lambda size, step: parts.append(step) or slices(size, 2))
+        for name, result in expected.items():
+            np.testing.assert_allclose(got[name], result, rtol=0 if name in ("out", "mean", "var") else 1e-9)
+    assert parts
+
+
 def test_unaligned_and_mixed_data_take_numpys_way():
     x = np.random.default_rng(0).normal(size=(2, 16, 8, 8)).astype(np.float32)
     got = ck.layer_norm(x, np.ones(16), np.zeros(16), strategy="direct")
     np.testing.assert_allclose(got, ck.layer_norm(x, np.ones(16), np.zeros(16), strategy="numpy"), rtol=1e-12)
-    assert norms.fitting(NormSpec.make((1, 1, 1), np.dtype("f4"), kind="layer"), None, Resources(2**20)) is None

@@ -10,6 +10,10 @@ from .. import norms
 from .available import missing
 
 CLAIMS = norms.CLAIMS
+ROOM = 16 * 2**20
+"""Scratch bytes that are used if they may be; 4 MiB are enough for most problems."""
+CELL_BYTES = 1200
+"""Scratch bytes for a cell at most: sums and factors of tiny problems are larger than these."""
 ENOUGH = 2**13
 """Cells from which on it is 10 % faster than NumPy, and the more the larger; below, compiling would not pay."""
 
@@ -30,5 +34,6 @@ def prefers(spec: NormSpec, order: Order) -> str | None:
 
 
 def workspace(spec: NormSpec, limit: int) -> int:
-    """Scratch bytes at most: those of NumPy's way, which is taken where the compiled one would need more."""
-    return norms.workspace(spec, limit)
+    """Scratch bytes at most, whatever the order of memory: NumPy's way, which is taken where this would need more."""
+    cells = math.prod(spec.seen_shape)
+    return max(norms.workspace(spec, limit), min(limit, ROOM, CELL_BYTES * cells))

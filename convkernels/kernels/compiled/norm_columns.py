@@ -13,7 +13,7 @@ from ...layout import Array
 from ...norm_spec import NormSpec
 from .column_code import FIRST, LINES, MEAN, SETTLE, SUM, WRITE, Variant, compiled_for
 from .isa import host
-from .norm_forms import Columns, offsets
+from .norm_forms import THREADS, Columns, offsets
 from .parallel import run
 from .scratch import arena
 
@@ -29,11 +29,11 @@ def piece_rows(form: Columns, size: int) -> int:
     return min(form.row.size, max(FEWEST, PIECE // (form.columns * size)))
 
 
-def needs(form: Columns, size: int, threads: int) -> int:
+def needs(form: Columns, size: int) -> int:
     """Bytes of scratch at most, coefficients and tables included."""
     pieces = -(-form.row.size // piece_rows(form, size))
-    sums = 2 * pieces * (form.count + threads)
-    return 8 * (form.columns * (sums + LINES * threads) + 3 * math.prod(form.varying) + 8 * math.prod(form.kept))
+    sums = 2 * pieces * (form.count + THREADS)
+    return 8 * (form.columns * (sums + LINES * THREADS) + 3 * math.prod(form.varying) + 8 * math.prod(form.kept))
 
 
 class Passes:

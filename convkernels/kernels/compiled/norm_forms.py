@@ -26,6 +26,8 @@ from ...layout import Array
 from ...norm_spec import NormSpec
 from ...window import Ints
 
+THREADS = 16
+"""Threads at most: more do not make memory faster, and each has scratch of its own."""
 SHORT = 16
 """Columns of a row of one family below which rows across families are faster, if there are such."""
 
@@ -92,12 +94,12 @@ class Form:
         return np.ascontiguousarray(ordered, dtype).reshape(-1)
 
     def collect(self, found: Array, total: Array | None) -> None:
-        """Put sums for each place where coefficients differ into a coefficient's gradient."""
+        """Add sums for each place where coefficients differ to a coefficient's gradient."""
         if total is None:
             return
         target = self.ordered(total)
         axes = tuple(axis for axis, size in enumerate(target.shape) if size == 1)
-        target[...] = found.reshape(self.varying).sum(axes, keepdims=True)
+        target += found.reshape(self.varying).sum(axes, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def as_columns(axes: Sequence[Axis], common: tuple[Ints, Ints, Ints]) -> Columns
     member = ONE
     if family.summed and others:
         *others, family, member = axes
-        if family.summed:
+        if family.summed or family.batch:
             others, family = [*others, family], ONE
     outer = tuple(axis for axis in others if not axis.summed)
     rows = [axis for axis in others if axis.summed]

@@ -11,14 +11,14 @@ import numpy as np
 from ...layout import Array
 from ...norm_spec import NormSpec
 from .isa import host
-from .norm_forms import Rows, offsets
+from .norm_forms import THREADS, Rows, offsets
 from .parallel import run
 from .row_code import Variant, compiled_for
 from .scratch import arena
 
 FLOAT = np.dtype(float)
-PIECES = 16
-"""Parts of the families whose shares in coefficients' gradients are summed apart: as many threads can be at work."""
+PIECES = THREADS
+"""Parts of the families whose shares in coefficients' gradients are summed apart."""
 
 
 def needs(form: Rows) -> int:

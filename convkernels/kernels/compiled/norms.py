@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ...config import Resources
 from ...layout import Array
 from ...norm_spec import NormSpec
+from ...views import slices
 from .. import norms as numpy_norms
 from . import norm_columns, norm_rows
-from .norm_forms import Columns, Rows, form_of
+from .norm_available import ROOM
+from .norm_forms import THREADS, Columns, Rows, form_of
 from .parallel import usable
 from .scratch import arena
 
@@ -22,16 +25,42 @@ CELL = 40
 
 def threads_for(spec: NormSpec, resources: Resources) -> int:
     """How many threads to use."""
-    return usable(resources.threads, CELL * math.prod(spec.shape))
+    return min(THREADS, usable(resources.threads, CELL * math.prod(spec.shape)))
 
 
-def fitting(spec: NormSpec, form: Rows | Columns | None, resources: Resources) -> Rows | Columns | None:
-    """A form whose scratch stays below what was said: NumPy's way takes any less."""
-    if form is None:
-        return None
-    size, threads = spec.compute_dtype.itemsize, threads_for(spec, resources)
-    taken = norm_rows.needs(form) if isinstance(form, Rows) else norm_columns.needs(form, size, threads)
-    return form if taken <= numpy_norms.workspace(spec, resources.max_workspace) else None
+def together(
+    spec: NormSpec,
+    coefficients: Sequence[Array | None],
+    arrays: Sequence[Array],
+    limit: int,
+    *,
+    given: bool = False,
+    backward: bool = False,
+) -> list[slice]:
+    """The samples to go through at a time, so that scratch stays below what was said; none for NumPy's way.
+
+    Where samples are normalised each by itself, whether one is must not depend on how many there are.
+    """
+    whole, room = form_of(spec, coefficients, arrays, given=given, backward=backward), min(limit, ROOM)
+    if whole is None:
+        return []
+    if spec.kind == "batch" and not given:
+        return [slice(0, len(arrays[0]))] if needs(spec, whole) <= room else []
+    one, first = of_samples(spec, slice(0, 1)), [array[:1] for array in arrays]
+    single = form_of(one, coefficients, first, given=given, backward=backward)
+    taken = room + 1 if single is None else needs(spec, single)
+    return slices(len(arrays[0]), room // taken) if taken <= room else []
+
+
+def needs(spec: NormSpec, form: Rows | Columns) -> int:
+    """Bytes of scratch at most."""
+    return norm_rows.needs(form) if isinstance(form, Rows) else norm_columns.needs(form, spec.compute_dtype.itemsize)
+
+
+def of_samples(spec: NormSpec, part: slice) -> NormSpec:
+    """The problem of some samples."""
+    count = part.stop - part.start
+    return spec if spec.shape[0] == count else replace(spec, shape=(count, *spec.shape[1:]))
 
 
 def normalise(
@@ -63,14 +92,17 @@ def norm(
     resources: Resources,
 ) -> None:
     """Normalise by the data's own statistics."""
-    form = fitting(spec, form_of(spec, (gamma, beta), (x, out)), resources)
-    if form is None:
+    parts = together(spec, (gamma, beta), (x, out), resources.max_workspace)
+    if not parts:
         numpy_norms.norm(spec, x, gamma, beta, out=out, mean=mean, var=var, resources=resources)
-        return
-    with arena:
-        found = normalise(spec, form, x, gamma, beta, out, None, threads_for(spec, resources))
-        for target, values in zip((mean, var), found, strict=True):
-            form.ordered(target)[...] = values.reshape(form.kept)
+    for part in parts:
+        some = of_samples(spec, part)
+        form = form_of(some, (gamma, beta), (x[part], out[part]))
+        assert form
+        with arena:
+            found = normalise(some, form, x[part], gamma, beta, out[part], None, threads_for(spec, resources))
+            for target, values in zip((mean, var), found, strict=True):
+                form.ordered(target[part])[...] = values.reshape(form.kept)
 
 
 def batch_norm(
@@ -85,13 +117,16 @@ def batch_norm(
     resources: Resources,
 ) -> None:
     """Normalise by given statistics."""
-    form = fitting(spec, form_of(spec, (gamma, beta), (x, out), given=True), resources)
-    if form is None:
+    parts = together(spec, (gamma, beta), (x, out), resources.max_workspace, given=True)
+    if not parts:
         numpy_norms.batch_norm(spec, x, gamma, beta, mean, var, out=out, resources=resources)
-        return
-    given = [form.statistic(each) for each in (mean, var)]
-    with arena:
-        normalise(spec, form, x, gamma, beta, out, given, threads_for(spec, resources))
+    for part in parts:
+        some = of_samples(spec, part)
+        form = form_of(some, (gamma, beta), (x[part], out[part]), given=True)
+        assert form
+        with arena:
+            given = [form.statistic(each) for each in (mean, var)]
+            normalise(some, form, x[part], gamma, beta, out[part], given, threads_for(spec, resources))
 
 
 def norm_grad(
@@ -110,20 +145,29 @@ def norm_grad(
 ) -> None:
     """Take gradients back, through the statistics unless they were given."""
     arrays = [array for array in (x, dy, out) if array is not None]
-    form = fitting(spec, form_of(spec, (gamma, dgamma, dbeta), arrays, given=given, backward=True), resources)
-    if form is None:
+    how = {"given": given, "backward": True}
+    parts = together(spec, (gamma, dgamma, dbeta), arrays, resources.max_workspace, **how)
+    if not parts:
         numpy_norms.norm_grad(
             spec, dy, x, gamma, mean, var, out=out, dgamma=dgamma, dbeta=dbeta, resources=resources, given=given
         )
         return
-    mean, var = (form.statistic(each) for each in (mean, var))
-    with arena, np.errstate(all="ignore"):
-        rstd = 1 / np.sqrt(var + spec.eps)
-        arguments = (x, dy, gamma, mean, rstd, out, threads_for(spec, resources))
-        found: Sequence[Array] | Array
-        if isinstance(form, Rows):
-            found = norm_rows.pull_back(spec, form, *arguments, given=given)
-        else:
-            found = norm_columns.pull_back(spec, form, *arguments, given=given)
-        form.collect(found[0], dgamma)
-        form.collect(found[1], dbeta)
+    totals = [total for total in (dgamma, dbeta) if total is not None]
+    for total in totals:
+        total[...] = 0
+    for part in parts:
+        some = of_samples(spec, part)
+        form = form_of(some, (gamma, dgamma, dbeta), [array[part] for array in arrays], **how)
+        assert form
+        with arena, np.errstate(all="ignore"):
+            middle, spread = (form.statistic(each[part] if len(each) > 1 else each) for each in (mean, var))
+            rstd = 1 / np.sqrt(spread + spec.eps)
+            place = None if out is None else out[part]
+            arguments = (x[part], dy[part], gamma, middle, rstd, place, threads_for(spec, resources))
+            found: Sequence[Array] | Array
+            if isinstance(form, Rows):
+                found = norm_rows.pull_back(some, form, *arguments, given=given)
+            else:
+                found = norm_columns.pull_back(some, form, *arguments, given=given)
+            form.collect(found[0], dgamma)
+            form.collect(found[1], dbeta)
