@@ -201,17 +201,16 @@ def as_rows(axes: Sequence[Axis], common: tuple[Ints, Ints, Ints]) -> Rows | Non
 
 
 def as_columns(axes: Sequence[Axis], common: tuple[Ints, Ints, Ints]) -> Columns | None:
-    """The form of rows across families, if it is one."""
+    """The form of rows across families, if it is one; of one family, if what lies outside its members is no family."""
     *others, family = axes
     member = ONE
     if family.summed and others:
         *others, family, member = axes
-        if family.summed or family.batch:
+        on_end = family.strides == tuple(member.size * stride for stride in member.strides)
+        if family.summed or family.batch or not on_end:
             others, family = [*others, family], ONE
     outer = tuple(axis for axis in others if not axis.summed)
     rows = [axis for axis in others if axis.summed]
     if family.summed or family.batch or len(rows) != 1 or rows[0].varies:
-        return None
-    if ONE not in (family, member) and family.strides != tuple(member.size * stride for stride in member.strides):
         return None
     return Columns(*common, outer, rows[0], family, member)
