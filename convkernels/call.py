@@ -396,6 +396,15 @@ class Call:
             *(result.shape, result.dtype, self.layout.permutation, Resources(config.max_workspace, config.threads)),
         )
 
+    def fill(self) -> None:
+        """Compute `outputs` alone, by an implementation that then gets no `out`."""
+        config, calls = self.config, _recorder.get()
+        if calls is not None:
+            calls.append(self)
+            return
+        resources = Resources(config.max_workspace, config.threads)
+        self.select(config, 0).run(self.spec, *self.arrays, out=None, resources=resources, **self.outputs)
+
     def _converts(self, place: int) -> bool:
         array = self.arrays[place]
         if array is None or place in self.kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .kernels import im2col, local_norm, naive, naive_norms, norms, pooling, stride_tricks, transposed
-from .kernels.compiled import available, pool_blocks
+from .kernels.compiled import available, norm_available, pool_blocks
 from .operation import (
     BATCH_NORM,
     BATCH_NORM_GRAD,
@@ -55,6 +55,15 @@ _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspa
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
 _pool_columns = partial(Implementation, "im2col", claims=pooling.CLAIMS)
 _definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive.CLAIMS, padding_modes=True)
+_compiled_norm = partial(
+    Implementation,
+    "direct",
+    supports=norm_available.supports,
+    prefers=norm_available.prefers,
+    workspace=norm_available.workspace,
+    claims=norm_available.CLAIMS,
+    uses_threads=True,
+)
 _numpy_norm = partial(Implementation, "numpy", workspace=norms.workspace, claims=norms.CLAIMS)
 _local_norm = partial(Implementation, "numpy", workspace=local_norm.workspace, claims=local_norm.CLAIMS)
 _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claims=naive_norms.CLAIMS)
@@ -124,15 +133,36 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _pool_columns(pooling.pool_columns_grad, workspace=pooling.workspace_grad),
         _definition(naive.pool_grad),
     ),
-    BATCH_NORM: (_numpy_norm(norms.batch_norm), _norm_definition(naive_norms.batch_norm)),
+    BATCH_NORM: (
+        _compiled_norm(available.late("norms", "batch_norm")),
+        _numpy_norm(norms.batch_norm),
+        _norm_definition(naive_norms.batch_norm),
+    ),
     BATCH_NORM_GRAD: (
+        _compiled_norm(partial(available.late("norms", "norm_grad"), given=True)),
         _numpy_norm(partial(norms.norm_grad, given=True)),
         _norm_definition(naive_norms.batch_norm_grad),
     ),
-    BATCH_NORM_TRAIN: (_numpy_norm(norms.norm), _norm_definition(naive_norms.norm)),
-    BATCH_NORM_TRAIN_GRAD: (_numpy_norm(norms.norm_grad), _norm_definition(naive_norms.norm_grad)),
-    GROUP_NORM: (_numpy_norm(norms.norm), _norm_definition(naive_norms.norm)),
-    GROUP_NORM_GRAD: (_numpy_norm(norms.norm_grad), _norm_definition(naive_norms.norm_grad)),
+    BATCH_NORM_TRAIN: (
+        _compiled_norm(available.late("norms", "norm")),
+        _numpy_norm(norms.norm),
+        _norm_definition(naive_norms.norm),
+    ),
+    BATCH_NORM_TRAIN_GRAD: (
+        _compiled_norm(available.late("norms", "norm_grad")),
+        _numpy_norm(norms.norm_grad),
+        _norm_definition(naive_norms.norm_grad),
+    ),
+    GROUP_NORM: (
+        _compiled_norm(available.late("norms", "norm")),
+        _numpy_norm(norms.norm),
+        _norm_definition(naive_norms.norm),
+    ),
+    GROUP_NORM_GRAD: (
+        _compiled_norm(available.late("norms", "norm_grad")),
+        _numpy_norm(norms.norm_grad),
+        _norm_definition(naive_norms.norm_grad),
+    ),
     LOCAL_RESPONSE_NORM: (
         _local_norm(local_norm.local_response_norm),
         _norm_definition(naive_norms.local_response_norm),

@@ -174,9 +174,13 @@ def gradients(problem: Problem, operation: Operation, mean: Array, var: Array, o
                 seen_shape=spec.seen_shape,
                 outputs=outputs,
             )
-            dx = call.run()
+            dx = None
+            if "x" in wanted:
+                dx = call.run()
+            elif any(array is not None for array in sums.values()):
+                call.fill()
             dgamma, dbeta = (None if array is None else array.astype(dtype) for array in sums.values())
-            return NormGradients(dx if "x" in wanted else None, dgamma, dbeta)
+            return NormGradients(dx, dgamma, dbeta)
 
     return vjp
 

@@ -16,7 +16,7 @@ operation             signature
 ``batch_norm_train``  ``run(spec, x, gamma, beta, *, out, mean, var, resources)``; `gamma`, `beta` may be None
 ``group_norm``        the same; layer, instance and rms norms are its cases
 ``local_response_norm``  ``run(spec, x, *, out, resources)``; its ``_grad`` ``run(spec, dy, x, *, out, resources)``
-the norms' ``_grad``  ``run(spec, dy, x, gamma, mean, var, *, out, dgamma, dbeta, resources)``; the latter may be None
+the norms' ``_grad``  ``run(spec, dy, x, gamma, mean, var, *, out, dgamma, dbeta, resources)``; any of these may be None
 ====================  ==================================================================================
 
 Norms see arrays of ``spec.seen_shape``, coefficients and statistics with axes of one, in any floating types. The

@@ -64,7 +64,7 @@ def norm_grad(
     mean: Array,
     var: Array,
     *,
-    out: Array,
+    out: Array | None,
     dgamma: Array | None,
     dbeta: Array | None,
     resources: Resources,
@@ -81,6 +81,8 @@ def norm_grad(
             for total, term in ((dgamma, one * cell), (dbeta, one)):
                 if total is not None:
                     total[tuple(i if size > 1 else 0 for i, size in zip(place, total.shape, strict=True))] += term
+        if out is None:
+            continue
         for j, place in enumerate(places):
             terms = []
             for i, source in enumerate(places):
@@ -115,7 +117,7 @@ def batch_norm_grad(
     mean: Array,
     var: Array,
     *,
-    out: Array,
+    out: Array | None,
     dgamma: Array | None,
     dbeta: Array | None,
     resources: Resources,
@@ -130,7 +132,8 @@ def batch_norm_grad(
         for total, term in ((dgamma, dy.item(*place) * normalised), (dbeta, dy.item(*place))):
             if total is not None:
                 total[tuple(i if size > 1 else 0 for i, size in zip(place, total.shape, strict=True))] += term
-        out[place] = dy.item(*place) * coefficient(gamma, place, 1.0) / deviation
+        if out is not None:
+            out[place] = dy.item(*place) * coefficient(gamma, place, 1.0) / deviation
 
 
 def windows(spec: LocalNormSpec, place: Ints) -> list[Ints]:

@@ -355,7 +355,7 @@ def norm_grad(
     mean: Array,
     var: Array,
     *,
-    out: Array,
+    out: Array | None,
     dgamma: Array | None,
     dbeta: Array | None,
     resources: Resources,
@@ -391,7 +391,7 @@ def pull_back(
     gamma: Array | None,
     mean: Array,
     var: Array,
-    out: Array,
+    out: Array | None,
     dgamma: Array | None,
     dbeta: Array | None,
 ) -> None:
@@ -419,10 +419,12 @@ def pull_back(
         if dgamma is not None:
             scratch.add_dot(cells, normalised, at(dgamma, place))
         cells = times_gamma(cells, place)
-        if not given:
+        if not given and out is not None:
             scratch.add_dot(cells, normalised, products)
             if spec.centred:
                 scratch.add_sum(cells, sums)
+    if out is None:
+        return
     sums *= -rstd / spec.count
     products *= -rstd / spec.count
     for place in group.parts:

@@ -26,6 +26,11 @@
     reductions.py what they do with vectors: reduce, find winners, collect gradients
     calls.py      emitted code, ready to be called
 
+    norms.py         the norms, by the form in which data lie in memory (norm_forms.py)
+    norm_rows.py     runs of row_code.py: rows of numbers that share statistics
+    norm_columns.py  runs of column_code.py: rows that go through many families of them
+    code.py          what both are written with: loops over vectors, as LLVM assembly
+
 "Anatomy of High-Performance Matrix Multiplication" (Goto and van de Geijn, 2008) and BLIS (Van Zee and van de Geijn,
 2015) explain the tile; "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures" (Georganas et
 al., 2018) what a convolution makes of it.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from ...layout import Array
+from ...window import Ints
 
 KEPT = 32 * 2**20
 """Bytes that a thread keeps at most; what is larger is allocated for the call."""
@@ -47,15 +49,25 @@ class Arena(threading.local):
 
     def reserve(self, size: int) -> int:
         """The address of so many bytes, which are there until the arena is left."""
-        size += LINE
-        self.used += size
+        memory, start = self.take(size)
+        return (self.start if memory is self.memory else memory.ctypes.data) + start
+
+    def empty(self, shape: Ints, dtype: np.dtype[Any]) -> Array:
+        """The same as an array."""
+        size = math.prod(shape) * dtype.itemsize
+        memory, start = self.take(size)
+        found: Array = memory[start : start + size].view(dtype).reshape(shape)
+        return found
+
+    def take(self, size: int) -> tuple[Array, int]:
+        """Memory, and from where on so many bytes of it are free."""
+        self.used += size + LINE
         self.most = max(self.most, self.used)
         if self.used <= self.memory.size:
-            start = self.start + self.used - size
-        else:
-            self.others.append(np.empty(size, np.uint8))
-            start = self.others[-1].ctypes.data
-        return start + -start % LINE
+            start = self.used - size - LINE
+            return self.memory, start + -(self.start + start) % LINE
+        self.others.append(np.empty(size + LINE, np.uint8))
+        return self.others[-1], -self.others[-1].ctypes.data % LINE
 
 
 arena = Arena()

@@ -1,0 +1,307 @@
+"""What kernels over rows of numbers are written with: loops that carry values, and rows taken a vector at a time.
+
+A function written here is LLVM assembly that takes one pointer, to its arguments: 64-bit integers, some of them
+addresses or the bits of floating numbers. Strides are in bytes. The end of a row goes through a mask, so that nothing
+outside is read or written. Numbers in memory are float32 or float64; *wide* arithmetic is in float64 for both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from ...layout import Array
+from .isa import Isa
+from .tile import INDEX, WORD
+
+DOUBLE = ir.DoubleType()
+HUGE, TINY = 2.0**90, 2.0**-90
+"""Between these, products of a few numbers neither overflow nor vanish in float32."""
+
+Values = Sequence[Any]
+
+
+class Code:
+    """One function, as it is written."""
+
+    def __init__(self, name: str, arguments: Sequence[str], itemsize: int, isa: Isa) -> None:
+        self.itemsize, self.lanes = itemsize, isa.lanes(itemsize)
+        self.element = ir.FloatType() if itemsize == 4 else DOUBLE
+        self.narrow, self.wide = ir.VectorType(self.element, self.lanes), ir.VectorType(DOUBLE, self.lanes)
+        self.zeros = ir.Constant(self.wide, [0.0] * self.lanes)
+        self.module = ir.Module(name)
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [WORD]), name)
+        self.build = ir.IRBuilder(function.append_basic_block("entry"))
+        self.given = {
+            name: self.read(self.build.add(function.args[0], self.word(8 * place)), WORD)
+            for place, name in enumerate(arguments)
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        """An argument."""
+        return self.given[name]
+
+    def number(self, name: str) -> Any:
+        """An argument that holds the bits of a float64."""
+        return self.build.bitcast(self.given[name], DOUBLE)
+
+    def word(self, value: int) -> ir.Constant:
+        """An integer."""
+        return ir.Constant(WORD, value)
+
+    def double(self, value: float) -> ir.Constant:
+        """A number."""
+        return ir.Constant(DOUBLE, value)
+
+    def finish(self) -> str:
+        """The assembly."""
+        self.build.ret_void()
+        return str(self.module)
+
+    # Memory.
+
+    def at(self, base: Any, *steps: tuple[Any, Any]) -> Any:
+        """The address base + index * stride + ..., strides and indices as integers or values."""
+        for index, stride in steps:
+            factors = (self.word(each) if isinstance(each, int) else each for each in (index, stride))
+            base = self.build.add(base, self.build.mul(*factors))
+        return base
+
+    def read(self, address: Any, kind: Any) -> Any:
+        """A number in memory."""
+        return self.build.load(self.build.inttoptr(address, kind.as_pointer()))
+
+    def read_element(self, address: Any) -> Any:
+        """A number of the data's type, as float64."""
+        return self.widened(self.read(address, self.element))
+
+    def write(self, value: Any, address: Any) -> None:
+        """Put a number into memory."""
+        self.build.store(value, self.build.inttoptr(address, value.type.as_pointer()))
+
+    def load(self, row: Any, column: Any, mask: Any, kind: Any = None) -> Any:
+        """A vector of a row in memory of that kind, by default the data's; zeros where the mask says nothing is."""
+        kind = kind or self.narrow
+        size, pointer = self._place(row, column, kind)
+        if mask is None:
+            found = self.build.load(pointer)
+            found.align = size
+            return found
+        nothing, name = ir.Constant(kind, [0.0] * self.lanes), f"llvm.masked.load.v{self.lanes}f{8 * size}.p0"
+        function = self._declared(name, kind, pointer.type, INDEX, mask.type, kind)
+        return self.build.call(function, [pointer, ir.Constant(INDEX, size), mask, nothing])
+
+    def load_wide(self, row: Any, column: Any, mask: Any) -> Any:
+        """A vector of the data, as float64."""
+        found = self.load(row, column, mask)
+        return found if self.itemsize == 8 else self.build.fpext(found, self.wide)
+
+    def store(self, value: Any, row: Any, column: Any, mask: Any) -> None:
+        """Put a vector into a row of the data, or, a wide one, into a row of float64 if the data is."""
+        size, pointer = self._place(row, column, value.type)
+        if mask is None:
+            self.build.store(value, pointer).align = size
+            return
+        name = f"llvm.masked.store.v{self.lanes}f{8 * size}.p0"
+        function = self._declared(name, ir.VoidType(), value.type, pointer.type, INDEX, mask.type)
+        self.build.call(function, [value, pointer, ir.Constant(INDEX, size), mask])
+
+    def _place(self, row: Any, column: Any, kind: Any) -> tuple[int, Any]:
+        size = 4 if isinstance(kind.element, ir.FloatType) else 8
+        return size, self.build.inttoptr(self.at(row, (column, size)), kind.as_pointer())
+
+    # Arithmetic.
+
+    def _declared(self, name: str, result: Any, *kinds: Any) -> Any:
+        return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(result, kinds), name)
+
+    def call(self, name: str, *values: Any) -> Any:
+        """A function of LLVM's whose arguments and result are of one floating type, such as sqrt."""
+        kind = values[0].type
+        vector = isinstance(kind, ir.VectorType)
+        size = 32 if isinstance(kind.element if vector else kind, ir.FloatType) else 64
+        full = f"llvm.{name}.{f'v{self.lanes}' if vector else ''}f{size}"
+        return self.build.call(self._declared(full, kind, *[kind] * len(values)), values)
+
+    def multiply_add(self, first: Any, second: Any, third: Any) -> Any:
+        """First * second + third, rounded once where the processor can."""
+        return self.call("fmuladd", first, second, third)
+
+    def spread(self, scalar: Any) -> Any:
+        """A vector of equal numbers or integers."""
+        empty = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
+        one = self.build.insert_element(empty, scalar, ir.Constant(INDEX, 0))
+        return self.build.shuffle_vector(one, empty, ir.Constant(ir.VectorType(INDEX, self.lanes), [0] * self.lanes))
+
+    def total(self, vector: Any) -> Any:
+        """The sum of a wide vector, always in the same order."""
+        sums = self._declared(f"llvm.vector.reduce.fadd.v{self.lanes}f64", DOUBLE, DOUBLE, self.wide)
+        return self.build.call(sums, [self.double(0.0), vector], fastmath=("reassoc",))
+
+    def fit(self, value: Any, wide: bool) -> Any:
+        """A float64 in wide arithmetic, or in the data's own."""
+        kind = self.narrow if isinstance(value.type, ir.VectorType) else self.element
+        return value if wide or value.type == kind else self.build.fptrunc(value, kind)
+
+    def rounded(self, value: Any) -> tuple[Any, Any]:
+        """A float64 as rounded to the data's type, and what that leaves."""
+        found = self.widened(self.fit(value, wide=False))
+        return found, self.build.fsub(value, found)
+
+    def less_square(self, squares: Any, mean: Any) -> Any:
+        """Squares - mean^2, but at least 0."""
+        found, nothing = self.build.fsub(squares, self.build.fmul(mean, mean)), self.double(0.0)
+        return self.build.select(self.build.fcmp_ordered("<", found, nothing), nothing, found)
+
+    def widened(self, value: Any) -> Any:
+        """A number of the data's type as float64."""
+        return value if value.type == DOUBLE else self.build.fpext(value, DOUBLE)
+
+    def finite(self, value: Any) -> Any:
+        """A number or vector with zeros for what is not finite."""
+        zero = ir.Constant(value.type, [0.0] * self.lanes if isinstance(value.type, ir.VectorType) else 0.0)
+        holds = self.build.fcmp_ordered("==", self.build.fsub(value, value), zero)
+        return self.build.select(holds, value, zero)
+
+    def ordinary(self, *values: Any, least: float = TINY) -> Any:
+        """Whether numbers, or all of vectors, are 0 or in the middle of what float32 holds."""
+        build, holds = self.build, []
+        for value in values:
+            vector = isinstance(value.type, ir.VectorType)
+            low, high, zero = (
+                ir.Constant(value.type, [limit] * self.lanes if vector else limit) for limit in (least, HUGE, 0.0)
+            )
+            size = self.call("fabs", value)
+            inside = build.and_(build.fcmp_ordered(">=", size, low), build.fcmp_ordered("<=", size, high))
+            found = build.or_(inside, build.fcmp_ordered("==", size, zero))
+            holds.append(self._all(found) if vector else found)
+        return reduce(build.and_, holds)
+
+    def _all(self, mask: Any) -> Any:
+        """Whether all of a vector of bits are set."""
+        bits = self.build.bitcast(mask, ir.IntType(self.lanes))
+        return self.build.icmp_unsigned("==", bits, ir.Constant(bits.type, 2**self.lanes - 1))
+
+    # The course of things.
+
+    def loop(self, start: Any, stop: Any, step: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """``for index in range(start, stop, step): state = body(index, *state)``; what the state is at the end."""
+        build = self.build
+        before, head, inside, after = build.block, *(build.append_basic_block() for _ in range(3))
+        build.branch(head)
+        build.position_at_end(head)
+        index, *carried = (build.phi(value.type) for value in (start, *state))
+        build.cbranch(build.icmp_signed("<", index, stop), inside, after)
+        build.position_at_end(inside)
+        results = body(index, *carried)
+        following = build.add(index, step)
+        for variable, first, last in zip((index, *carried), (start, *state), (following, *results), strict=True):
+            variable.add_incoming(first, before)
+            variable.add_incoming(last, build.block)
+        build.branch(head)
+        build.position_at_end(after)
+        return carried
+
+    def each(self, stop: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """``for index in range(stop)``."""
+        return self.loop(self.word(0), stop, self.word(1), state, body)
+
+    def narrow_or_wide(self, ordinary: Any, body: Callable[[bool], None]) -> None:
+        """``body(False)`` where all is ordinary, ``body(True)`` in float64 where it is not, or the data is."""
+        if self.itemsize == 8:
+            body(True)
+            return
+        with self.build.if_else(ordinary) as (then, otherwise):
+            with then:
+                body(False)
+            with otherwise:
+                body(True)
+
+    def columns(self, count: Any, unroll: int, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """Go over a row: ``state = body(column, mask, *state)`` for each vector, the mask None where it is full.
+
+        `unroll` vectors at a time have states of their own, which need not wait for each other and are added up in the
+        end; what a vector takes must not depend on the state.
+        """
+        build, size = self.build, len(state)
+        others = [ir.Constant(value.type, [0.0] * self.lanes) for value in state] * (unroll - 1)
+
+        def several(column: Any, *states: Any) -> list[Any]:
+            found: list[Any] = []
+            for place in range(unroll):
+                found += body(self.at(column, (place, self.lanes)), None, *states[place * size : (place + 1) * size])
+            return found
+
+        def one(column: Any, *now: Any) -> Values:
+            return body(column, None, *now)
+
+        full, end = (build.sub(count, build.srem(count, self.word(n * self.lanes))) for n in (unroll, 1))
+        states = self.loop(self.word(0), full, self.word(unroll * self.lanes), [*state, *others], several)
+        last = states[:size]
+        for place in range(1, unroll):
+            last = [build.fadd(a, b) for a, b in zip(last, states[place * size : (place + 1) * size], strict=True)]
+        last = self.loop(full, end, self.word(self.lanes), last, one)
+        return self._rest(end, count, last, body)
+
+    def vectors(self, count: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """Go over a row a vector at a time: ``state = body(column, mask, *state)``."""
+        end = self.build.sub(count, self.build.srem(count, self.word(self.lanes)))
+        last = self.loop(self.word(0), end, self.word(self.lanes), state, lambda column, *now: body(column, None, *now))
+        return self._rest(end, count, last, body)
+
+    def strips(self, count: Any, many: int, body: Callable[..., None]) -> None:
+        """Go over a row `many` vectors at a time: ``body([(column, mask), ...])``, then one at a time."""
+        build = self.build
+
+        def several(column: Any) -> Values:
+            body([(self.at(column, (place, self.lanes)), None) for place in range(many)])
+            return []
+
+        def one(column: Any, mask: Any = None) -> Values:
+            body([(column, mask)])
+            return []
+
+        full, end = (build.sub(count, build.srem(count, self.word(n * self.lanes))) for n in (many, 1))
+        self.loop(self.word(0), full, self.word(many * self.lanes), [], several)
+        self.loop(full, end, self.word(self.lanes), [], one)
+        self._rest(end, count, [], one)
+
+    def _rest(self, column: Any, count: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """The columns that do not fill a vector, if there are any."""
+        left = self.spread(self.build.trunc(self.build.sub(count, column), INDEX))
+        mask = self.build.icmp_signed(">", left, ir.Constant(left.type, list(range(self.lanes))))
+        return self.loop(column, count, self.word(self.lanes), state, lambda place, *now: body(place, mask, *now))
+
+
+class Function:
+    """Code at an address. While it runs, other threads may."""
+
+    def __init__(self, address: int, names: Sequence[str]) -> None:
+        self.run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(address)
+        self.places = {name: place for place, name in enumerate(names)}
+
+    def pack(self, arguments: Mapping[str, Any]) -> Array:
+        """Arguments as words: integers, floating numbers by their bits, arrays by their addresses; 0 if not given."""
+        words = np.zeros(len(self.places), np.int64)
+        self.put(words, arguments)
+        return words
+
+    def put(self, words: Array, arguments: Mapping[str, Any]) -> None:
+        """Change some of the words."""
+        floating = words.view(np.float64)
+        for name, value in arguments.items():
+            if isinstance(value, float):
+                floating[self.places[name]] = value
+            elif value is not None:
+                words[self.places[name]] = value.ctypes.data if isinstance(value, np.ndarray) else value
+
+    def __call__(self, packed: Array, **changed: Any) -> None:
+        """Run with these arguments, some changed."""
+        words = packed.copy()
+        self.put(words, changed)
+        self.run(words.ctypes.data)

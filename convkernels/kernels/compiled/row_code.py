@@ -1,0 +1,338 @@
+"""Norms of families whose columns lie side by side, each family from its first sum to its last result at one time.
+
+The statistics are taken about the family's first number s, in float64:
+
+    mean = s + sum (x - s) / n          var = sum (x - s)^2 / n - (mean - s)^2
+
+As s is one of the data, (mean - s)^2 is at most n * var, and the difference loses at most a factor n + 1: for float32,
+of what float64 has beyond it. For float64 all is done again about the mean found, which leaves nothing to lose (Chan,
+Golub and LeVeque, "Algorithms for computing the sample variance", 1983). The result is taken from the data less the
+mean as rounded to their own type, c, by
+
+    y = (x - c) * scale + shift         scale = gamma * rstd        shift = beta - (mean - c) * scale
+
+and a gradient, with the sums over the family of g = gamma * dy and g * (x - mean), by
+
+    dx = g * rstd + (x - c) * slope + offset
+    slope = -rstd^3 * sum g * (x - mean) / n        offset = -rstd * sum g / n - (mean - c) * slope
+
+Where a factor is too large or small for float32, float64 takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from .code import DOUBLE, Code, Function
+from .isa import Isa
+from .tile import WORD, compiled
+
+ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
+"""Whose beginnings by family, and strides along parts and rows, are given."""
+ARGUMENTS = {
+    which: (
+        *("gamma", "beta", "mean", "var", "rstd", "eps", "sums", "families", "pieces"),
+        *("first", "last", "parts", "rows", "columns", "count", "coefficient_starts", "coefficient_part"),
+        *("plain_parts", "plain_columns"),
+        *(name for array in arrays for name in (array, f"{array}_starts", f"{array}_part", f"{array}_row")),
+    )
+    for which, arrays in ARRAYS.items()
+}
+"""What the functions take; `count` and `eps` are floating numbers.
+
+The plain parts and columns are those of sums in which coefficients do not matter: parts that lie on end are one.
+"""
+UNROLL = 2
+"""Vectors with sums of their own; 1 and 4 were no faster (Zen 4; a vector of float32 makes two of float64)."""
+TOGETHER = 8
+"""Families after which coefficients' gradients are summed down the columns, their rows being in the cache."""
+
+Vector = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a function is written for: `given` are statistics that do not depend on x."""
+
+    itemsize: int
+    by_column: bool
+    centred: bool
+    given: bool
+
+
+class Family:
+    """One family in a function that is being written: where its numbers are, and its mean, rounded and not."""
+
+    def __init__(self, code: Code, variant: Variant, which: str, number: Any) -> None:
+        self.code, self.variant, self.number = code, variant, number
+        self.start = {name: self.begin(name, f"{name}_starts") for name in ARRAYS[which]}
+        self.start |= {name: self.begin(name, "coefficient_starts") for name in ("gamma", "beta")}
+
+    def begin(self, name: str, starts: str) -> Any:
+        """Where the family begins in an array, by a table."""
+        code = self.code
+        return code.build.add(code[name], code.read(code.at(code[starts], (self.number, 8)), WORD))
+
+    def statistic(self, name: str) -> Any:
+        """Where a number of the family's stands."""
+        return self.code.at(self.code[name], (self.number, 8))
+
+    def row(self, name: str, part: Any, row: Any) -> Any:
+        """Where a row begins."""
+        code = self.code
+        return code.at(self.start[name], (part, code[f"{name}_part"]), (row, code[f"{name}_row"]))
+
+    def coefficient(self, name: str, part: Any) -> Any:
+        """A part's gamma or beta."""
+        return self.code.read_element(self.code.at(self.start[name], (part, self.code["coefficient_part"])))
+
+    def sums(self, state: list[Any], vector: Callable[..., list[Any]], columns: str = "columns") -> list[Any]:
+        """Sums over the vectors of a part: ``state = vector(row, column, mask, *state)``."""
+        code = self.code
+
+        def line(row: Any, *now: Any) -> list[Any]:
+            def one(column: Any, mask: Any, *sums: Any) -> list[Any]:
+                return vector(row, column, mask, *sums)
+
+            return code.columns(code[columns], UNROLL, now, one)
+
+        return code.each(code["rows"], state, line)
+
+    def write_rows(self, part: Any, vector: Vector) -> None:
+        """``out = vector(row, column, mask)`` for all of a part."""
+
+        def put(row: Any, column: Any, mask: Any) -> list[Any]:
+            value = self.code.fit(vector(row, column, mask), wide=False)
+            self.code.store(value, self.row("out", part, row), column, mask)
+            return []
+
+        self.sums([], put)
+
+    def load(self, name: str, part: Any, row: Any, column: Any, mask: Any, wide: bool = True) -> Any:
+        """A vector of an array."""
+        load = self.code.load_wide if wide else self.code.load
+        return load(self.row(name, part, row), column, mask)
+
+
+def statistics(family: Family) -> tuple[Any, Any]:
+    """The mean and variance of a family."""
+    code, build, variant = family.code, family.code.build, family.variant
+    count, nothing = code.number("count"), code.double(0.0)
+
+    def about(_: Any, shift: Any, __: Any) -> list[Any]:
+        spread = code.spread(shift)
+
+        def part(place: Any, *state: Any) -> list[Any]:
+            def add(row: Any, column: Any, mask: Any, total: Any, squares: Any) -> list[Any]:
+                off = build.fsub(family.load("x", place, row, column, mask), spread)
+                if mask is not None:
+                    off = build.select(mask, off, code.zeros)
+                return [build.fadd(total, off), code.multiply_add(off, off, squares)]
+
+            return family.sums(list(state), add, "plain_columns")
+
+        total, squares = (
+            build.fdiv(code.total(vector), count) for vector in code.each(code["plain_parts"], [code.zeros] * 2, part)
+        )
+        if not variant.centred:
+            return [nothing, squares]
+        return [build.fadd(shift, total), code.less_square(squares, total)]
+
+    first = code.finite(code.read_element(family.start["x"])) if variant.centred else nothing
+    sweeps = 2 if variant.itemsize == 8 and variant.centred else 1
+    mean, var = code.each(code.word(sweeps), [first, nothing], about)
+    return mean, var
+
+
+def normalise(family: Family, mean: Any, rstd: Any) -> None:
+    """Write a family's results."""
+    code, build = family.code, family.code.build
+    centre, residual = code.rounded(mean)
+
+    def write(wide: bool) -> None:
+        load = code.load_wide if wide else code.load
+
+        def part(place: Any) -> list[Any]:
+            scale, beta = rstd, code.double(0.0)
+            if not family.variant.by_column:
+                scale, beta = build.fmul(rstd, family.coefficient("gamma", place)), family.coefficient("beta", place)
+            shift = build.fsub(beta, build.fmul(residual, scale))
+            factors = [code.spread(code.fit(value, wide)) for value in (centre, scale, shift)]
+
+            def vector(row: Any, column: Any, mask: Any) -> Any:
+                off = build.fsub(family.load("x", place, row, column, mask, wide), factors[0])
+                value = code.multiply_add(off, *factors[1:])
+                if not family.variant.by_column:
+                    return value
+                gamma, beta = (load(family.start[name], column, mask) for name in ("gamma", "beta"))
+                return code.multiply_add(value, gamma, beta)
+
+            family.write_rows(place, vector)
+            return []
+
+        code.each(code["parts"], [], part)
+
+    code.narrow_or_wide(build.and_(code.ordinary(rstd), code.ordinary(centre, least=0.0)), write)
+
+
+def forward(variant: Variant, isa: Isa) -> str:
+    """The function that normalises some families, and writes their statistics unless they are given."""
+    code = Code("forward", ARGUMENTS["forward"], variant.itemsize, isa)
+    build = code.build
+
+    def one(number: Any) -> list[Any]:
+        family = Family(code, variant, "forward", number)
+        if variant.given:
+            mean, var = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "var"))
+        else:
+            mean, var = statistics(family)
+            code.write(mean, family.statistic("mean"))
+            code.write(var, family.statistic("var"))
+        normalise(family, mean, build.fdiv(code.double(1.0), code.call("sqrt", build.fadd(var, code.number("eps")))))
+        return []
+
+    code.loop(code["first"], code["last"], code.word(1), [], one)
+    return code.finish()
+
+
+def shares(family: Family, mean: Any, rstd: Any) -> tuple[Any, Any]:
+    """The sums of g and g * (x - mean) over a family; by part, those of dy * (x - mean) * rstd and dy are written."""
+    code, build, centre = family.code, family.code.build, family.code.spread(mean)
+
+    def add(place: Any) -> Callable[..., list[Any]]:
+        def vector(row: Any, column: Any, mask: Any, total: Any, products: Any) -> list[Any]:
+            given = family.load("dy", place, row, column, mask)
+            if family.variant.by_column:
+                given = build.fmul(given, code.load_wide(family.start["gamma"], column, mask))
+            off = build.fsub(family.load("x", place, row, column, mask), centre)
+            return [build.fadd(total, given), code.multiply_add(given, off, products)]
+
+        return vector
+
+    if family.variant.by_column:
+        total, products = family.sums([code.zeros] * 2, add(code.word(0)))
+        return code.total(total), code.total(products)
+
+    def part(place: Any, *state: Any) -> list[Any]:
+        found = [code.total(vector) for vector in family.sums([code.zeros] * 2, add(place))]
+        index = build.add(build.mul(family.number, code["parts"]), place)
+        code.write(build.fmul(found[1], rstd), code.at(code["sums"], (index, 16)))
+        code.write(found[0], code.at(code["sums"], (index, 16), (1, 8)))
+        gamma = family.coefficient("gamma", place)
+        return [code.multiply_add(gamma, new, old) for new, old in zip(found, state, strict=True)]
+
+    total, products = code.each(code["parts"], [code.double(0.0)] * 2, part)
+    return total, products
+
+
+def pull_back(family: Family, mean: Any, rstd: Any, total: Any, products: Any) -> None:
+    """Write a family's gradient."""
+    code, build, variant = family.code, family.code.build, family.variant
+    centre, residual = code.rounded(mean)
+    share = build.fdiv(rstd, code.number("count"))
+    slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
+    offset = build.fneg(build.fmul(residual, slope))
+    if variant.centred:
+        offset = build.fsub(offset, build.fmul(total, share))
+
+    def write(wide: bool) -> None:
+        load = code.load_wide if wide else code.load
+        middle, steep, shift = (code.spread(code.fit(value, wide)) for value in (centre, slope, offset))
+
+        def part(place: Any) -> list[Any]:
+            scale = rstd if variant.by_column else build.fmul(rstd, family.coefficient("gamma", place))
+            factor = code.spread(code.fit(scale, wide))
+
+            def vector(row: Any, column: Any, mask: Any) -> Any:
+                given = family.load("dy", place, row, column, mask, wide)
+                if variant.by_column:
+                    given = build.fmul(given, load(family.start["gamma"], column, mask))
+                if variant.given:
+                    return build.fmul(given, factor)
+                off = build.fsub(family.load("x", place, row, column, mask, wide), middle)
+                return code.multiply_add(given, factor, code.multiply_add(off, steep, shift))
+
+            family.write_rows(place, vector)
+            return []
+
+        code.each(code["parts"], [], part)
+
+    fits = code.ordinary(rstd)
+    if not variant.given:
+        fits = build.and_(fits, build.and_(code.ordinary(slope), code.ordinary(centre, offset, least=0.0)))
+    code.narrow_or_wide(fits, write)
+
+
+def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) -> None:
+    """Add dy * (x - mean) * rstd and dy of some families, column by column, to the sums of a piece."""
+    build = code.build
+    line = build.mul(code["columns"], code.word(8))
+    sums = code.at(code["sums"], (piece, build.mul(line, code.word(2))))
+
+    def strip(places: list[tuple[Any, Any]]) -> None:
+        def one(number: Any, *state: Any) -> list[Any]:
+            family = Family(code, variant, "backward", number)
+            mean, rstd = (code.spread(code.read(family.statistic(name), DOUBLE)) for name in ("mean", "rstd"))
+
+            def row(index: Any, *now: Any) -> list[Any]:
+                found = []
+                for (column, mask), gamma, beta in zip(places, now[::2], now[1::2], strict=True):
+                    off = build.fsub(family.load("x", code.word(0), index, column, mask), mean)
+                    given = family.load("dy", code.word(0), index, column, mask)
+                    found += [code.multiply_add(given, build.fmul(off, rstd), gamma), build.fadd(beta, given)]
+                return found
+
+            return code.each(code["rows"], state, row)
+
+        targets = [(start, *place) for place in places for start in (sums, build.add(sums, line))]
+        before = [code.load(*target, code.wide) for target in targets]
+        for value, target in zip(code.loop(first, last, code.word(1), before, one), targets, strict=True):
+            code.store(value, *target)
+
+    code.strips(code["columns"], 4, strip)
+
+
+def backward(variant: Variant, isa: Isa) -> str:
+    """The function that takes the gradient of some pieces of the families back, if an address is given for it."""
+    code = Code("backward", ARGUMENTS["backward"], variant.itemsize, isa)
+    build = code.build
+
+    def one(number: Any) -> list[Any]:
+        family = Family(code, variant, "backward", number)
+        mean, rstd = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "rstd"))
+        total, products = shares(family, mean, rstd)
+        with build.if_then(build.icmp_signed("!=", code["out"], code.word(0))):
+            pull_back(family, mean, rstd, total, products)
+        return []
+
+    def several(piece: Any) -> list[Any]:
+        first, stop = (
+            build.sdiv(build.mul(code["families"], place), code["pieces"])
+            for place in (piece, build.add(piece, code.word(1)))
+        )
+        if not variant.by_column:
+            code.loop(first, stop, code.word(1), [], one)
+            return []
+
+        def some(start: Any) -> list[Any]:
+            end = build.add(start, code.word(TOGETHER))
+            last = build.select(build.icmp_signed("<", end, stop), end, stop)
+            code.loop(start, last, code.word(1), [], one)
+            add_down(code, variant, piece, start, last)
+            return []
+
+        code.loop(first, stop, code.word(TOGETHER), [], some)
+        return []
+
+    code.loop(code["first"], code["last"], code.word(1), [], several)
+    return code.finish()
+
+
+@lru_cache(maxsize=64)
+def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
+    """The function, compiled."""
+    text = {"forward": forward, "backward": backward}[which](variant, isa)
+    return Function(compiled(text, which, isa), ARGUMENTS[which])
