@@ -55,12 +55,16 @@ def function(kind, vjp=False):
 
 
 def bound(expected, arguments, eps):
-    """Eight roundings of a deviation, for the mean, and of both terms of (x - mean) * s + beta, which may cancel."""
+    """Eight roundings of a deviation, for the mean, and of both terms of (x - mean) * s + beta, which may cancel.
+
+    The mean itself is rounded in float64, and the deviation from it divided by sqrt(1e-5) at the least.
+    """
     gamma, beta = (
         np.abs(array).max() if array is not None else default
         for array, default in zip((*arguments[1:], None)[:2], (1, 0), strict=True)
     )
-    return 8 * eps * (np.abs(expected).astype(np.float64) + gamma + 2 * beta)
+    mean = np.finfo(float).eps * float(np.abs(arguments[0]).max(initial=0)) / 1e-5**0.5
+    return 8 * eps * (np.abs(expected).astype(np.float64) + gamma + 2 * beta) + mean * gamma
 
 
 @given(problem=problems())

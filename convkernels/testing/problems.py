@@ -87,15 +87,19 @@ class Problem:
         Strides and dilations are 1, windows have 3 taps along each axis, and a group 4 channels on either side.
         """
         spec = self.spec
-        if not isinstance(spec, ConvSpec):
+        if not isinstance(spec, ConvSpec | ConvTransposeSpec):
             return self
-        window, rank = spec.window, spec.window.rank
         groups = min(spec.groups, 2)
         shapes = (
-            (spec.batch, 4 * groups, *(max(3, size) for size in window.in_size)),
-            (4 * groups, 4, *(3,) * rank),
+            (spec.x_shape[0], 4 * groups, *(max(3, size) for size in spec.x_shape[2:])),
+            (4 * groups, 4, *(3,) * spec.window.rank),
         )
-        padding = tuple((max(0, min(lo, 2)), max(0, min(hi, 2))) for lo, hi in window.padding)
+        padding = tuple((max(0, min(lo, 2)), max(0, min(hi, 2))) for lo, hi in spec.window.padding)
+        if isinstance(spec, ConvTransposeSpec):
+            cut = tuple((min(lo, 1), min(hi, 1)) for lo, hi in padding)
+            return replace(
+                self, spec=ConvTransposeSpec.make(*shapes, spec.dtype, bias=spec.bias, padding=cut, groups=groups)
+            )
         dense = ConvSpec.make(
             *(*shapes, spec.dtype), bias=spec.bias, padding=padding, groups=groups, padding_mode=spec.padding_mode
         )
