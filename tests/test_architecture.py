@@ -29,12 +29,13 @@ LEVELS = {
         ("pool", "unpool", "adaptive", "norm", "batch_norm", "local_norm", "dense", "losses", "patches"), 5
     ),
     **dict.fromkeys(("planning", "__init__"), 6),
-    "testing": 8,
+    "nn": 7,
+    **dict.fromkeys(("courses", "testing"), 8),
     "cli": 9,
 }
 """Of each module and subpackage, by its name under `convkernels`."""
 
-OPTIONAL = "numba hypothesis scipy matplotlib rich typer sklearn dask torch"
+OPTIONAL = "numba hypothesis scipy matplotlib rich typer sklearn safetensors dask torch"
 
 
 def module_name(path):
