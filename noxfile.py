@@ -44,7 +44,7 @@ def run_tests(session: nox.Session, profile: str) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The suite, doctests included, with every extra; arguments go to pytest."""
-    session.install("-e", ".[cli,jit,testing]", *group("test"))
+    session.install("-e", ".[cli,jit,nn,testing]", *group("test"))
     run_tests(session, "ci")
 
 
@@ -58,7 +58,7 @@ def tests_min(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0], default=False)
 def thorough(session: nox.Session) -> None:
     """Fuzzing for as long as it takes: thousands of examples of each property."""
-    session.install("-e", ".[cli,jit,testing]", *group("test"))
+    session.install("-e", ".[cli,jit,nn,testing]", *group("test"))
     session.run("pytest", "-n", "2", "--hypothesis-profile=thorough", "tests", *session.posargs, env=ONE_THREAD)
 
 

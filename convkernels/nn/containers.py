@@ -50,7 +50,7 @@ class Sequential(Layer):
     def forward(self, x: Array) -> Array:
         """Go through all stages."""
         for stage in self.stages:
-            x = stage.forward(x)
+            x = stage(x)
         return x
 
     def backward(self, dy: Array, *, input_grad: bool = True) -> Array | None:
@@ -97,9 +97,8 @@ class Residual(Layer):
 
     def forward(self, x: Array) -> Array:
         """Add the body's output to the shortcut's."""
-        y = self.body.forward(x)
-        y += x if self.shortcut is None else self.shortcut.forward(x)
-        return y
+        around = x if self.shortcut is None else self.shortcut(x)
+        return self.body(x) + around
 
     def backward(self, dy: Array, *, input_grad: bool = True) -> Array | None:
         """Go back both ways, and add."""

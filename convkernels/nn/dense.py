@@ -69,8 +69,8 @@ class Linear(Layer):
         return gradient
 
     def flops(self, x: Array, y: Array) -> int:
-        """A product and a sum for each weight, and the bias."""
-        return len(x) * (2 * self.params["w"].size + (y.shape[1] if "b" in self.params else 0))
+        """A product and a sum for each weight; as a convolution's, without the bias."""
+        return 2 * len(x) * self.params["w"].size
 
 
 class _Function(Layer):

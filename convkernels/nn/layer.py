@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from ..errors import DataError, OrderError, ShapeError, one_of
 from ..layout import Array
+
+Watch = Callable[["Layer", Array, Array], None]
+
+_watcher: ContextVar[Watch | None] = ContextVar("convkernels_nn_watcher", default=None)
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Hand over each layer called in this block, once it is done, with its input and output."""
+    token = _watcher.set(watch)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 class Parameter(NamedTuple):
@@ -76,8 +92,12 @@ class Layer:
         raise NotImplementedError
 
     def __call__(self, x: Array) -> Array:
-        """Do what `forward` does."""
-        return self.forward(x)
+        """Do what `forward` does, seen by whoever watches."""
+        y = self.forward(x)
+        watch = _watcher.get()
+        if watch is not None:
+            watch(self, x, y)
+        return y
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         """The layers that this one is made of, and their names."""

@@ -22,7 +22,7 @@ def save_arrays(file: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     Parameters
     ----------
     file : path
-        Ends in ".npz", or in ".safetensors", which needs the extra ``convkernels[safetensors]``.
+        Ends in ".npz", or in ".safetensors", which needs the extra ``convkernels[nn]``.
     arrays : mapping of str to ndarray
         Such as a network's ``state_dict()``.
 
@@ -86,7 +86,7 @@ def load_arrays(file: str | os.PathLike[str]) -> dict[str, Array]:
         raise DataError(f"there is no file {path}")
     if path.suffix == ".npz":
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
             raise DataError(f"{path} is no .npz of plain arrays: {error}") from None
@@ -108,5 +108,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy  # noqa: PLC0415  # optional
     except ModuleNotFoundError:
-        raise DataError('.safetensors needs its extra: pip install "convkernels[safetensors]"') from None
+        raise DataError('.safetensors needs its extra: pip install "convkernels[nn]"') from None
     return safetensors.numpy
