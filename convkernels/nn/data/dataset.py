@@ -63,6 +63,11 @@ class Dataset:
 
         return replace(self, train_x=laid(self.train_x), test_x=laid(self.test_x), layout=layout)
 
+    def centred(self) -> Dataset:
+        """Subtract the mean of the pictures to train on from all, cell by cell."""
+        mean = self.train_x.mean(0, np.float64).astype(self.train_x.dtype)
+        return replace(self, train_x=self.train_x - mean, test_x=self.test_x - mean)
+
     def split(self, test: Array) -> Dataset:
         """All pictures, split anew: those whose numbers are in `test` are held out."""
         x = np.concatenate([self.train_x, self.test_x])
