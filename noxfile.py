@@ -81,7 +81,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, warnings being errors; lands in docs/_build/html."""
-    session.install("-e", ".[jit,nn]", *group("docs"))  # the gallery's pages train and draw
+    session.install("-e", ".[jit,nn,testing]", *group("docs"))  # the gallery's pages train and draw
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
 
 
