@@ -51,7 +51,7 @@ def test_the_choices_are_those_that_there_are():
 def test_training_on_the_digits(command, tmp_path, layout):
     code, out, err = command("--epochs", 2, "--layout", layout, "--output", tmp_path / "run", "--net", "lenet5x")
     assert (code, out) == (2, "")
-    assert "'lenet5x' is not one of 'mnist', 'three-layer', 'lenet5', 'resnet' (nearest: 'lenet5')" in err
+    assert "'lenet5x' is not one of 'mnist', 'mnist-bn', 'three-layer', 'lenet5', 'resnet' (nearest: 'lenet5')" in err
     code, out, err = command("--epochs", 2, "--layout", layout, "--output", tmp_path / "run", "--net", "three-layer")
     assert (code, err) == (0, "")
     assert out.startswith("layer ")

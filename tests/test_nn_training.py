@@ -92,6 +92,20 @@ def test_it_learns(rule):
     assert np.mean(labels == found.data.test_y) == history["test_accuracy"][-1]
 
 
+def test_a_hundred_digits_are_learned_by_heart():
+    pytest.importorskip("sklearn", reason="needs the extra convkernels[nn]")
+    digits = nn.data.digits()
+    data = nn.data.Dataset(
+        "a hundred",
+        *(digits.train_x[:100], digits.train_y[:100], digits.test_x[:1], digits.test_y[:1]),
+        *(digits.classes, digits.credit),
+    )
+    net = nn.models.three_layer_net((1, 8, 8), filter_size=3, generator=0)
+    found = nn.Trainer(net, data, nn.Adam(lr=1e-3), batch_size=50)
+    found.fit(epochs=40)
+    assert found.evaluate(data.train_x, data.train_y).accuracy == 1.0
+
+
 @pytest.mark.parametrize("stopped_after", [1, 5, 7, 14])
 @pytest.mark.parametrize("rule", OPTIMISERS)
 def test_an_interrupted_training_goes_on_exactly(rule, stopped_after, tmp_path):

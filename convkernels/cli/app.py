@@ -116,7 +116,7 @@ def demo(
 
 
 DATA = ("digits", "mnist", "cifar10")
-NETS = ("mnist", "three-layer", "lenet5", "resnet")
+NETS = ("mnist", "mnist-bn", "three-layer", "lenet5", "resnet")
 
 
 @app.command(

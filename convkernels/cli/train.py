@@ -40,12 +40,15 @@ class Plan:
 
 
 PLANS = {
-    "digits": Plan("mnist", 40, 64, 3e-3, lr_decay=0.95),
+    "digits": Plan("mnist-bn", 40, 32, 3e-3, lr_decay=0.94),
     "mnist": Plan("mnist", 10, 256, 1e-3),
     "cifar10": Plan("three-layer", 1, 50, 1e-3, weight_decay=1e-3),
 }
 NETS: dict[str, Callable[[tuple[int, int, int], str, int], nn.Sequential]] = {
     "mnist": lambda xdim, layout, seed: models.mnist_net(xdim, hdims=(32,), layout=layout, generator=seed),
+    "mnist-bn": lambda xdim, layout, seed: models.mnist_net(
+        xdim, hdims=(32,), batch_norm=True, layout=layout, generator=seed
+    ),
     "three-layer": lambda xdim, layout, seed: models.three_layer_net(
         xdim, hidden_dim=500, layout=layout, generator=seed
     ),

@@ -20,14 +20,18 @@ REDUCERS = {
     "mean": "mean",
     "max": "max",
     "min": "min",
-    "(sum of squares)$^{1/2}$ / 12": "lp2",
-    "log of the sum of exponentials": "logsumexp10",
+    "root of the mean square": "lp2",
+    "log of the mean exponential": "logsumexp10",
     "max less min, one's own": spread,
 }
 figure, places = plt.subplots(2, 3, figsize=(12, 6), layout="constrained")
 for axes, (name, reducer) in zip(places.flat, REDUCERS.items(), strict=True):
     y = ck.pool2d(x, 12, reducer, layout="NHWC")[0]
-    axes.imshow(np.clip(y / 12 if reducer == "lp2" else y, 0, 1))
+    if reducer == "lp2":
+        y /= 12
+    if reducer == "logsumexp10":
+        y -= np.log(12 * 12) / 10
+    axes.imshow(np.clip(y, 0, 1))
     axes.set_title(name)
     axes.set_axis_off()
 figure.supxlabel(PHOTOS_CREDIT, fontsize=8)

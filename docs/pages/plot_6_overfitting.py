@@ -18,7 +18,7 @@ data = nn.data.Dataset(
 )
 net = nn.models.three_layer_net((1, 8, 8), hidden_dim=100, filter_size=3, generator=0)
 trainer = nn.Trainer(net, data, nn.Adam(lr=1e-3), batch_size=50)
-trainer.fit(epochs=20)
+trainer.fit(epochs=40)
 print(f"on the hundred: {trainer.evaluate(data.train_x, data.train_y).accuracy:.2f}")
 print(f"on others:      {trainer.history['test_accuracy'][-1]:.2f}")
 
@@ -29,7 +29,7 @@ history = trainer.history
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
 left.plot(history["loss"], ".-")
 left.set(xlabel="step", ylabel="loss")
-right.plot(np.reshape(history["accuracy"], (20, 2)).mean(1), "o-", label="the hundred")
+right.plot(np.reshape(history["accuracy"], (40, 2)).mean(1), "o-", label="the hundred")
 right.plot(history["test_accuracy"], "o-", label="others")
 right.set(xlabel="epoch", ylabel="accuracy")
 right.legend()

@@ -14,7 +14,7 @@ import numpy as np
 from convkernels import nn
 
 data = nn.data.digits()
-net = nn.models.mnist_net((1, 8, 8), hdims=(32,), generator=0)
+net = nn.models.mnist_net((1, 8, 8), hdims=(32,), batch_norm=True, generator=0)
 print(nn.summary(net, (1, 1, 8, 8)))
 
 # %%

@@ -23,12 +23,13 @@ print([f"{count:,}" for count in counts])
 
 # %%
 # Dense layers have the parameters, convolutions the operations.
+names = {"Conv2d": "conv", "Linear": "dense"}
 rows = [row for row in summary.rows if row.parameters]
 figure, places = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
 for axes, (name, numbers) in zip(
     places, {"parameters": [r.parameters for r in rows], "operations": [r.flops for r in rows]}.items(), strict=True
 ):
-    axes.bar([f"{row.kind[:4]} {row.name}" for row in rows], numbers, color=["steelblue"] * 5 + ["darkorange"] * 3)
+    axes.bar([f"{names[row.kind]} {row.name}" for row in rows], numbers, color=["steelblue"] * 5 + ["darkorange"] * 3)
     axes.tick_params(axis="x", rotation=60)
     axes.set_title(f"{name}: {sum(numbers):,}")
 plt.show()
