@@ -117,10 +117,17 @@ def peers(session: nox.Session) -> None:
     session.run("python", "benchmarks/numpy_rates.py", *session.posargs)
 
 
+@nox.session(default=False)
+def peers_training(session: nox.Session) -> None:
+    """A training step of the courses' networks against PyTorch; arguments go to the script."""
+    session.install("-e", ".[jit]", *group("peers"))
+    session.run("python", "benchmarks/peers/training.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS[0], default=False)
 def peers_agree(session: nox.Session) -> None:
     """Every function against PyTorch, on 2,000 fuzzed problems; arguments go to pytest."""
-    session.install("-e", ".[jit,testing]", *group("test"), *group("peers-agree"))
+    session.install("-e", ".[jit,nn,testing]", *group("test"), *group("peers-agree"))
     session.run("pytest", "-n", "2", "tests/peers", *session.posargs, env=ONE_THREAD)
 
 

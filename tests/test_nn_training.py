@@ -135,6 +135,13 @@ def test_the_same_seed_trains_the_same_and_another_does_not():
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_each_step_makes_pictures_of_its_own():
+    found, drawn = trainer(), []
+    found.augment = lambda x, generator: (drawn.append(generator.integers(2**63)), x)[1]
+    found.fit(epochs=2)
+    assert len(set(drawn)) == 10
+
+
 def test_every_picture_is_seen_once_an_epoch():
     found, seen = trainer(augment=False), []
     found.loss = lambda scores, labels: (seen.extend(labels), ck.losses.softmax_cross_entropy_vjp(scores, labels))[1]
