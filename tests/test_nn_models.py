@@ -42,6 +42,12 @@ def test_the_mnist_network_layer_by_layer():
     assert str(found).splitlines()[-1].split()[:2] == ["all", "119,530"]
 
 
+def test_the_residual_network_halves_twice():
+    found = nn.summary(models.resnet((3, 32, 24), blocks=2, generator=0), (1, 3, 32, 24))
+    shapes = [row.shape[1:] for row in found.rows if row.kind == "Residual"]
+    assert shapes == [(16, 32, 24)] * 2 + [(32, 16, 12)] * 2 + [(64, 8, 6)] * 2
+
+
 def test_a_summary_leaves_the_network_as_it_was():
     net = models.mnist_net((1, 8, 8), batch_norm=True, generator=0)
     net[0].training = False
