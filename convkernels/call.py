@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
 import numpy as np
@@ -263,7 +262,7 @@ def check_overflow(bound: int, dtype: np.dtype[Any]) -> None:
         raise IntegerOverflowError(f"sums of this data could reach {bound}, {dtype} holds {most}: convert to float64")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # freezing it would take a tenth of a small call's time
 class Call:
     """One run of an operation: what to compute, on which arrays, into what.
 
@@ -317,15 +316,15 @@ class Call:
             max_workspace=options["max_workspace"], threads=options["threads"], precision=options["precision"]
         )
 
-    def select(self, config: Config) -> Implementation:
-        """The implementation that runs."""
+    def select(self, config: Config, reserved: int) -> Implementation:
+        """The implementation that runs, beside so many bytes of conversions."""
         return self.operation.select(
             self.spec,
             self.order,
             self.options["strategy"],
             precision=config.precision,
             limit=config.max_workspace,
-            reserved=self.conversion_bytes,
+            reserved=reserved,
         )
 
     def run(self) -> Array:
@@ -336,7 +335,8 @@ class Call:
         if calls is not None:
             calls.append(self)
             return np.broadcast_to(spec.result_dtype.type(0), self.layout.shape(self.shape))
-        implementation, reserved = self.select(config), self.conversion_bytes
+        reserved = self.conversion_bytes
+        implementation = self.select(config, reserved)
         if spec.compute_dtype.kind in "iu":
             check_overflow(self.bound(), spec.compute_dtype)
         if result is None:
@@ -360,14 +360,14 @@ class Call:
     def _narrows(self) -> bool:
         return self.spec.result_dtype != self.spec.compute_dtype
 
-    @cached_property
+    @property
     def conversion_bytes(self) -> int:
         """Scratch memory for arrays in the type that is computed in, an image at a time where they hold images."""
         if not self.operation.converts:
             return 0
-        cells = 0
+        cells, compute = 0, self.spec.compute_dtype
         for place, array in enumerate(self.arrays):
-            if array is not None and self._converts(place):
+            if array is not None and (array.dtype is not compute or compute.kind == "c") and self._converts(place):
                 cells += array.size // (max(1, len(array)) if place in self.operation.batched else 1)
         if cells or self._narrows:
             result = math.prod(self.shape)

@@ -34,6 +34,14 @@ _tiles = partial(
     claims=available.CLAIMS,
     uses_threads=True,
 )
+_squares = partial(
+    Implementation,
+    "winograd",
+    supports=available.winograd_supports,
+    prefers=available.winograd_prefers,
+    claims=available.WINOGRAD_CLAIMS,
+    uses_threads=True,
+)
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
@@ -45,28 +53,44 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
-        _tiles(available.late("conv"), workspace=available.workspace),
+        _squares(available.late("winograd", "winograd"), workspace=available.workspace_winograd),
+        _tiles(available.late("direct", "conv"), workspace=available.workspace),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
-        _tiles(available.late("conv_input_grad"), workspace=available.workspace_input_grad),
+        _squares(available.late("winograd", "winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
+        _tiles(
+            available.late("direct", "conv_input_grad"),
+            prefers=available.prefers_input_grad,
+            workspace=available.workspace_input_grad,
+        ),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
-        _tiles(available.late("conv_weight_grad"), workspace=available.workspace_weight_grad),
+        _tiles(
+            available.late("weights", "conv_weight_grad"),
+            prefers=available.prefers_weight_grad,
+            workspace=available.workspace_weight_grad,
+        ),
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
         _taps(stride_tricks.conv_weight_grad),
         _definition(naive.conv_weight_grad),
     ),
     CONV_TRANSPOSE: (
+        _squares(
+            transposed.through(available.late("winograd", "winograd_input_grad")),
+            supports=lambda spec: available.winograd_supports(spec.convolution),
+            prefers=lambda spec, order: available.winograd_prefers(spec.convolution, order),
+            workspace=transposed.workspace_through(available.workspace_winograd_input_grad),
+        ),
         _tiles(
-            transposed.through(available.late("conv_input_grad")),
+            transposed.through(available.late("direct", "conv_input_grad")),
             supports=lambda spec: available.supports(spec.convolution),
-            prefers=lambda spec, order: available.prefers(spec.convolution, order),
+            prefers=lambda spec, order: available.prefers_input_grad(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_input_grad),
         ),
         _columns(

@@ -161,7 +161,7 @@ def _choice(call: Call) -> Choice:
     config, error = call.config, ""
     chosen: Implementation | None = None
     try:
-        chosen = call.select(config)
+        chosen = call.select(config, call.conversion_bytes)
     except (UnsupportedError, WorkspaceError) as refusal:
         error = f"{type(refusal).__name__}: {refusal.cause}"
     verdicts = call.operation.verdicts(

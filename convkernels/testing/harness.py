@@ -174,6 +174,8 @@ def for_all(
     implementation = operation.adapted(implementation)
 
     def trial(problem: Problem) -> None:
+        if implementation.supports(problem.spec) is not None:
+            problem = problem.denser()
         census.drawn += 1
         kinds = regimes(problem.spec)
         census.regimes[frozenset(kinds)] += 1

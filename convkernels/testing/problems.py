@@ -81,6 +81,26 @@ class Problem:
         spatial, leading = SPATIAL[len(spec.x_shape) - 2], WEIGHTS_LEAD.get(operation, "OI")
         return cls(operation, spec, Layout(layout or "NC" + spatial), Layout(leading + spatial, leading), data, seed)
 
+    def denser(self) -> Problem:
+        """The same problem with every cell in reach and some channels, which most specialised kernels ask for.
+
+        Strides and dilations are 1, windows have 3 taps along each axis, and a group 4 channels on either side.
+        """
+        spec = self.spec
+        if not isinstance(spec, ConvSpec):
+            return self
+        window, rank = spec.window, spec.window.rank
+        groups = min(spec.groups, 2)
+        shapes = (
+            (spec.batch, 4 * groups, *(max(3, size) for size in window.in_size)),
+            (4 * groups, 4, *(3,) * rank),
+        )
+        padding = tuple((max(0, min(lo, 2)), max(0, min(hi, 2))) for lo, hi in window.padding)
+        dense = ConvSpec.make(
+            *(*shapes, spec.dtype), bias=spec.bias, padding=padding, groups=groups, padding_mode=spec.padding_mode
+        )
+        return replace(self, spec=dense)
+
     @property
     def out_role(self) -> str:
         """The role whose shape `out` has."""

@@ -19,8 +19,12 @@ from ...window import Ints
 
 BLOCK = 2**19
 """Bytes of the source and of the outputs that are worked on at a time: half of a second-level cache."""
-PANEL = 192
-"""Bytes of the widest row of tiles, three vectors of 64."""
+PANEL = 384
+"""Bytes of the widest row of tiles, six vectors of 64."""
+SQUARES = 3 * 2**19
+"""Bytes of squares in all their forms that are worked on at a time: few would make products of few rows."""
+PLACES = 6
+"""Cells that a square reads along an axis, of which 4 outputs of 3 taps are made, or 2 of 5."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -49,6 +53,16 @@ class Axis(NamedTuple):
         return (outputs - 1) * self.step + highest - self.lowest + 1
 
     @property
+    def span(self) -> int:
+        """How many places one output reads, from the first to the last."""
+        return self.reach(1)
+
+    @property
+    def block(self) -> Axis:
+        """The axis in a copied block, which leaves out what lies between the outputs of a single tap."""
+        return self._replace(step=1) if len(self.taps) == 1 else self
+
+    @property
     def inside(self) -> bool:
         """Whether nothing outside the source is read."""
         return self.lowest >= 0 and self.lowest + self.reach(self.outputs) <= self.size
@@ -57,6 +71,14 @@ class Axis(NamedTuple):
     def dense(self) -> bool:
         """Whether the taps lie next to each other."""
         return all(b[1] - a[1] == 1 for a, b in pairwise(self.taps))
+
+
+def direction(axis: Axis, count: int) -> int:
+    """1 or -1 if an axis uses all of so many taps in their order or the reverse, next to each other; else 0."""
+    for way in (1, -1):
+        if [place for place, _ in axis.taps] == list(range(count))[::way] and axis.dense:
+            return way
+    return 0
 
 
 ONE = Axis(1, 1, ((0, 0),), 1)
@@ -130,8 +152,9 @@ def grid(counts: Ints, strides: Ints) -> Array:
 
 
 class Amounts(NamedTuple):
-    """The outputs along the first two axes that are worked on at a time, and the bytes that takes."""
+    """The images, and outputs along the first two axes, that are worked on at a time, and the bytes that takes."""
 
+    images: int
     rows: tuple[int, int]
     shared: int
     each: int
@@ -145,39 +168,90 @@ class Amounts(NamedTuple):
         return self.shared + self.threads(wanted, limit) * self.each
 
 
-def amounts(axes: Axes, channels: int, columns: int, shared: int, size: int, limit: int, pieces: int) -> Amounts:
-    """Choose how much to work on at a time: what fits the cache and the limit, in so many pieces or more."""
+def amounts(
+    axes: Axes,
+    batch: int,
+    groups: int,
+    channels: int,
+    columns: int,
+    shared: int,
+    size: int,
+    limit: int,
+    threads: int,
+    block: int = BLOCK,
+) -> Amounts:
+    """Choose how much to work on at a time: what fits the cache and the limit, and gives every thread a piece."""
     counts = [axis.outputs for axis in axes]
+    most = min(block, limit - shared)
 
     def needed() -> int:
         read = math.prod(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
-        return (read * channels + math.prod(counts) * columns) * size + LINES
+        return (read * channels + math.prod(counts) * columns) * size
 
-    def made() -> int:
+    def pieces() -> int:
         return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))
 
     for axis in range(2):
-        while counts[axis] > 1 and (needed() > min(BLOCK, limit - shared) or made() < pieces):
+        while counts[axis] > 1 and (needed() + LINES > most or pieces() * batch * groups < threads):
             counts[axis] = -(-counts[axis] // 2)
-    return Amounts((counts[0], counts[1]), shared, needed())
+    images = max(1, min(batch, (most - LINES) // needed())) if pieces() == 1 else 1
+    if images > 1:
+        blocks = -(-batch // images)
+        if groups % threads:  # as many blocks for each thread
+            blocks = min(batch, -(-blocks // threads) * threads)
+        images = -(-batch // blocks)
+    return Amounts(images, (counts[0], counts[1]), shared, images * needed() + LINES)
 
 
 def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
-    """What weights in panels take, and a bias with zeros in them."""
-    return (columns * size + PANEL) * (channels * taps + 1) + LINES
+    """What one group's weights take in panels."""
+    row = columns * size
+    return (row if row <= PANEL else row + PANEL) * channels * taps + LINES
 
 
 @lru_cache(maxsize=512)
-def correlation_amounts(axes: Axes, channels: int, columns: int, size: int, limit: int, pieces: int) -> Amounts:
-    """The amounts of a correlation from so many channels to so many columns."""
-    taps = math.prod(len(axis.taps) for axis in axes)
-    pointwise = columns * PANEL + LINES
-    shared = max(filter_bytes(channels, columns, taps, size), pointwise)
-    return amounts(axes, channels, columns, shared, size, limit, pieces)
+def correlation_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, taps: int, size: int, limit: int, threads: int
+) -> Amounts:
+    """The amounts of a correlation from so many channels to so many columns, by w of so many taps."""
+    shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + columns * PANEL
+    blocks = tuple(axis.block for axis in axes)
+    return amounts(blocks, batch, groups, channels, columns, shared, size, limit, threads)
 
 
 @lru_cache(maxsize=512)
-def weight_amounts(axes: Axes, channels: int, columns: int, size: int, limit: int) -> Amounts:
+def weight_amounts(axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int) -> Amounts:
     """The amounts of a weight gradient, of which the sums are shared."""
     taps = math.prod(len(axis.taps) for axis in axes)
-    return amounts(axes, channels, columns, filter_bytes(channels, columns, taps, size), size, limit, 1)
+    shared = groups * channels * columns * taps * size + PANEL + 2 * LINES
+    blocks = tuple(axis.block for axis in axes)
+    return amounts(blocks, batch, 1, channels, columns, shared, size, limit, 1)
+
+
+def winograd_axes(axes: Axes) -> Axes:
+    """The axes of the squares of outputs that Winograd's algorithm takes; an axis of one tap is left as it is."""
+    return tuple(axis if len(axis.taps) == 1 else _squares(axis) for axis in axes)
+
+
+def _squares(axis: Axis) -> Axis:
+    step = PLACES - len(axis.taps) + 1
+    taps = tuple((place, axis.lowest + place) for place in range(PLACES))
+    # What no output reads is not read: it must not add to anyone's rounding.
+    return Axis(-(-axis.outputs // step), step, taps, min(axis.size, axis.lowest + axis.reach(axis.outputs)))
+
+
+@lru_cache(maxsize=512)
+def winograd_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int, threads: int
+) -> Amounts:
+    """The amounts of squares, of which a thread holds V, M of one panel, and the outputs."""
+    squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+    places, outputs = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
+    row = columns + PANEL // size
+    shared = groups * (channels * places * row + columns) * size + 2 * LINES
+    panel = channels * taps * min(row, PANEL // size) * size
+    each = places * (channels + min(row, PANEL // size)) + outputs * columns
+    # All of U is read for each block: the larger it is, the larger the block that pays.
+    block = max(SQUARES, channels * places * row * size // 8)
+    found = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
+    return found._replace(shared=shared, each=found.each + panel + LINES)

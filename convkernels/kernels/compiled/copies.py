@@ -2,98 +2,146 @@
 
 from __future__ import annotations
 
-import ctypes
-from typing import Any
+from functools import lru_cache
+from typing import NamedTuple
 
 import numba
-import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from ...layout import Array
-from .isa import host
-from .tile import WORD
+from ...window import Ints
+from .isa import Isa
+from .machine import copy_bytes, invoke
 from .turn import address
 
-WORDS: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
-HUGE = 2**62
+FEW = 4
+"""Lines up to which copying element by element beats turning squares that are mostly empty."""
 
 
-@intrinsic
-def call_turn(typing_context, code, source, source_step, target, target_step):  # type: ignore[no-untyped-def]
-    """Turn the square at an address."""
+class Turner(NamedTuple):
+    """The size of an element, the side of a square, and the code that turns whole ones and parts."""
 
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        kind = ir.FunctionType(ir.VoidType(), [WORD] * 4)
-        builder.call(builder.inttoptr(given[0], kind.as_pointer()), given[1:])
-        return context.get_dummy_value()
-
-    return types.void(code, source, source_step, target, target_step), generate
+    size: int
+    side: int
+    whole: int
+    part: int
 
 
-def _call_turn(code: int, *numbers: int) -> None:
-    """Turn the square at an address."""
-    ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(int(code))(*map(int, numbers))
+@lru_cache(maxsize=8)
+def turner(size: int, isa: Isa) -> Turner:
+    """What turns elements of that size."""
+    return Turner(size, isa.lanes(size), address(size, isa, False), address(size, isa, True))
 
 
-if numba.config.DISABLE_JIT:
-    call_turn = _call_turn  # the loops around it are Python's, too
+TURNER = types.NamedUniTuple(types.int64, len(Turner._fields), Turner)
 
 
-def _signatures() -> list[Any]:
-    return [
-        types.void(
-            types.Array(word, 4, "A"),
-            types.Array(word, 4, "A", readonly=True),
-            types.int64,
-            types.int64,
-            types.int64,
-            types.int64,
-        )
-        for word in (types.uint32, types.uint64)
-    ]
+@numba.njit(types.void(TURNER, *[types.int64] * 8), nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def turn(
+    how: Turner, target: int, t_column: int, source: int, s_row: int, rows: int, columns: int, r: int, c: int
+) -> None:
+    """Turn the square that begins at element (r, c)."""
+    lines, elements = min(how.side, rows - r), min(how.side, columns - c)
+    code = how.whole if lines == how.side and elements == how.side else how.part
+    read, written = source + r * s_row + c * how.size, target + r * how.size + c * t_column
+    invoke(code, (read, s_row, written, t_column, lines, elements))
 
 
-@numba.njit(_signatures(), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _turn(target: Array, source: Array, to: int, origin: int, code: int, side: int) -> None:
-    """Turn the last two axes in squares; what is left over is copied element by element.
+@numba.njit(types.void(TURNER, *[types.int64] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def copy_matrix(
+    how: Turner, target: int, t_row: int, t_column: int, source: int, s_row: int, s_column: int, rows: int, columns: int
+) -> None:
+    """Copy element (r, c) from ``source + r * s_row + c * s_column`` to ``target + r * t_row + c * t_column``."""
+    size = how.size
+    if s_row == size and (s_column != size or columns == 1):
+        # Rows and columns change places, so that the source's lines are rows if it has any.
+        t_row, t_column, s_row, s_column, rows, columns = t_column, t_row, s_column, s_row, columns, rows
+    if s_column == size and t_column == size:
+        line = columns * size
+        if s_row == line and t_row == line:
+            copy_bytes(target, source, rows * line)
+        else:
+            for r in range(rows):
+                copy_bytes(target + r * t_row, source + r * s_row, line)
+    elif s_column == size and t_row == size and min(rows, columns) > FEW:
+        # The inner loop goes along the lines that lie further apart, so that each is a stream of memory.
+        if abs(s_row) >= abs(t_column):
+            for r in range(0, rows, how.side):
+                for c in range(0, columns, how.side):
+                    turn(how, target, t_column, source, s_row, rows, columns, r, c)
+        else:
+            for c in range(0, columns, how.side):
+                for r in range(0, rows, how.side):
+                    turn(how, target, t_column, source, s_row, rows, columns, r, c)
+    elif size == 4:
+        for r in range(rows):
+            for c in range(columns):
+                copy_bytes(target + r * t_row + c * t_column, source + r * s_row + c * s_column, 4)
+    else:
+        for r in range(rows):
+            for c in range(columns):
+                copy_bytes(target + r * t_row + c * t_column, source + r * s_row + c * s_column, 8)
 
-    `to` and `origin` are the addresses of both arrays. The last axis is contiguous in the target, the one before it in
-    the source.
+
+class Copy(NamedTuple):
+    """Three loops around a matrix: the counts and strides of all five axes."""
+
+    i: int
+    j: int
+    k: int
+    rows: int
+    columns: int
+    to_i: int
+    to_j: int
+    to_k: int
+    to_row: int
+    to_column: int
+    from_i: int
+    from_j: int
+    from_k: int
+    from_row: int
+    from_column: int
+
+
+COPY = types.NamedUniTuple(types.int64, len(Copy._fields), Copy)
+
+
+@numba.njit(types.void(TURNER, COPY, types.int64, types.int64), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def copy_array(how: Turner, plan: Copy, target: int, source: int) -> None:
+    """Copy an array of up to five axes."""
+    for i in range(plan.i):
+        for j in range(plan.j):
+            for k in range(plan.k):
+                to = target + i * plan.to_i + j * plan.to_j + k * plan.to_k
+                origin = source + i * plan.from_i + j * plan.from_j + k * plan.from_k
+                copy_matrix(
+                    *(how, to, plan.to_row, plan.to_column, origin, plan.from_row, plan.from_column),
+                    *(plan.rows, plan.columns),
+                )
+
+
+@lru_cache(maxsize=512)
+def copy_plan(shape: Ints, to: Ints, origin: Ints, size: int) -> Copy:
+    """How to copy an array of at most five axes from some strides to others.
+
+    Axes that both arrays step over alike are one; the matrix is of those with the shortest steps on either side.
+
+    Examples
+    --------
+    >>> plan = copy_plan((8, 3, 3, 16), (576, 192, 64, 4), (36, 12, 4, 288), 4)
+    >>> plan.i, plan.j, plan.k, plan.rows, plan.columns
+    (1, 1, 1, 16, 72)
     """
-    into, out_of = target.strides, source.strides
-    rows, columns = target.shape[2], target.shape[3]
-    whole_rows, whole_columns = rows - rows % side, columns - columns % side
-    for i in range(target.shape[0]):
-        for j in range(target.shape[1]):
-            for k in range(0, whole_rows, side):
-                for n in range(0, whole_columns, side):
-                    read = origin + i * out_of[0] + j * out_of[1] + k * out_of[2] + n * out_of[3]
-                    written = to + i * into[0] + j * into[1] + k * into[2] + n * into[3]
-                    call_turn(code, read, out_of[3], written, into[2])
-                for n in range(whole_columns, columns):
-                    for m in range(k, k + side):
-                        target[i, j, m, n] = source[i, j, m, n]
-            for k in range(whole_rows, rows):
-                for n in range(columns):
-                    target[i, j, k, n] = source[i, j, k, n]
-
-
-def innermost(array: Array) -> int:
-    """The axis with the shortest steps."""
-    steps = [abs(step) if size > 1 else HUGE for step, size in zip(array.strides, array.shape, strict=True)]
-    return steps.index(min(steps))
-
-
-def copy(target: Array, source: Array) -> None:
-    """Copy an array of four axes into another of the same shape and type."""
-    into, out_of, size = innermost(target), innermost(source), target.itemsize
-    turned = target.strides[into] == size == source.strides[out_of] and into != out_of
-    if not turned or not source.flags.aligned or not target.flags.aligned:
-        target[...] = source
-        return
-    isa, word = host(), WORDS[size]
-    order = (*(axis for axis in range(4) if axis not in (into, out_of)), out_of, into)
-    moved, read = target.view(word).transpose(order), source.view(word).transpose(order)
-    _turn(moved, read, moved.ctypes.data, read.ctypes.data, address(size, isa), isa.lanes(size))
+    axes: list[tuple[int, int, int]] = []
+    for count, t, s in sorted(zip(shape, to, origin, strict=True), key=lambda axis: (-abs(axis[1]), -abs(axis[2]))):
+        if count == 1:
+            continue
+        if axes and axes[-1][1:] == (count * t, count * s):
+            axes[-1] = (axes[-1][0] * count, t, s)
+        else:
+            axes.append((count, t, s))
+    # The lines of the source and of the target, or else the longest axes.
+    axes.sort(key=lambda axis: (axis[2] == size, axis[1] == size, axis[0]))
+    axes = [(1, size, size)] * (5 - len(axes)) + axes
+    # An axis of one element must not look like a line.
+    counts, targets, sources = zip(*axes, strict=True)
+    return Copy(*counts, *targets, *sources)

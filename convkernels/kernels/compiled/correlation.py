@@ -10,152 +10,187 @@ With channels innermost, as in NHWC,
 so the source is read where it lies. It is copied only where channels do not lie innermost or a window reaches
 outside: once, with zeros around it, in blocks that stay in the cache, not once for each tap. 1x1 windows on rows of
 pixels, as in NCHW, exchange the roles and copy nothing.
+
+What depends on shapes and strides alone is a plan, which is remembered.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from ...layout import Array
 from ...views import slices
-from ...window import Ints
-from .axes import Axes, contiguous, correlation_amounts, tap_offsets
-from .copies import copy
-from .filters import lying_filter, panel_filter, tiling, turned_filter
-from .isa import host
-from .nest import nest
+from .axes import Amounts, Axes, correlation_amounts, direction, tap_offsets
+from .blocks import correlate, pack, together
+from .copies import turner
+from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
+from .geometry import Product, cells_of, source, target
+from .isa import Isa
+from .operands import Memory, Problem
 from .parallel import run
-from .scratch import arena
+from .scratch import LINE, arena, rounded
 
-FULL = 0.8
-"""How much of the vectors must be used for rows of pixels to lie in them."""
+FEW_CHANNELS = 32
+"""Input channels below which it pays to go over the taps of a row together with them."""
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
+CHUNK = 2**17
+"""Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
 
 
-def correlate(x: Array, w: Array, bias: Array | None, axes: Axes, out: Array, threads: int, limit: int) -> None:
-    """One group: x (N, C, D, H, W), w (O, C, taps), out (N, O, D, H, W), of which the axes say what to fill."""
-    size, (columns, channels) = x.itemsize, w.shape[:2]
-    if is_pointwise(axes, x, out, host().lanes(size)):
-        pointwise(x, w, bias, out, threads)
-        return
-    tile = tiling(axes[2].outputs, columns, size, host())
-    target = out[:, :, *(slice(axis.first, None, axis.stride) for axis in axes)]
-    lies = x.strides[1] == size and all(axis.inside for axis in axes)
-    stored = target.strides[1] == size
-    # Pixels that follow each other without a gap make one run of channels and taps.
-    merged = axes[2].dense and len(axes[2].taps) > 0 and (not lies or x.strides[4] == channels * size)
-    chosen = correlation_amounts(axes, channels, columns, size, limit, -(-threads // max(1, len(x))))
-    rows, threads = chosen.rows, chosen.threads(threads, limit)
-    read_sizes = (*(axis.reach(count) for axis, count in zip(axes, (*rows, axes[2].outputs), strict=True)), channels)
-    written_sizes = (*rows, axes[2].outputs, columns)
-    read_strides = (*x.strides[2:], size) if lies else contiguous(read_sizes, size)
-    written_strides = (*target.strides[2:], size) if stored else contiguous(written_sizes, size)
+class Part(NamedTuple):
+    """The correlation along some axes; its outputs start at an offset."""
 
-    biases = arena.empty((tile.panels * tile.width,), x.dtype)
-    biases[:] = 0
-    if bias is not None:
-        biases[:columns] = bias
-    filters = turned_filter(w, axes, tile)
-    merged = merged and filters is None
-    outer, depth = (axes[:2], channels * len(axes[2].taps)) if merged else (axes, channels)
-    if filters is None and math.prod(axis.outputs for axis in axes) * len(x) <= FEW_OUTPUTS:
-        filters = lying_filter(w, axes, tile, merged=merged)
-    if filters is None:
-        filters = panel_filter(w, axes, tile, depth)
-    a_offsets, b_offsets = tap_offsets(outer, read_strides), filters.offsets
-    steps = [axis.step * stride for axis, stride in zip(axes, read_strides, strict=False)]
-    strides = np.zeros((4, 4), np.int64)
-    strides[0] = (0, filters.panel, tile.width * size, tile.width * size)
-    strides[1:, 0] = steps
-    strides[1:, 2] = written_strides[:3]
-    numbers = np.array(
-        [
-            *(a_offsets.ctypes.data, b_offsets.ctypes.data, len(a_offsets), depth),
-            *(steps[2], size, filters.depth, written_strides[2], 0),
-            *(tile.width, tile.last),
-        ],
-        np.int64,
+    numbers: Array
+    tile: Tiling
+    a_offsets: Array
+    b_offsets: Array
+    pieces: Array
+    offset: int
+
+
+class Plan(NamedTuple):
+    """Correlations by the same weights, as far as they are known without data."""
+
+    parts: tuple[Part, ...]
+    filters: Filters
+    zeros: Array
+    no_bias: int
+    groups: int
+    panels: int
+    threads: int
+    block: int
+    results: int
+    packing: Array
+
+
+def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
+    """Plan the correlations along some axes."""
+    batch, groups, channels, columns, w_taps, size = problem
+    taps = math.prod(w_taps)
+    chosen = [correlation_amounts(axes, batch, groups, channels, columns, taps, size, limit, threads) for axes in every]
+    threads = min(amounts.threads(threads, limit) for amounts in chosen)
+    way = direction(every[0][2], w_taps[2]) if len(every) == 1 else 0
+    merged = way != 0 and channels < FEW_CHANNELS and (not lies(every[0], problem, memory) or dense(problem, memory))
+    outputs = batch * sum(math.prod(axis.outputs for axis in axes) for axes in every)
+    vectors = vectors_for(max(axes[2].outputs for axes in every), columns, size, isa)
+    tiles = [tiling(axes[2].outputs, columns, vectors, size, isa) for axes in every]
+    filters = filters_of(problem, memory, tiles[0], outputs, way if merged else 0)
+    parts = []
+    block = results = 0
+    for axes, amounts, tile in zip(every, chosen, tiles, strict=True):
+        parts.append(part(problem, axes, memory, filters, amounts, tile, isa, merged=merged))
+        if not lies(axes, problem, memory):
+            cells = cells_of(tuple(axis.block for axis in axes), amounts)
+            block = max(block, rounded(amounts.images * math.prod(cells) * channels * size))
+        if not stored(problem, memory):
+            counts = (amounts.images, *amounts.rows, axes[2].outputs)
+            results = max(results, math.prod(counts) * columns * size)
+    zeros = np.zeros(groups * columns, np.dtype(f"f{size}"))
+    packing = together(turner(size, isa), filters.inner, filters.last)
+    return Plan(
+        tuple(parts), filters, zeros, zeros.ctypes.data, groups, tiles[0].panels, threads, block, results, packing
     )
 
-    def work(pieces: Sequence[tuple[int, tuple[slice, ...]]]) -> None:
-        with arena:
-            scratch = None if lies else arena.empty(read_sizes, x.dtype)
-            results = None if stored else arena.empty(written_sizes, x.dtype)
-            for image, places in pieces:
-                begin = (places[0].start, places[1].start, 0)
-                counts = (places[0].stop - places[0].start, places[1].stop - places[1].start, axes[2].outputs)
-                place: tuple[Any, ...] = (image, slice(None), *places)
-                part = target[place]
-                if scratch is None:
-                    starts = (axis.lowest + first * axis.step for axis, first in zip(axes, begin, strict=True))
-                    read = x.ctypes.data + image * x.strides[0]
-                    read += sum(start * stride for start, stride in zip(starts, read_strides, strict=False))
-                else:
-                    filled(scratch, x[image], axes, begin, counts)
-                    read = scratch.ctypes.data
-                kept = part if results is None else results[: counts[0], : counts[1]]
-                base = np.array([read, filters.address, kept.ctypes.data, biases.ctypes.data], np.int64)
-                nest(tile.codes, tile.starts, np.array([tile.panels, *counts[:2]]), strides, base, numbers)
-                if results is not None:
-                    copy(part.transpose(1, 2, 3, 0), kept)
 
-    blocks = product(slices(axes[0].outputs, rows[0]), slices(axes[1].outputs, rows[1]))
-    run(work, list(product(range(len(x)), blocks)), threads)
+def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
+    """Whether the source is read where it lies, or not at all."""
+    innermost = memory.x.channel == problem.size or problem.channels == 1
+    return (innermost and all(axis.inside for axis in axes)) or not all(axis.taps for axis in axes)
 
 
-def filled(scratch: Array, x: Array, axes: Axes, begin: Ints, outputs: Ints) -> None:
-    """Copy what a block of outputs reads of one image's channels (C, D, H, W), with zeros around the image."""
-    inner: list[slice] = []
-    outer: list[slice] = []
-    for place, (axis, first, count) in enumerate(zip(axes, begin, outputs, strict=True)):
-        start, size = axis.lowest + first * axis.step, axis.reach(count)
-        low, high = max(0, start), min(axis.size, start + size)
-        high = max(low, high)
-        outer.append(slice(low, high))
-        inner.append(slice(low - start, high - start))
-        for border in (slice(0, low - start), slice(high - start, size)):
-            scratch[*inner[:place], border] = 0
-    copy(scratch[tuple(inner)], x[:, *outer].transpose(1, 2, 3, 0))
+def stored(problem: Problem, memory: Memory) -> bool:
+    """Whether tiles write the outputs where they belong."""
+    return memory.y.channel == problem.size or problem.columns == 1
 
 
-def is_pointwise(axes: Axes, x: Array, out: Array, lanes: int) -> bool:
-    """Whether each output is one pixel's and the pictures lie in memory as rows of pixels, which fill vectors."""
-    pixels, size = math.prod(axis.outputs for axis in axes), x.itemsize
-    plain = all(axis.taps == ((0, 0),) and axis.outputs == axis.size and axis.step == axis.stride == 1 for axis in axes)
-    rows = all(array.strides[2:] == contiguous(array.shape[2:], size) for array in (x, out))
-    return plain and rows and pixels / (-(-pixels // lanes) * lanes) >= FULL
+def dense(problem: Problem, memory: Memory) -> bool:
+    """Whether pixels follow each other without a gap."""
+    return memory.x.w == problem.channels * problem.size
 
 
-def pointwise(x: Array, w: Array, bias: Array | None, out: Array, threads: int) -> None:
-    """1x1 windows with the roles exchanged: a tile's rows are output channels, its vectors lie along the pixels.
+def filters_of(problem: Problem, memory: Memory, tile: Tiling, outputs: int, merged: int) -> Filters:
+    """Where to read the weights; `merged` is the direction in which taps of the last axis continue channels, or 0."""
+    w, channels, size = memory.w, problem.channels, problem.size
+    straight = not merged or (merged == 1 and w[4] == channels * w[1])
+    if w[0] == size and straight and outputs <= FEW_OUTPUTS:
+        return lying(w, memory.w_group, tile, size)
+    sizes = (problem.columns, channels, *problem.taps)
+    start = (problem.taps[2] - 1) * w[4] if merged < 0 else 0
+    # As w has them: taps within channels, or the other way round.
+    order = (1, 2, 3, 4) if not merged and abs(w[1]) > abs(w[4]) else (2, 3, 4, 1)
+    strides = (*w[:4], -w[4] if merged < 0 else w[4])
+    return packed(strides, memory.w_group, start, sizes, problem.groups, tile, size, order)
 
-    Nothing is copied: weights are broadcast from where they lie, pixels read and written where they do.
-    """
-    size, (outs, channels), pixels = x.itemsize, w.shape[:2], math.prod(x.shape[2:])
-    # Panels of pixels are shared out; each is as wide as a few tiles, so that what it reads stays in the cache.
-    tile = tiling(outs, pixels, size, host())
-    biases = arena.empty((outs, tile.width), x.dtype)
-    biases[...] = 0 if bias is None else bias[:, np.newaxis]
-    row, zero = tile.width * size, np.zeros(1, np.int64)
-    strides = np.zeros((4, 4), np.int64)
-    strides[0, 1:3] = row
-    strides[3] = (w.strides[0], 0, out.strides[1], row)
-    numbers = [zero.ctypes.data, zero.ctypes.data, 1, channels, *w.strides[:2], x.strides[1], out.strides[1], row]
 
-    def work(pieces: Sequence[tuple[int, slice]]) -> None:
-        for image, panels in pieces:
-            moved = panels.start * row
-            places = (x.ctypes.data + image * x.strides[0] + moved, out.ctypes.data + image * out.strides[0] + moved)
-            base = np.array([w.ctypes.data, *places, biases.ctypes.data], np.int64)
-            last = tile.last if panels.stop == tile.panels else tile.width
-            counts = np.array([panels.stop - panels.start, 1, 1])
-            nest(tile.codes, tile.starts, counts, strides, base, np.array([*numbers, tile.width, last]))
+def part(
+    problem: Problem,
+    axes: Axes,
+    memory: Memory,
+    filters: Filters,
+    amounts: Amounts,
+    tile: Tiling,
+    isa: Isa,
+    *,
+    merged: bool,
+) -> Part:
+    """Put the numbers of one correlation together."""
+    batch, groups, channels, columns, _, size = problem
+    read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory), inner=True)
+    written = target(axes, amounts, memory.y, tile, columns, size, stored=stored(problem, memory))
+    outer = 2 if merged else 3
+    blocks = axes if read.lies else tuple(axis.block for axis in axes)
+    a_offsets = tap_offsets(blocks[:outer], (read.read_d, read.read_h, read.read_w))
+    b_offsets = filters.offsets(axes[:outer])
+    depth = channels * (len(axes[2].taps) if merged else 1)
+    chunks = max(1, round(len(a_offsets) * depth * tile.width * size / CHUNK))
+    sums = Product(
+        *(len(a_offsets), depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
+        *(tile.tallest, LINE // max(1, len(a_offsets)) if read.lies else 0),
+    )
+    rows = (slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False))
+    pieces = [
+        (group, *(number for place in places for number in (place.start, place.stop - place.start)))
+        for group, *places in product(range(groups), slices(batch, amounts.images), *rows)
+    ]
+    offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
+    numbers = together(read, written, sums, turner(size, isa))
+    return Part(numbers, tile, a_offsets, b_offsets, np.array(pieces, np.int64).reshape(-1, 7), offset)
 
-    shares = slices(tile.panels, -(-tile.panels // threads))
-    run(work, list(product(range(len(x)), shares)), threads)
+
+def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
+    """Run planned correlations on arrays at these addresses."""
+    filters = what.filters
+    given = None if bias is None else np.ascontiguousarray(bias)
+    biases = what.no_bias if given is None else given.ctypes.data
+    with arena:
+        if filters.bytes:
+            target = arena.reserve(filters.bytes)
+            copy = partial(copied, what, w + filters.start, target)
+            run(copy, what.groups * what.panels, what.threads if filters.bytes > PACK_SERIAL else 1)
+            w = target
+        for each in what.parts:
+            run(partial(computed, what, each, x, w, biases, out + each.offset), len(each.pieces), what.threads)
+
+
+def copied(what: Plan, w: int, target: int, begin: int, end: int) -> None:
+    """Copy some of the panels of weights."""
+    filters = what.filters
+    strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
+    pack(what.packing, what.panels, begin, end, *strides, target, w)
+
+
+def computed(what: Plan, each: Part, x: int, w: int, biases: int, out: int, begin: int, end: int) -> None:
+    """Compute some of the pieces."""
+    tile = each.tile
+    with arena:
+        block = arena.reserve(what.block + what.results)
+        correlate(
+            *(each.numbers, tile.codes, tile.starts, each.a_offsets, each.b_offsets, each.pieces, begin, end),
+            *(x, w, biases, out, block, block + what.block),
+        )

@@ -10,15 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ...layout import Array
-from .axes import Axes, Axis, contiguous
-from .copies import copy
+from ...window import Ints
+from .axes import Axes, contiguous
+from .copies import Copy, copy_plan
 from .isa import Isa
-from .nest import split
-from .scratch import arena
 from .tile import Shape, address
 
-FEW_CHANNELS = 16
-"""Input channels below which it pays to go over the taps of a row together with them."""
+NOTHING = copy_plan((), (), (), 1)
+PACK_SERIAL = 2**18
+"""Bytes of weights below which one thread copies them."""
+LATENCY = 8
+"""Accumulators that a tile needs to keep the multiplier busy: two a cycle, four cycles each."""
 
 
 class Tiling(NamedTuple):
@@ -27,90 +29,119 @@ class Tiling(NamedTuple):
     width: int
     panels: int
     last: int
+    tallest: int
     starts: Array
     codes: Array
 
 
+def split(size: int, most: int) -> tuple[Array, list[int]]:
+    """Cut rows into tiles of nearly the same height: where each starts, and its rows.
+
+    Examples
+    --------
+    >>> split(55, 14)
+    (array([ 0, 14, 28, 42]), [14, 14, 14, 13])
+    """
+    count = -(-size // most)
+    least, more = divmod(size, count)
+    heights = [least + 1] * more + [least] * (count - more)
+    return np.cumsum([0, *heights[:-1]]), heights
+
+
 @lru_cache(maxsize=512)
-def tiling(rows: int, columns: int, itemsize: int, isa: Isa) -> Tiling:
-    """Cut a matrix of outputs into tiles."""
-    lanes = isa.lanes(itemsize)
-    whole = -(-columns // lanes)
-    vectors = whole if whole in (1, 3) else 2
-    width = vectors * lanes
+def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa) -> int:
+    """The vectors in a row of tiles: as few as hold the columns, and enough accumulators in each."""
+    whole = -(-columns // isa.lanes(itemsize))
+
+    def cost(vectors: int) -> float:
+        height = -(-rows // -(-rows // isa.rows(vectors)))
+        return -(-whole // vectors) * vectors * max(1, LATENCY / (height * vectors))
+
+    return min((v for v in (2, 3, 1, 4, 6) if isa.rows(v)), key=cost)
+
+
+@lru_cache(maxsize=512)
+def tiling(rows: int, columns: int, vectors: int, itemsize: int, isa: Isa) -> Tiling:
+    """Cut a matrix of outputs into tiles of so many vectors."""
+    width = vectors * isa.lanes(itemsize)
     panels = -(-columns // width)
     starts, heights = split(rows, isa.rows(vectors))
     codes = [address(Shape(height, vectors, itemsize), isa) for height in heights]
-    return Tiling(width, panels, columns - (panels - 1) * width, starts, np.array(codes, np.int64))
+    return Tiling(width, panels, columns - (panels - 1) * width, max(heights), starts, np.array(codes, np.int64))
 
 
-def picked(axis: Axis) -> slice:
-    """The taps of an axis in w, in the order of their offsets; they are evenly spaced."""
-    places = [tap for tap, _ in axis.taps]
-    if not places:
-        return slice(0, 0)
-    step = places[1] - places[0] if len(places) > 1 else 1
-    end = places[-1] + (1 if step > 0 else -1)
-    return slice(places[0], None if end < 0 else end, step)
+class Filters(NamedTuple):
+    """Where tiles read weights: the bytes of a copy, where in w it begins, and the strides in what is read.
 
+    `inner` and `last` say how to copy a panel there; weights that are read as they lie are no bytes.
+    """
 
-def packed(w: Array, axes: Axes, tile: Tiling) -> Array:
-    """Weights (O, I, taps) as panels of output channels: (panel, taps of each axis, I, channel of the panel)."""
-    chosen = w[:, :, *map(picked, axes)].transpose(2, 3, 4, 1, 0)
-    panels = arena.empty((tile.panels, *chosen.shape[:-1], tile.width), w.dtype)
-    panels[-1, ..., tile.last :] = 0
-    for panel in range(tile.panels):
-        part = chosen[..., panel * tile.width : (panel + 1) * tile.width]
-        for plane, values in zip(panels[panel, ..., : part.shape[-1]], part, strict=True):
-            copy(plane, values)
-    return panels
-
-
-class Filter(NamedTuple):
-    """Where a correlation reads weights: an address, strides between panels and steps of the depth, and the taps'."""
-
-    address: int
+    bytes: int
+    start: int
+    group: int
     panel: int
     depth: int
-    offsets: Array
-    owner: Array
+    taps: Ints
+    from_group: int
+    from_panel: int
+    inner: Copy
+    last: Copy
+
+    def offsets(self, axes: Axes) -> Array:
+        """The byte offsets of the taps of some axes, the last axis innermost."""
+        places = [[place * step for place, _ in axis.taps] for axis, step in zip(axes, self.taps, strict=False)]
+        return np.array([sum(each) for each in product(*places)], np.int64)
 
 
-def lying_filter(w: Array, axes: Axes, tile: Tiling, *, merged: bool) -> Filter | None:
-    """The weights where they lie, if output channels lie next to each other and the depth has one stride."""
-    chosen = w[:, :, *map(picked, axes)]
-    size, channels = w.itemsize, w.shape[1]
-    if chosen.strides[0] != size or (
-        merged and chosen.shape[4] > 1 and chosen.strides[4] != channels * chosen.strides[1]
-    ):
-        return None
-    shape, steps = (chosen.shape[2:4], chosen.strides[2:4]) if merged else (chosen.shape[2:], chosen.strides[2:])
-    places = [[n * step for n in range(count)] for count, step in zip(shape, steps, strict=True)]
-    offsets = np.array([sum(each) for each in product(*places)], np.int64)
-    return Filter(chosen.ctypes.data, tile.width * size, chosen.strides[1], offsets, chosen)
-
-
-def turned_filter(w: Array, axes: Axes, tile: Tiling) -> Filter | None:
-    """Weights (O, I, taps), contiguous in that order, as panels (I, taps, channel of the panel): a matrix turned."""
-    size, taps, channels = w.itemsize, math.prod(w.shape[2:]), w.shape[1]
-    every = all(
-        [tap for tap, _ in axis.taps] == list(range(count)) for axis, count in zip(axes, w.shape[2:], strict=True)
+def lying(strides: Ints, from_group: int, tile: Tiling, size: int) -> Filters:
+    """The weights where they lie; `strides` are those of a column, a step of the depth, and the taps."""
+    return Filters(
+        0, 0, from_group, tile.width * size, strides[1], strides[2:], from_group, tile.width * size, NOTHING, NOTHING
     )
-    if not every or w.strides[1:] != contiguous(w.shape[1:], size) or channels < FEW_CHANNELS:
-        return None
-    panels = arena.empty((tile.panels, channels * taps, tile.width), w.dtype)
-    panels[-1, :, tile.last :] = 0
-    flat = w.reshape(len(w), channels * taps)
-    for panel in range(tile.panels):
-        part = flat[panel * tile.width : (panel + 1) * tile.width].T
-        copy(panels[panel, :, : part.shape[1]][np.newaxis, np.newaxis], part[np.newaxis, np.newaxis])
-    row = tile.width * size
-    return Filter(panels.ctypes.data, panels.strides[0], taps * row, np.arange(taps, dtype=np.int64) * row, panels)
 
 
-def panel_filter(w: Array, axes: Axes, tile: Tiling, depth: int) -> Filter:
-    """The weights copied into panels."""
-    panels = packed(w, axes, tile)
-    row = tile.width * w.itemsize
-    taps = panels[0].size // (depth * tile.width) if depth else 0
-    return Filter(panels.ctypes.data, panels.strides[0], row, np.arange(taps, dtype=np.int64) * depth * row, panels)
+def packed(
+    strides: Ints,
+    from_group: int,
+    start: int,
+    sizes: Ints,
+    groups: int,
+    tile: Tiling,
+    size: int,
+    order: Ints,
+) -> Filters:
+    """The weights in panels.
+
+    Parameters
+    ----------
+    strides : tuple of int
+        Of w: those of a column, a step of the depth, and the taps.
+    from_group : int
+        The stride between groups in w.
+    start : int
+        Where in w to begin.
+    sizes : tuple of int
+        The columns of a group, the depth, and the taps along each axis.
+    order : tuple of int
+        The axes of `sizes` in the order in which they lie in a panel, without the columns, which lie innermost.
+    """
+    row = min(tile.width, sizes[0])
+    shape = tuple(sizes[axis] for axis in order)
+    to = dict(zip(order, contiguous((*shape, row), size)[:-1], strict=True))
+    panel = math.prod(shape) * row * size
+    steps = (size, *(to[axis] for axis in range(1, 5)))
+    inner, last = (copy_plan((count, *sizes[1:]), steps, strides, size) for count in (tile.width, tile.last))
+    return Filters(
+        *(
+            groups * tile.panels * panel,
+            start,
+            tile.panels * panel,
+            panel,
+            steps[1],
+            steps[2:],
+            from_group,
+            tile.width * strides[0],
+            inner,
+            last,
+        )
+    )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-
-Piece = TypeVar("Piece")
 
 SERIAL = 20_000_000
 """Floating-point operations, some 0.2 ms of a thread's time, below which handing work over costs more than it saves."""
@@ -49,14 +47,16 @@ def usable(threads: int | None, flops: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(work: Callable[[Sequence[Piece]], None], pieces: Sequence[Piece], threads: int) -> None:
-    """Share pieces out, neighbours together; this thread takes the first."""
-    threads = max(1, min(threads, len(pieces)))
-    bounds = [len(pieces) * place // threads for place in range(threads + 1)]
-    shares = [pieces[low:high] for low, high in pairwise(bounds)]
-    futures = [_pool.get(threads - 1).submit(work, share) for share in shares[1:]]
+def run(work: Callable[[int, int], None], count: int, threads: int) -> None:
+    """Share out ``work(begin, end)`` over so many pieces, neighbours together; this thread takes the first."""
+    threads = min(threads, count)
+    if threads <= 1:
+        work(0, count)
+        return
+    shares = list(pairwise(count * place // threads for place in range(threads + 1)))
+    futures = [_pool.get(threads - 1).submit(work, *share) for share in shares[1:]]
     try:
-        work(shares[0])
+        work(*shares[0])
     finally:
         for future in futures:
             future.exception()  # waits, for what they write must not outlive the call

@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from ...layout import Array
-from ...window import Ints
 
 KEPT = 32 * 2**20
 """Bytes that a thread keeps at most; what is larger is allocated for the call."""
 LINE = 64
-"""Bytes of a cache line, to which arrays are aligned."""
+"""Bytes of a cache line, to which pieces are aligned."""
+
+
+def rounded(size: int) -> int:
+    """So many bytes, to the end of a line."""
+    return size + -size % LINE
 
 
 class Arena(threading.local):
-    """Arrays one after the other in one piece of memory, which grows to what was needed."""
+    """Pieces one after the other in one block of memory, which grows to what was needed.
+
+    Within ``with arena:`` pieces can be reserved; leaving gives back those of that block.
+    """
 
     def __init__(self) -> None:
-        self.memory = np.empty(0, np.uint8)
-        self.used = 0
-        self.depth = 0
+        self.memory, self.start = np.empty(0, np.uint8), 0
+        self.used = self.most = 0
+        self.marks: list[int] = []
+        self.others: list[Array] = []
 
     def __enter__(self) -> Self:
-        self.depth += 1
+        self.marks.append(self.used)
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self.depth -= 1
-        if not self.depth:
-            if self.used > self.memory.size and self.used <= KEPT:
-                self.memory = np.empty(self.used, np.uint8)
-            self.used = 0
+        self.used = self.marks.pop()
+        if not self.marks:
+            if self.memory.size < self.most <= KEPT:
+                self.memory = np.empty(self.most, np.uint8)
+                self.start = self.memory.ctypes.data
+            self.others.clear()
+            self.most = 0
 
-    def empty(self, shape: Ints, dtype: np.dtype[Any]) -> Array:
-        """An array that lasts until the arena is left."""
-        size = math.prod(shape) * dtype.itemsize
-        start = self.used + -(self.memory.ctypes.data + self.used) % LINE
-        self.used = start + size
-        if self.used > self.memory.size:
-            return np.empty(shape, dtype)
-        found: Array = self.memory[start : self.used].view(dtype).reshape(shape)
-        return found
+    def reserve(self, size: int) -> int:
+        """The address of so many bytes, which are there until the arena is left."""
+        size += LINE
+        self.used += size
+        self.most = max(self.most, self.used)
+        if self.used <= self.memory.size:
+            start = self.start + self.used - size
+        else:
+            self.others.append(np.empty(size, np.uint8))
+            start = self.others[-1].ctypes.data
+        return start + -start % LINE
 
 
 arena = Arena()

@@ -30,6 +30,7 @@ ARGUMENTS = (
     *("a_offsets", "b_offsets", "taps", "depth"),
     *("a_row", "a_depth", "b_depth", "c_row", "init_row"),  # strides in bytes
     "columns",  # elements of a row that exist
+    *("ahead", "ahead_step"),  # an address to fetch into the cache, and what it moves by in each step of the depth
 )
 """What a tile takes, all of them 64-bit integers."""
 
@@ -62,6 +63,8 @@ class Emitter:
         self.store_some = self.declare(
             f"llvm.masked.store.{suffix}.p0", ir.VoidType(), self.vector, pointer, INDEX, mask
         )
+        kinds = [pointer, INDEX, INDEX, INDEX]
+        self.prefetch = self.declare("llvm.prefetch.p0", ir.VoidType(), *kinds)
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [WORD] * len(ARGUMENTS)), "tile")
         self.given = dict(zip(ARGUMENTS, function.args, strict=True))
         self.build = ir.IRBuilder(function.append_basic_block("entry"))
@@ -103,6 +106,17 @@ class Emitter:
         for place, (value, mask) in enumerate(zip(row, self.masks, strict=True)):
             self.build.call(self.store_some, [value, self.vector_at(address, place), self.alignment, mask])
 
+    def fetch(self, address: Any, writing: int) -> None:
+        """Ask for a line of the cache; any address will do."""
+        near, data = ir.Constant(INDEX, 3), ir.Constant(INDEX, 1)
+        pointer = self.build.inttoptr(address, self.vector.as_pointer())
+        self.build.call(self.prefetch, [pointer, ir.Constant(INDEX, writing), near, data])
+
+    def fetch_row(self, address: Any) -> None:
+        """Ask for a row that will be stored, which takes as long as some hundred multiplications."""
+        for place in range(0, self.shape.vectors * self.lanes * self.shape.itemsize, 64):
+            self.fetch(self.build.add(address, self.word(place)), 1)
+
     def vector_at(self, address: Any, place: int) -> Any:
         """A pointer to a vector of a row."""
         offset = self.word(place * self.lanes * self.shape.itemsize)
@@ -121,6 +135,7 @@ class Emitter:
             ir.Constant(places, list(range(n * self.lanes, (n + 1) * self.lanes))) for n in range(self.shape.vectors)
         ]
         columns = self.spread(given["columns"], places)
+        c_end = self.at(given["c"], given["c_row"], self.shape.rows - 1)
         self.masks = [build.icmp_signed("<", count, columns) for count in counts]
         initial = [self.load_row(self.at(given["init"], given["init_row"], row)) for row in rows]
         blocks = {name: build.append_basic_block(name) for name in ("taps", "tap", "depth", "step", "next", "done")}
@@ -129,6 +144,7 @@ class Emitter:
 
         build.position_at_end(blocks["taps"])
         tap = self.variable(self.word(0), entry)
+        ahead_start, c_start = (self.variable(given[name], entry) for name in ("ahead", "c"))
         outer = [[self.variable(value, entry) for value in row] for row in initial]
         build.cbranch(build.icmp_signed("<", tap, given["taps"]), blocks["tap"], blocks["done"])
 
@@ -141,10 +157,16 @@ class Emitter:
 
         build.position_at_end(blocks["depth"])
         left, a, b = (self.variable(value, blocks["tap"]) for value in (given["depth"], a_start, b_start))
+        ahead, c_row = (self.variable(value, blocks["tap"]) for value in (ahead_start, c_start))
         inner = [[self.variable(value, blocks["tap"]) for value in row] for row in outer]
         build.cbranch(build.icmp_signed(">", left, self.word(0)), blocks["step"], blocks["next"])
 
         build.position_at_end(blocks["step"])
+        self.fetch(ahead, 0)
+        ahead.add_incoming(build.add(ahead, given["ahead_step"]), blocks["step"])
+        self.fetch_row(c_row)
+        following = build.select(build.icmp_signed("==", c_row, c_end), self.word(0), given["c_row"])
+        c_row.add_incoming(build.add(c_row, following), blocks["step"])
         vectors = self.load_row(b)
         for row in rows:
             element = self.spread(self.load(self.at(a, given["a_row"], row), self.element), self.vector)
@@ -157,6 +179,8 @@ class Emitter:
 
         build.position_at_end(blocks["next"])
         tap.add_incoming(build.add(tap, self.word(1)), blocks["next"])
+        ahead_start.add_incoming(ahead, blocks["next"])
+        c_start.add_incoming(c_row, blocks["next"])
         for row in rows:
             for accumulator, value in zip(outer[row], inner[row], strict=True):
                 accumulator.add_incoming(value, blocks["next"])

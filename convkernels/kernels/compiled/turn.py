@@ -3,11 +3,14 @@
 Lines of as many elements as a vector has are loaded, mixed in log2(lanes) steps, and stored. In step h, of each pair of
 lines h apart, the first keeps its even blocks of h elements and takes the second's even blocks into its odd ones, the
 second the other way round: element (r, c) moves by the bit h from r to c, so all steps together exchange r and c.
+
+What is left of a matrix beside whole squares is turned in the same way under masks, which touch nothing outside.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from llvmlite import ir
 
@@ -15,24 +18,11 @@ from .isa import Isa
 from .tile import INDEX, WORD, compiled
 
 
-def emit(lanes: int, itemsize: int) -> str:
-    """The square as LLVM assembly: source, its stride between lines, target, its stride, all in bytes."""
-    module = ir.Module("turn")
-    vector = ir.VectorType(ir.IntType(8 * itemsize), lanes)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 4), "turn")
-    build = ir.IRBuilder(function.append_basic_block("entry"))
-    source, source_step, target, target_step = function.args
-
-    def place(base: ir.Value, step: ir.Value, line: int) -> ir.Value:
-        return build.inttoptr(build.add(base, build.mul(step, ir.Constant(WORD, line))), vector.as_pointer())
-
-    lines = []
-    for line in range(lanes):
-        lines.append(build.load(place(source, source_step, line)))
-        lines[-1].align = itemsize
+def mixed(build: ir.IRBuilder, lines: list[Any], lanes: int) -> list[Any]:
+    """The lines of a square turned."""
     half = 1
     while half < lanes:
-        mixed = list(lines)
+        done = list(lines)
         for first in range(lanes):
             if first & half:
                 continue
@@ -41,16 +31,62 @@ def emit(lanes: int, itemsize: int) -> str:
                 # Blocks of the first line whose bit is `bit`, each followed by the second line's.
                 chosen = [(c & ~half | bit) + (lanes if c & half else 0) for c in range(lanes)]
                 order = ir.Constant(ir.VectorType(INDEX, lanes), chosen)
-                mixed[line] = build.shuffle_vector(lines[first], lines[second], order)
-        lines = mixed
+                done[line] = build.shuffle_vector(lines[first], lines[second], order)
+        lines = done
         half *= 2
-    for line, value in enumerate(lines):
-        build.store(value, place(target, target_step, line)).align = itemsize
+    return lines
+
+
+def emit(lanes: int, itemsize: int, *, masked: bool) -> str:
+    """Turn a square, as LLVM assembly.
+
+    It takes the source, its stride between lines, the target, its stride, all in bytes, and how many lines and elements
+    of a line there are, which only the masked code heeds.
+    """
+    module = ir.Module("turn")
+    vector = ir.VectorType(ir.IntType(8 * itemsize), lanes)
+    mask = ir.VectorType(ir.IntType(1), lanes)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 6), "turn")
+    build = ir.IRBuilder(function.append_basic_block("entry"))
+    source, source_step, target, target_step, lines, columns = function.args
+    suffix, pointer = f"v{lanes}i{8 * itemsize}.p0", vector.as_pointer()
+    load = ir.Function(module, ir.FunctionType(vector, [pointer, INDEX, mask, vector]), f"llvm.masked.load.{suffix}")
+    store = ir.Function(
+        module, ir.FunctionType(ir.VoidType(), [vector, pointer, INDEX, mask]), f"llvm.masked.store.{suffix}"
+    )
+    aligned = ir.Constant(INDEX, itemsize)
+
+    def place(base: Any, step: Any, line: int) -> Any:
+        return build.inttoptr(build.add(base, build.mul(step, ir.Constant(WORD, line))), pointer)
+
+    def chosen(line: int, count: Any, among: Any) -> Any:
+        """The mask of a line: all lanes below `among` if the line is below `count`, else none."""
+        most = build.select(build.icmp_signed("<", ir.Constant(WORD, line), count), among, ir.Constant(WORD, 0))
+        wide = ir.VectorType(WORD, lanes)
+        one = build.insert_element(ir.Constant(wide, ir.Undefined), most, ir.Constant(INDEX, 0))
+        every = build.shuffle_vector(one, one, ir.Constant(ir.VectorType(INDEX, lanes), [0] * lanes))
+        return build.icmp_signed("<", ir.Constant(wide, list(range(lanes))), every)
+
+    read = []
+    for line in range(lanes):
+        address = place(source, source_step, line)
+        if masked:
+            none = ir.Constant(vector, [0] * lanes)
+            read.append(build.call(load, [address, aligned, chosen(line, lines, columns), none]))
+        else:
+            read.append(build.load(address))
+            read[-1].align = itemsize
+    for line, value in enumerate(mixed(build, read, lanes)):
+        address = place(target, target_step, line)
+        if masked:
+            build.call(store, [value, address, aligned, chosen(line, columns, lines)])
+        else:
+            build.store(value, address).align = itemsize
     build.ret_void()
     return str(module)
 
 
-@lru_cache(maxsize=8)
-def address(itemsize: int, isa: Isa) -> int:
+@lru_cache(maxsize=16)
+def address(itemsize: int, isa: Isa, masked: bool) -> int:
     """Where the code for squares of a vector's side is."""
-    return compiled(emit(isa.lanes(itemsize), itemsize), "turn", isa)
+    return compiled(emit(isa.lanes(itemsize), itemsize, masked=masked), "turn", isa)

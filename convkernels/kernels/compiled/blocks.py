@@ -1,0 +1,206 @@
+"""Loops over the blocks of a correlation: copy what a block reads if it must be, run tiles, copy what they wrote.
+
+These are the five loops around a tile of Goto and van de Geijn, with the rows of the picture in place of those of a
+matrix: blocks that stay in the second-level cache, chunks of the depth, panels of output channels, rows, tiles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from ...layout import Array
+from .copies import TURNER, Copy, Turner, copy_array, copy_matrix
+from .geometry import Piece, Product, Source, Target
+from .machine import clear_bytes, fixed, invoke
+
+
+def words(kind: Any) -> types.Type:
+    """The compiled type of a named tuple of integers."""
+    return types.NamedUniTuple(types.int64, len(kind._fields), kind)
+
+
+WORD = types.int64
+LIST = types.int64[::1]
+TABLE = types.int64[:, ::1]
+SOURCE, TARGET, PRODUCT, PIECE = map(words, (Source, Target, Product, Piece))
+SOURCES, TARGETS, PRODUCTS, TURNERS, COPIES = (len(kind._fields) for kind in (Source, Target, Product, Turner, Copy))
+"""How many numbers there are of each; `together` strings them for a call."""
+
+
+def together(*kinds: tuple[int, ...]) -> Array:
+    """Tuples of numbers as one array, which a compiled function takes faster."""
+    return np.array([number for kind in kinds for number in kind], np.int64)
+
+
+@numba.njit(types.void(SOURCE, *[WORD] * 5), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def clear(s: Source, row: int, begin: int, end: int, channel: int, several: int) -> None:
+    """Put zeros into some cells of a row of a block, in several channels; all of them, where they lie innermost."""
+    if s.read_channel != s.size:
+        for place in range(channel, min(s.channels, channel + several)):
+            clear_bytes(row + place * s.read_channel + begin * s.read_w, (end - begin) * s.read_w)
+    elif channel == 0:
+        clear_bytes(row + begin * s.read_w, (end - begin) * s.read_w)
+
+
+@numba.njit(types.void(SOURCE, TURNER, PIECE, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def fill(s: Source, how: Turner, piece: Piece, x: int, block: int) -> None:
+    """Copy what a block of outputs reads, with zeros where that is outside the source."""
+    first = 0 if s.low_w >= 0 else -(s.low_w // s.cell_step_w)
+    end = min(s.cells_w, (s.in_w - 1 - s.low_w) // s.cell_step_w + 1)
+    # Channels that lie apart are each a stream of memory over all the rows, a few at a time.
+    several = how.side if s.channel != s.size else s.channels
+    # Whole rows that follow each other without a gap on both sides are one.
+    whole = s.h == s.in_w * s.w and s.cells_w == s.in_w and s.low_w == 0 and s.cell_step_h * s.cell_step_w == 1
+    hs = (piece.hs - 1) * s.step_h + s.span_h
+    for i in range(piece.images):
+        for d in range((piece.ds - 1) * s.step_d + s.span_d):
+            in_d = s.low_d + piece.d * s.out_step_d + d * s.cell_step_d
+            for channel in range(0, s.channels, several):
+                h = 0
+                while h < hs:
+                    in_h = s.low_h + piece.h * s.out_step_h + h * s.cell_step_h
+                    rows = min(hs - h, s.in_h - in_h) if whole and in_h >= 0 else 1
+                    row = block + i * s.read_image + d * s.read_d + h * s.read_h
+                    if 0 <= in_d < s.in_d and 0 <= in_h < s.in_h and first < end:
+                        cell = x + i * s.image + in_d * s.d + in_h * s.h + channel * s.channel
+                        clear(s, row, 0, first, channel, several)
+                        clear(s, row, end, s.cells_w, channel, several)
+                        copy_matrix(
+                            *(how, row + first * s.read_w + channel * s.read_channel, s.read_w, s.read_channel),
+                            *(cell + (s.low_w + first * s.cell_step_w) * s.w, s.cell_step_w * s.w, s.channel),
+                            *(rows * (end - first), min(several, s.channels - channel)),
+                        )
+                    else:
+                        rows = 1
+                        clear(s, row, 0, s.cells_w, channel, several)
+                    h += rows
+
+
+@numba.njit(types.void(TARGET, TURNER, PIECE, WORD, WORD, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: int, back: int) -> None:
+    """Copy a block of so many channels of outputs to where they belong, or `back` from there."""
+    # Rows that follow each other without a gap on both sides are one.
+    whole = t.h == t.outs_w * t.w and t.kept_h == t.outs_w * t.kept_w
+    rows, pixels = (1, piece.hs * t.outs_w) if whole else (piece.hs, t.outs_w)
+    for i in range(piece.images):
+        for d in range(piece.ds):
+            for h in range(rows):
+                there = array + i * t.image + d * t.d + h * t.h
+                here = block + i * t.kept_image + d * t.kept_d + h * t.kept_h
+                if back:
+                    copy_matrix(how, here, t.kept_w, t.size, there, t.w, t.channel, pixels, columns)
+                else:
+                    copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.size, pixels, columns)
+
+
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, LIST, LIST, LIST, LIST, *[WORD] * 4), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def multiply(
+    s: Source,
+    t: Target,
+    p: Product,
+    piece: Piece,
+    codes: Array,
+    starts: Array,
+    a_offsets: Array,
+    b_offsets: Array,
+    read: int,
+    weights: int,
+    biases: int,
+    kept: int,
+) -> None:
+    """Run the tiles of a block; the depth's first chunk starts from the bias, each later one from its forerunner."""
+    step = s.step_w * s.read_w
+    for k in range(0, p.depth, p.chunk):
+        depth = min(p.chunk, p.depth - k)
+        for panel in range(t.panels):
+            columns = t.last if panel == t.panels - 1 else t.width
+            b = weights + panel * p.w_panel + k * p.w_depth
+            across = panel * t.width * t.size
+            for i in range(piece.images):
+                for d in range(piece.ds):
+                    for h in range(piece.hs):
+                        a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h + k * s.size
+                        c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
+                        for n in range(codes.size):
+                            tile = c + starts[n] * t.kept_w
+                            init, init_row = (tile, t.kept_w) if k else (biases + across, 0)
+                            invoke(
+                                codes[n],
+                                (
+                                    *(a + starts[n] * step, b, tile, init),
+                                    *(a_offsets.ctypes.data, b_offsets.ctypes.data, p.taps, depth),
+                                    *(step, s.size, p.w_depth, t.kept_w, init_row, columns),
+                                    *(a + (starts[n] + p.ahead) * step, p.ahead_step),
+                                ),
+                            )
+
+
+@numba.njit(  # type: ignore[untyped-decorator]
+    types.void(LIST, LIST, LIST, LIST, LIST, TABLE, *[WORD] * 8), nogil=True, cache=True
+)
+def correlate(
+    numbers: Array,
+    codes: Array,
+    starts: Array,
+    a_offsets: Array,
+    b_offsets: Array,
+    pieces: Array,
+    begin: int,
+    end: int,
+    x: int,
+    weights: int,
+    biases: int,
+    out: int,
+    block: int,
+    results: int,
+) -> None:
+    """Compute some of the pieces; `block` and `results` are the scratch memory that what is copied takes."""
+    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
+    rest = numbers[SOURCES + TARGETS :]
+    p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
+    for place in range(begin, end):
+        of = pieces[place]
+        piece = Piece(of[0], of[1], of[2], of[3], of[4], of[5], of[6])
+        origin = x + piece.group * s.group + piece.image * s.image
+        target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * t.h
+        read = block
+        if s.lies:
+            d, h = s.low_d + piece.d * s.out_step_d, s.low_h + piece.h * s.out_step_h
+            read = origin + d * s.d + h * s.h + s.low_w * s.w
+        else:
+            fill(s, how, piece, origin, block)
+        kept = target if t.stored else results
+        multiply(
+            *(s, t, p, piece, codes, starts, a_offsets, b_offsets),
+            *(read, weights + piece.group * p.w_group, biases + piece.group * p.bias_group, kept),
+        )
+        if not t.stored:
+            move(t, how, piece, results, target, (t.panels - 1) * t.width + t.last, 0)
+
+
+@numba.njit(types.void(LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def pack(
+    numbers: Array,
+    panels: int,
+    begin: int,
+    end: int,
+    to_group: int,
+    to_panel: int,
+    from_group: int,
+    from_panel: int,
+    target: int,
+    source: int,
+) -> None:
+    """Copy some of the panels of all groups' weights."""
+    how, rest = Turner(*fixed(numbers, TURNERS)), numbers[TURNERS:]
+    inner, last = Copy(*fixed(rest, COPIES)), Copy(*fixed(rest[COPIES:], COPIES))
+    for place in range(begin, end):
+        group, panel = place // panels, place % panels
+        plan = last if panel == panels - 1 else inner
+        copy_array(
+            *(how, plan, target + group * to_group + panel * to_panel, source + group * from_group + panel * from_panel)
+        )

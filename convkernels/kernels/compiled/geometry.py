@@ -1,0 +1,178 @@
+"""How the arrays of a correlation lie in memory, and the copies of their blocks: the numbers that compiled loops take.
+
+Arrays have images, channels and three axes d, h and w; all strides are in bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...window import Ints
+from .axes import Amounts, Axes, contiguous
+from .filters import Tiling
+
+
+class Array5(NamedTuple):
+    """An array's strides, and that between groups of its channels."""
+
+    group: int
+    image: int
+    channel: int
+    d: int
+    h: int
+    w: int
+
+
+class Source(NamedTuple):
+    """What is read: the array itself, if it `lies` right, or blocks copied from it."""
+
+    size: int
+    channels: int
+    lies: int
+    # The array's strides.
+    group: int
+    image: int
+    channel: int
+    d: int
+    h: int
+    w: int
+    # Its cells, and where the first output's first tap is.
+    in_d: int
+    in_h: int
+    in_w: int
+    low_d: int
+    low_h: int
+    low_w: int
+    # The step from an output to the next, and from a cell of a block to the next.
+    out_step_d: int
+    out_step_h: int
+    cell_step_d: int
+    cell_step_h: int
+    cell_step_w: int
+    # In what is read: its strides, the steps of outputs, the cells that an output reads, and those of a row.
+    read_image: int
+    read_channel: int
+    read_d: int
+    read_h: int
+    read_w: int
+    step_d: int
+    step_h: int
+    step_w: int
+    span_d: int
+    span_h: int
+    cells_w: int
+
+
+class Target(NamedTuple):
+    """What tiles write, or a gradient that they read in its place: the array itself, if `stored`, or blocks of it."""
+
+    size: int
+    stored: int
+    # The array's strides.
+    group: int
+    image: int
+    channel: int
+    d: int
+    h: int
+    w: int
+    # The strides of what is written, and the outputs of a row.
+    kept_image: int
+    kept_d: int
+    kept_h: int
+    kept_w: int
+    outs_w: int
+    # Panels of channels: how many, and the channels of each and of the last.
+    panels: int
+    width: int
+    last: int
+
+
+class Product(NamedTuple):
+    """Chunks of the depth, which is summed for each tap, and the weights of a correlation."""
+
+    taps: int
+    depth: int
+    chunk: int
+    w_group: int
+    w_panel: int
+    w_depth: int
+    bias_group: int
+    # The outputs whose source is fetched into the cache ahead of them, and by how many bytes in a step.
+    ahead: int
+    ahead_step: int
+
+
+class Sums(NamedTuple):
+    """The sums of a weight gradient, by taps along each axis, input channel and output channel."""
+
+    taps_d: int
+    taps_h: int
+    taps_w: int
+    # The strides of the sums, and from a tap's first cell to the next tap's in what is read.
+    d: int
+    h: int
+    w: int
+    channel: int
+    group: int
+    tap_d: int
+    tap_h: int
+    tap_w: int
+    # The outputs along the first two axes and the images, and how many of each are in a block.
+    images: int
+    outs_d: int
+    outs_h: int
+    block_images: int
+    block_d: int
+    block_h: int
+
+
+class Piece(NamedTuple):
+    """A block of the outputs of one group: images, and rows along two axes."""
+
+    group: int
+    image: int
+    images: int
+    d: int
+    ds: int
+    h: int
+    hs: int
+
+
+def source(axes: Axes, amounts: Amounts, x: Array5, channels: int, size: int, *, lies: bool, inner: bool) -> Source:
+    """Describe what is read; `inner` says that blocks have the channels innermost, and not outermost."""
+    blocks = axes if lies else tuple(axis.block for axis in axes)
+    cells = cells_of(blocks, amounts)
+    if lies:
+        read: Ints = x[1:]
+    elif inner:
+        image, d, h, w, channel = contiguous((amounts.images, *cells, channels), size)
+        read = (image, channel, d, h, w)
+    else:
+        read = contiguous((amounts.images, channels, *cells), size)
+    numbers = (
+        *(size, channels, int(lies), *x),
+        *(axis.size for axis in axes),
+        *(axis.lowest for axis in axes),
+        *(axis.step for axis in axes[:2]),
+        *(axis.step // block.step for axis, block in zip(axes, blocks, strict=True)),
+        *read,
+        *(axis.step for axis in blocks),
+        *(axis.span for axis in blocks[:2]),
+        cells[2],
+    )
+    return Source._make(numbers)
+
+
+def target(axes: Axes, amounts: Amounts, y: Array5, tile: Tiling, columns: int, size: int, *, stored: bool) -> Target:
+    """Describe what is written."""
+    counts = (amounts.images, *amounts.rows, axes[2].outputs)
+    strides = (*y[:3], *(stride * axis.stride for stride, axis in zip(y[3:], axes, strict=True)))
+    kept = (y.image, *strides[3:]) if stored else contiguous((*counts, columns), size)[:4]
+    numbers = (size, int(stored), *strides, *kept, counts[-1], tile.panels, tile.width, tile.last)
+    return Target._make(numbers)
+
+
+def cells_of(axes: Axes, amounts: Amounts) -> Ints:
+    """The cells of a block along each axis."""
+    counts = (*amounts.rows, axes[2].outputs)
+    return tuple(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
