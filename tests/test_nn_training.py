@@ -218,6 +218,8 @@ def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "weights.npz", w=np.array([{}], object))
     with pytest.raises(ck.DataError, match=r"is no \.npz of plain arrays: Object arrays cannot be loaded"):
         nn.load_arrays(tmp_path / "weights.npz")
+    with pytest.raises(ck.DataError, match="'w' has dtype object, which only a pickle could keep"):
+        nn.save_arrays(tmp_path / "weights.npz", {"w": np.array([{}], object)})
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

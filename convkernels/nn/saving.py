@@ -29,7 +29,7 @@ def save_arrays(file: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     Raises
     ------
     DataError
-        If the suffix is another.
+        If the suffix is another, or an array holds objects.
 
     Examples
     --------
@@ -42,12 +42,15 @@ def save_arrays(file: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     ['b', 'w']
     """
     path = _checked(file)
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise DataError(f"{name!r} has dtype {array.dtype}, which only a pickle could keep")
     # What is written is complete before it has the name: a reader never meets half a file.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if path.suffix == ".npz":
             with part.open("wb") as stream:
-                np.savez(stream, allow_pickle=False, **arrays)
+                np.savez(stream, **arrays)  # type: ignore[arg-type]  # the stub lacks the mapping
         else:
             whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
             _safetensors().save_file(whole, part)

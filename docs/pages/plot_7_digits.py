@@ -18,6 +18,11 @@ net = nn.models.mnist_net((1, 8, 8), hdims=(32,), batch_norm=True, generator=0)
 print(nn.summary(net, (1, 1, 8, 8)))
 
 # %%
+# Every parameter, its shape and its first values: weights are normal (He), biases 0, and a norm starts as 1 and 0.
+for parameter in net.parameters():
+    print(f"{parameter.name:8} {parameter.value.shape!s:16} {parameter.value.ravel()[:3].round(3)}")
+
+# %%
 # Untrained, it guesses. A few epochs later, it does not.
 trainer = nn.Trainer(net, data, nn.Adam(lr=3e-3), batch_size=64, lr_decay=0.95)
 print(f"untrained: {trainer.evaluate(data.test_x, data.test_y).accuracy:.3f}")
