@@ -57,10 +57,10 @@ def by_hand(rule, w, gradients, lr, decay):
 def test_rules_by_hand(rule, decay):
     gradients = [0.3, -2.0, 0.7]
     optimiser = OPTIMISERS[rule](weight_decay=decay)
-    net = nn.Linear(200, 100, dtype=np.float64)  # more numbers than a block
+    net = nn.Linear(300, 300, dtype=np.float64)  # more numbers than a block
     net.params["w"][...] = net.params["b"][...] = 1.5
     for gradient in gradients:
-        net.grads = {"w": np.full((200, 100), gradient), "b": np.full(100, gradient)}
+        net.grads = {"w": np.full((300, 300), gradient), "b": np.full(300, gradient)}
         optimiser.step(net)
     expected = [by_hand(rule, 1.5, gradients, optimiser.lr, share) for share in (decay, 0.0)]
     np.testing.assert_allclose(net.params["w"], expected[0], rtol=1e-12)
