@@ -166,13 +166,17 @@ def test_a_checkpoint_is_written_after_each_epoch(tmp_path):
     ("other", "words"),
     [
         (lambda: trainer("SGD"), "is of a training with optimiser='Adam', this one has 'SGD'"),
+        (
+            lambda: nn.Trainer(nn.ReLU(), pictures(), nn.Adam(0.5), batch_size=16),
+            "is of a training with lr=0.01, this one has 0.5",
+        ),
         (lambda: trainer(seed=3), "is of a training with seed=0, this one has 3"),
         (
-            lambda: nn.Trainer(nn.ReLU(), pictures(80), nn.Adam(), batch_size=16, lr_decay=0.9),
+            lambda: nn.Trainer(nn.ReLU(), pictures(80), nn.Adam(0.01), batch_size=16, lr_decay=0.9),
             "samples=70, this one has 60",
         ),
         (
-            lambda: nn.Trainer(nn.ReLU(), pictures(), nn.Adam(), batch_size=16, lr_decay=0.9),
+            lambda: nn.Trainer(nn.ReLU(), pictures(), nn.Adam(0.01), batch_size=16, lr_decay=0.9),
             "has 2 generators, the network has 0",
         ),
     ],
@@ -243,8 +247,8 @@ REFUSED = [
     (lambda: nn.Adam(betas=(0.9,)), ck.OptionError, "betas=(0.9,) must be two numbers"),
     (lambda: nn.Adam().load_state_dict({"w/velocity": np.ones(2), "lr": np.array(1), "steps": np.array(1)}), ck.DataError, "'w/velocity' must be one of Adam's moments ('mean', 'square')"),
     (lambda: nn.Adam().load_state_dict({"lr": np.array(1)}), ck.DataError, "the state of an optimiser must have the number 'steps'"),
-    (lambda: nn.Trainer(nn.ReLU(), pictures(), nn.Adam(), batch_size=0), ck.OptionError, "batch_size=0 must be at least 1"),
-    (lambda: nn.Trainer(nn.ReLU(), pictures(), nn.Adam(), seed=-1), ck.OptionError, "seed=-1 must be at least 0"),
+    (lambda: nn.Trainer(nn.ReLU(), pictures(), nn.Adam(0.01), batch_size=0), ck.OptionError, "batch_size=0 must be at least 1"),
+    (lambda: nn.Trainer(nn.ReLU(), pictures(), nn.Adam(0.01), seed=-1), ck.OptionError, "seed=-1 must be at least 0"),
     (lambda: nn.Trainer(nn.ReLU(), pictures(20), nn.Adam()), ck.ShapeError, "data has no pictures to train on"),
     (lambda: nn.Adam().step(nn.Linear(2, 2)), ck.OrderError, "parameter 'w' has no gradient: backward comes first"),
 ]

@@ -108,7 +108,7 @@ class Trainer:
             raise ShapeError("data has no pictures to train on")
         self.net, self.data, self.optimiser, self.loss = net, data, optimiser, loss
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
-        self.lr_decay = at_least_zero("lr_decay", lr_decay)
+        self.first_lr, self.lr_decay = optimiser.lr, at_least_zero("lr_decay", lr_decay)
         self.step = 0
         self.history: dict[str, list[float]] = {name: [] for name in ("loss", "accuracy", "test_loss", "test_accuracy")}
 
@@ -250,7 +250,8 @@ class Trainer:
     def _fixed(self) -> dict[str, Any]:
         """What a checkpoint must have in common with this training."""
         names = {"optimiser": type(self.optimiser).__name__, "data": self.data.name, "samples": len(self.data.train_x)}
-        return {**names, "batch_size": self.batch_size, "seed": self.seed, "lr_decay": self.lr_decay}
+        settings = {"batch_size": self.batch_size, "lr": self.first_lr, "lr_decay": self.lr_decay}
+        return {**names, **settings, "weight_decay": self.optimiser.weight_decay, "seed": self.seed}
 
     def _generators(self) -> list[np.random.Generator]:
         """Those of the network's dropouts."""
