@@ -18,7 +18,7 @@ POOL = {"pool_height": 2, "pool_width": 2, "stride": 2}
 
 
 class ThreeLayerConvNet:
-    """conv - relu - 2x2 max pool - affine - relu - affine - softmax, on batches of shape (N, C, H, W).
+    """A network of conv - relu - 2x2 max pool - affine - relu - affine - softmax, on (N, C, H, W).
 
     The weights are normal, drawn from NumPy's global state as in the course: ``np.random.seed`` repeats them.
 
