@@ -143,6 +143,25 @@ def test_a_residual_adds_both_ways():
     assert nn.Residual(nn.ReLU()).backward.__self__.parameter_count == 0
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3]), st.booleans())
+def test_a_relu_and_a_max_pool_run_in_the_cheaper_order_to_the_same_bits(seed, stride, strange):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-2, 3, (2, 3, 6, 5)).astype(float)
+    if strange:
+        x[rng.random(x.shape) < 0.05] = np.nan
+        x[rng.random(x.shape) < 0.05] = -np.inf
+    first, second = nn.ReLU(), nn.MaxPool(3, stride=stride, padding=1)
+    order = []
+    net = nn.Sequential(nn.ReLU(), nn.MaxPool(3, stride=stride, padding=1))
+    for stage in net.stages:
+        stage.forward = lambda x, stage=stage: (order.append(stage), type(stage).forward(stage, x))[1]
+    y = net(x)
+    assert order == list(net.stages[::-1])
+    np.testing.assert_array_equal(y, second(first(x)))
+    dy = rng.integers(1, 5, y.shape).astype(float)
+    np.testing.assert_array_equal(net.backward(dy), first.backward(second.backward(dy)))
+
+
 def test_kaiming_keeps_the_deviation():
     layer = nn.Conv2d(64, 64, 3, padding=1, generator=0)
     assert layer.params["w"].std() == pytest.approx(np.sqrt(2 / (64 * 9)), rel=0.01)

@@ -9,6 +9,7 @@
 from . import data, models
 from .containers import Residual, Sequential
 from .convolution import Conv1d, Conv2d, Conv3d, ConvTranspose2d
+from .counting import Summary, summary
 from .dense import Dropout, Dropout2d, Flatten, Linear, ReLU
 from .gradient_check import check_gradients
 from .layer import Layer, Parameter
@@ -16,7 +17,6 @@ from .norms import BatchNorm, GroupNorm, LayerNorm
 from .optimisers import SGD, Adam, AdamW, Optimiser, RMSProp
 from .pooling import AvgPool, GlobalAvgPool, MaxPool
 from .saving import load_arrays, save_arrays
-from .summary import Summary, summary
 from .trainer import Score, Step, Trainer
 
 __all__ = [

@@ -27,6 +27,11 @@ def watching(watch: Watch) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def is_watched() -> bool:
+    """Whether layers are handed over here."""
+    return _watcher.get() is not None
+
+
 class Parameter(NamedTuple):
     """A parameter's name in the network, the layer that has it, and its name there."""
 

@@ -92,8 +92,8 @@ def summary(net: Layer, input_shape: Sequence[int]) -> Summary:
     0      Conv2d   (1, 8, 8, 8)         224      27,648
     1      ReLU     (1, 8, 8, 8)           0         512
     2      Flatten  (1, 512)               0           0
-    3      Linear   (1, 10)            5,130      10,250
-    all                                5,354      38,410
+    3      Linear   (1, 10)            5,130      10,240
+    all                                5,354      38,400
     """
     given = tuple(input_shape)
     x: Array = np.zeros(per_axis("input_shape", given, len(given)), _dtype(net))
