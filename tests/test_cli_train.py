@@ -19,6 +19,7 @@ from PIL import Image
 
 from convkernels import nn
 from convkernels.cli import app, main, train, train_pictures
+from convkernels.nn.data import readers
 
 WRITTEN = ["curves.png", "predictions.png", "weights.npz"]
 
@@ -161,6 +162,20 @@ def test_mnist_files_are_trained_on(command, tmp_path):
     code, out, err = command("mnist", "--data", tmp_path, "--epochs", 1, "--batch-size", 50)
     assert (code, err) == (0, "")
     assert "119,530" in out
+    assert files(tmp_path / "convkernels-train") == WRITTEN
+
+
+def test_cifar10_files_are_trained_on(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "PER_FILE", 10)
+    for seed, name in enumerate([*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]):
+        records = np.random.default_rng(seed).integers(0, 256, (10, readers.RECORD)).astype(np.uint8)
+        records[:, 0] = np.arange(10)
+        (tmp_path / f"{name}.bin").write_bytes(records.tobytes())
+    code, out, err = command("cifar10", "--data", tmp_path, "--net", "resnet")
+    assert (code, err) == (0, "")
+    assert "78,042" in out
+    assert "epoch 1/1: training loss" in out
+    assert "airplane" in out
     assert files(tmp_path / "convkernels-train") == WRITTEN
 
 

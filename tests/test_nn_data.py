@@ -207,6 +207,14 @@ def test_folds_share_out_every_sample_once_and_each_class_evenly(labels, folds, 
         assert max(counts) - min(counts) <= 1
 
 
+def test_centred_pictures_have_the_mean_of_those_trained_on_subtracted():
+    x = np.random.default_rng(0).random((5, 2, 3, 3), np.float32)
+    found = data.Dataset("", x[:4], x, x[4:], x, (), "").centred()
+    np.testing.assert_allclose(found.train_x.mean(0), 0, atol=1e-7)
+    np.testing.assert_allclose(found.test_x[0], x[4] - x[:4].mean(0), atol=1e-7)
+    assert found.train_x.dtype == np.float32
+
+
 def test_batches_shuffle_by_a_generator():
     x = np.arange(10)
     first, again = (list(data.batches(x, x, 4, generator=3)) for _ in range(2))
