@@ -135,7 +135,8 @@ class Operation:
     """One computation with a fixed signature, and its implementations: the preferred first, the definition last.
 
     `batched` are the places of the arrays that hold an image each; `sums` says that the result sums over them.
-    `converts` says that arrays reach implementations in the type that is computed in.
+    `converts` says that arrays reach implementations in the type that is computed in. `chosen` remembers choices; it is
+    another object whenever the list of implementations is another.
     """
 
     name: str
@@ -144,7 +145,7 @@ class Operation:
     sums: bool = False
     converts: bool = True
     _lock: RLock = field(default_factory=RLock, repr=False)
-    _chosen: dict[tuple[Any, ...], Implementation] = field(default_factory=dict, repr=False)
+    chosen: dict[tuple[Any, ...], Implementation] = field(default_factory=dict, repr=False)
 
     def names(self) -> tuple[str, ...]:
         """The strategies it has."""
@@ -181,7 +182,7 @@ class Operation:
 
     def _set(self, implementations: tuple[Implementation, ...]) -> None:
         # A new dictionary: a choice that is being made among the old ones must not be remembered.
-        self.implementations, self._chosen = implementations, {}
+        self.implementations, self.chosen = implementations, {}
 
     def insert(self, implementation: Implementation, before: str | None) -> Implementation:
         """Take in an implementation, in front of the one named or of all."""
@@ -220,7 +221,7 @@ class Operation:
         implementation would be preferred but for the limit, that is an error and not a slow run. What was chosen is
         remembered: what implementations say of a spec must always be the same.
         """
-        remembered, key = self._chosen, (spec, order, strategy, precision, limit, reserved)
+        remembered, key = self.chosen, (spec, order, strategy, precision, limit, reserved)
         try:
             return remembered[key]
         except KeyError:

@@ -60,7 +60,7 @@ def ran(monkeypatch):
 
     for name, found in OPERATIONS.items():
         monkeypatch.setattr(found, "implementations", tuple(recorded(name, each) for each in found.implementations))
-        monkeypatch.setattr(found, "_chosen", {})
+        monkeypatch.setattr(found, "chosen", {})
     return runs
 
 

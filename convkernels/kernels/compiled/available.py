@@ -34,8 +34,10 @@ TAPS = (1, 3, 4, 5)
 LEAST_CHANNELS = 4
 TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
-WEIGHTS = 28.0
-"""The same for one weight, with packing it."""
+WEIGHTS, FAR = 28.0, 55.0
+"""The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
+CACHE = 2**24
+"""Bytes of transformed weights that stay in a third-level cache."""
 GAIN = 0.9
 """The share of the operations from which on fewer are worth it."""
 
@@ -110,7 +112,8 @@ def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     tiles = spec.batch * spec.groups * math.prod(counts)
     products = 2 * tiles * places * spec.group_in * spec.group_out
     per_place = TRANSFORM * places * (tiles * (spec.group_in + spec.group_out))
-    weights = WEIGHTS * places * spec.groups * spec.group_in * spec.group_out
+    transformed = places * spec.groups * spec.group_in * spec.group_out
+    weights = transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
     total = int(products + per_place + weights)
     if total > GAIN * direct:
         return f"{total} operations with those of the transforms, {direct} without"
