@@ -195,6 +195,13 @@ def test_importing_the_package_imports_nothing_that_is_optional():
     assert not loaded & set(OPTIONAL.split())
 
 
+def test_networks_and_courses_need_nothing_that_is_optional():
+    modules = "convkernels.nn, convkernels.courses.cs231n, convkernels.courses.deeplearning_ai"
+    code = f"import sys, {modules}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(ran.stdout.split()) & set(OPTIONAL.split())
+
+
 def test_importing_the_package_reads_no_entry_points():
     code = "import sys, convkernels; print('importlib.metadata' in sys.modules, convkernels.operation._plugins.started)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
