@@ -44,7 +44,7 @@ def run_tests(session: nox.Session, profile: str) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The suite, doctests included, with every extra; arguments go to pytest."""
-    session.install("-e", ".[cli,jit,testing]", *group("test"))
+    session.install("-e", ".[cli,jit,nn,testing]", *group("test"))
     run_tests(session, "ci")
 
 
@@ -58,7 +58,7 @@ def tests_min(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0], default=False)
 def thorough(session: nox.Session) -> None:
     """Fuzzing for as long as it takes: thousands of examples of each property."""
-    session.install("-e", ".[cli,jit,testing]", *group("test"))
+    session.install("-e", ".[cli,jit,nn,testing]", *group("test"))
     session.run("pytest", "-n", "2", "--hypothesis-profile=thorough", "tests", *session.posargs, env=ONE_THREAD)
 
 
@@ -81,7 +81,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, warnings being errors; lands in docs/_build/html."""
-    session.install("-e", ".", *group("docs"))
+    session.install("-e", ".[jit,nn,testing]", *group("docs"))  # the gallery's pages train and draw
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
 
 
@@ -132,10 +132,17 @@ def thresholds(session: nox.Session) -> None:
     session.run("python", "benchmarks/thresholds.py", *session.posargs)
 
 
+@nox.session(default=False)
+def peers_training(session: nox.Session) -> None:
+    """A training step of the courses' networks against PyTorch; arguments go to the script."""
+    session.install("-e", ".[jit]", *group("peers"))
+    session.run("python", "benchmarks/peers/training.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS[0], default=False)
 def peers_agree(session: nox.Session) -> None:
     """Every function against PyTorch, on 2,000 fuzzed problems; arguments go to pytest."""
-    session.install("-e", ".[jit,testing]", *group("test"), *group("peers-agree"))
+    session.install("-e", ".[jit,nn,testing]", *group("test"), *group("peers-agree"))
     session.run("pytest", "-n", "2", "tests/peers", *session.posargs, env=ONE_THREAD)
 
 

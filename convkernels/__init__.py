@@ -57,10 +57,12 @@ from .conv_transpose import (
 )
 from .errors import (
     ConvkernelsError,
+    DataError,
     DTypeError,
     IntegerOverflowError,
     LayoutError,
     OptionError,
+    OrderError,
     OverlapError,
     ShapeError,
     UnknownStrategyError,
@@ -162,6 +164,7 @@ __all__ = [
     "ConvTransposeSpec",
     "ConvkernelsError",
     "DTypeError",
+    "DataError",
     "Explanation",
     "Implementation",
     "IntegerOverflowError",
@@ -170,6 +173,7 @@ __all__ = [
     "NormGradients",
     "NormSpec",
     "OptionError",
+    "OrderError",
     "OverlapError",
     "PoolSpec",
     "Reducer",

@@ -62,6 +62,14 @@ class UnsupportedError(ConvkernelsError, NotImplementedError):
     """A problem that the named implementation, or every one, declines; a line for each says why."""
 
 
+class DataError(ConvkernelsError, ValueError):
+    """A file, or a saved state, that is missing, broken, or of something else."""
+
+
+class OrderError(ConvkernelsError, RuntimeError):
+    """A call that another must come before: a layer's backward without its forward."""
+
+
 class WorkspaceError(ConvkernelsError, MemoryError):
     """A ``max_workspace`` too small to work in; the message says how much would do."""
 

@@ -14,15 +14,27 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
 html_theme = "furo"
 html_title = f"convkernels {release}"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "pages"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 
 autosummary_generate = True
 numpydoc_show_class_members = False
 # The four ranks of a function differ in nothing but their name and layout, which the signature shows.
 autodoc_typehints = "none"
+sphinx_gallery_conf = {
+    "examples_dirs": "pages",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",  # all are run
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "min_reported_time": 5,
+    "abort_on_example_error": True,
+}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

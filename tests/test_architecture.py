@@ -15,7 +15,9 @@ from types import ModuleType
 import pytest
 
 import convkernels as ck
+from convkernels import nn
 from convkernels.call import PUBLIC
+from convkernels.courses import cs231n, deeplearning_ai
 
 PACKAGE = Path(ck.__file__).parent
 LEVELS = {
@@ -29,12 +31,13 @@ LEVELS = {
         ("pool", "unpool", "adaptive", "norm", "batch_norm", "local_norm", "dense", "losses", "patches"), 5
     ),
     **dict.fromkeys(("planning", "__init__"), 6),
-    "testing": 8,
+    "nn": 7,
+    **dict.fromkeys(("courses", "testing"), 8),
     "cli": 9,
 }
 """Of each module and subpackage, by its name under `convkernels`."""
 
-OPTIONAL = "numba hypothesis scipy matplotlib rich typer sklearn dask torch"
+OPTIONAL = "numba hypothesis scipy matplotlib rich typer sklearn safetensors dask torch"
 
 
 def module_name(path):
@@ -115,6 +118,15 @@ def test_all_names_what_is_public_once_and_in_order():
     assert set(PUBLIC) <= set(ck.__all__)
 
 
+def public(module):
+    """The functions and classes that a module offers."""
+    own = getattr(module, "__all__", [name for name in vars(module) if name[0] != "_"])
+    found = [
+        name for name in own if callable(getattr(module, name)) and not isinstance(getattr(module, name), ModuleType)
+    ]
+    return [name for name in found if getattr(module, name).__module__.startswith(module.__name__)]
+
+
 def sections(name):
     """The numpydoc sections of a docstring, by their titles."""
     text = inspect.getdoc(getattr(ck, name)) or ""
@@ -135,6 +147,23 @@ def test_every_public_name_says_what_it_is(name):
     assert re.fullmatch(r"[A-Z].*\.", first), "the summary is one sentence in one line"
     assert not rest or rest[0] == ""
     assert not re.search(r"<[a-z]+>", text.replace("<p>", "").replace("<t>", "")), "a marker was left in"
+
+
+OTHERS = [(module, name) for module in (nn, nn.data, nn.models, cs231n, deeplearning_ai) for name in public(module)]
+
+
+@pytest.mark.parametrize(("module", "name"), OTHERS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_layer_reader_network_and_course_function_says_what_it_is(module, name):
+    first, *rest = (inspect.getdoc(getattr(module, name)) or "").splitlines()
+    assert re.fullmatch(r"[A-Z].*\.", first)
+    assert not rest or rest[0] == ""
+    if name[0].islower() and module is not cs231n:
+        titles = {
+            "Raises",
+            "Examples",
+            *(["Parameters"] if inspect.signature(getattr(module, name)).parameters else []),
+        }
+        assert titles <= set(re.findall(r"^(\w+)\n-+$", "\n".join(rest), re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -164,6 +193,13 @@ def test_importing_the_package_imports_nothing_that_is_optional():
     loaded = set(ran.stdout.split())
     assert {"convkernels", "numpy"} <= loaded
     assert not loaded & set(OPTIONAL.split())
+
+
+def test_networks_and_courses_need_nothing_that_is_optional():
+    modules = "convkernels.nn, convkernels.courses.cs231n, convkernels.courses.deeplearning_ai"
+    code = f"import sys, {modules}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(ran.stdout.split()) & set(OPTIONAL.split())
 
 
 def test_importing_the_package_reads_no_entry_points():

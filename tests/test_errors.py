@@ -238,6 +238,8 @@ def test_the_classes_are_the_builtin_ones_too():
         ck.OptionError: ValueError,
         ck.LayoutError: ValueError,
         ck.DTypeError: TypeError,
+        ck.DataError: ValueError,
+        ck.OrderError: RuntimeError,
         ck.OverlapError: ValueError,
         ck.IntegerOverflowError: OverflowError,
         ck.UnknownStrategyError: ValueError,

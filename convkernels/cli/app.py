@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from convkernels import __version__
+from convkernels.errors import one_of
 from convkernels.planning import explain as explain_call
 from convkernels.problem import parse_problem
 
@@ -96,22 +97,67 @@ def demo(
     output: Annotated[Path, typer.Option(metavar="PNG", help="Where the filtered pictures go.")] = Path(
         "convkernels-demo.png"
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="Compare on 10 images instead of 100.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Compare on 10 images, not 100; train for 3 epochs.")] = False,
 ) -> None:
     """Filter photos, and compare all strategies in time and result.
 
     The photos are turned to greyscale, horizontal edges, blur, sharpen and outline, in NCHW and in NHWC, and drawn
     into one picture. Then every strategy of convolution and max pooling runs forward and backward, against the
-    definition in plain Python loops.
+    definition in plain Python loops. At last a network is trained on handwritten digits.
     """
     if len(image or []) > MOST_PICTURES:
         raise typer.BadParameter(f"at most {MOST_PICTURES} pictures fit", param_hint="--image")
     try:
-        from .demo import run  # noqa: PLC0415  # draws in Matplotlib and scikit-learn, which are slow to load
+        from .demo import FULL, run  # noqa: PLC0415  # draws in Matplotlib and scikit-learn, which are slow to load
 
-        run(_console(), image or [], output, 10 if quick else 100)
+        run(_console(), image or [], output, 10 if quick else FULL)
     except KeyboardInterrupt:
         raise CommandError("interrupted", 130) from None
+
+
+DATA = ("digits", "mnist", "cifar10")
+NETS = ("mnist", "mnist-bn", "three-layer", "lenet5", "resnet")
+
+
+@app.command(
+    epilog=_examples(
+        "train",
+        "train --net resnet --epochs 5 --layout NCHW",
+        "train mnist --data ~/mnist",
+        "train cifar10 --data ~/cifar-10-batches-bin --resume",
+    )
+)
+def train(
+    data: Annotated[str, typer.Argument(metavar="[digits|mnist|cifar10]", help="The pictures.")] = "digits",
+    path: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Your own MNIST (IDX, also .gz) or CIFAR-10 (binary version)."),
+    ] = None,
+    net: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"{', '.join(NETS)}; by default what the data is trained with.")
+    ] = None,
+    layout: Annotated[str, typer.Option(metavar="AXES", help="Those of a batch, such as NCHW.")] = "NHWC",
+    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Times through the pictures.")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", min=1, help="Pictures of a step.")] = None,
+    lr: Annotated[float | None, typer.Option(metavar="RATE", min=0, help="The learning rate of Adam.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of weights, dropout and shuffling.")] = 0,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where weights and pictures go.")] = Path(
+        "convkernels-train"
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --output.")] = False,
+) -> None:
+    """Train a network on handwritten digits, MNIST or CIFAR-10.
+
+    Prints the network with its counts, its accuracy untrained, a line for each epoch, and the confusion matrix, and
+    writes weights.npz, curves.png and predictions.png. Ctrl-C leaves a checkpoint, from which --resume goes on exactly
+    as if nothing had happened. The digits come with scikit-learn; nothing is downloaded.
+    """
+    for name, given, known in (("data", data, DATA), ("--net", net, NETS)):
+        if given is not None and given not in known:
+            raise typer.BadParameter(f"{given!r} is not one of {one_of(known, given)}", param_hint=name)
+    from .train import Options, run  # noqa: PLC0415  # draws in Matplotlib, which is slow to load
+
+    run(_console(), Options(data, path, net, layout, epochs, batch_size, lr, seed, output, resume))
 
 
 @app.command(epilog=_examples("warmup"))

@@ -13,10 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from convkernels.operation import load_plugins
 
-from . import comparison, pictures
+from . import comparison, pictures, train
 from .filters import filtered
 
 LAYOUTS = ("NCHW", "NHWC")
+FULL = 100
+"""Images that strategies are compared on; on fewer, the training is short, too."""
 
 
 def run(console: Console, files: Sequence[Path], output: Path, batch: int) -> None:
@@ -35,6 +37,15 @@ def run(console: Console, files: Sequence[Path], output: Path, batch: int) -> No
     for row in rows:
         if row.declined:
             typer.echo(f"{row.strategy} declines {row.operation} in {row.layout}: {row.declined}")
+    train_on_digits(console, output, 3 if batch < FULL else None)
+
+
+def train_on_digits(console: Console, output: Path, epochs: int | None) -> None:
+    """Train the MNIST network on handwritten digits, and write what came of it beside `output`."""
+    folder = output.with_name(f"{output.stem}-training")
+    unfinished = (folder / train.CHECKPOINT).is_file()
+    typer.echo("\nTraining a network on handwritten digits:\n")
+    train.run(console, train.Options(epochs=epochs, output=folder, resume=unfinished))
 
 
 def filter_photos(files: Sequence[Path], output: Path) -> None:
