@@ -214,7 +214,7 @@ def test_definition_in_slices_is_the_whole():
 def test_weight_gradient_is_summed_over_slices():
     rows = list(comparison.compare(comparison.convolution(comparison.SLICE + 1, "NHWC"), lambda done: None))
     assert [row.difference < 1e-10 for row in rows] == [True] * (len(CONV.names()) + len(CONV_WEIGHT_GRAD.names()))
-    assert all(row.seconds > 0 for row in rows)
+    assert all((row.seconds > 0) is not bool(row.declined) for row in rows)
 
 
 def test_strategies_come_from_the_registry(command, image, monkeypatch, tmp_path):
