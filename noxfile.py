@@ -81,7 +81,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, warnings being errors; lands in docs/_build/html."""
-    session.install("-e", ".", *group("docs"))
+    session.install("-e", ".[testing]", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
 
 
@@ -119,7 +119,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], default=False)
 def peers_agree(session: nox.Session) -> None:
-    """Every function against PyTorch, on 2,000 fuzzed problems; arguments go to pytest."""
+    """Every function against PyTorch on 2,000 fuzzed problems, others against JAX and ONNX Runtime, and the findings."""
     session.install("-e", ".[jit,testing]", *group("test"), *group("peers-agree"))
     session.run("pytest", "-n", "2", "tests/peers", *session.posargs, env=ONE_THREAD)
 

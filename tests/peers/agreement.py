@@ -17,8 +17,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import convkernels as ck
 from convkernels.layout import SPATIAL, Layout
 from convkernels.testing.numeric import assert_within
+from convkernels.testing.problems import INPUTS
+from convkernels.testing.snippets import as_given, options
 from convkernels.testing.strategies import layouts, seeds
 
 torch.set_num_threads(1)
@@ -60,14 +63,14 @@ def typed(draw):
 
 
 def agree(function, got, expected, bounds=None):
-    """Demand the types, the shapes and the values of PyTorch's results, None for None; count one problem.
+    """Demand the types, the shapes and the values of a peer's results, None for None; count one problem.
 
     Parameters
     ----------
     function : str
         Ours, perhaps with a reducer in parentheses.
     got, expected : tuple
-        Our canonical arrays and PyTorch's tensors.
+        Our canonical arrays, and tensors or arrays of the peer's.
     bounds : tuple, optional
         How far each may be off; by default not at all.
     """
@@ -76,10 +79,17 @@ def agree(function, got, expected, bounds=None):
         if theirs is None:
             assert ours is None, name
             continue
-        truth = theirs.detach().numpy()
+        truth = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
         assert ours.dtype == truth.dtype, f"{name} is {ours.dtype}, but should be {truth.dtype}"
         assert_within(ours, truth, bound, name=name)
     compared[function] += 1
+
+
+def ours(function, problem, **chosen):
+    """What a function of ours makes of a problem of the kit's, in canonical order."""
+    arrays = [as_given(problem, role) for role in INPUTS[problem.operation]]
+    result = getattr(ck, function)(*arrays, **options(problem) | chosen)
+    return problem.memory(problem.out_role).view(result)
 
 
 def leaf(array):

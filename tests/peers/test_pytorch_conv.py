@@ -102,7 +102,7 @@ def conv_transposes(draw, rank):
 
 
 def plain(canonical):
-    """A tensor in canonical order in memory too, to take a gradient by; `findings.md` shows what else is at risk.
+    """A tensor in canonical order in memory too, to take a gradient by; `docs/findings.md` shows what else is at risk.
 
     Where data or weights lie channels last, PyTorch 2.13 ends the process in some float32 convolutions with a bias,
     and gets some gradients wrong. It refuses gradients of some weights as they lie.
