@@ -119,7 +119,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], default=False)
 def peers_agree(session: nox.Session) -> None:
-    """Every function against PyTorch on 2,000 fuzzed problems, others against JAX and ONNX Runtime, and the findings."""
+    """Every function against PyTorch on 2,000 fuzzed problems, some against JAX and ONNX Runtime, the findings."""
     session.install("-e", ".[jit,testing]", *group("test"), *group("peers-agree"))
     session.run("pytest", "-n", "2", "tests/peers", *session.posargs, env=ONE_THREAD)
 

@@ -1,8 +1,8 @@
-"""What the comparisons with PyTorch share: how many problems, which layouts, and what is counted.
+"""What the comparisons with peers share: how many problems, which layouts, and what is counted.
 
 Hypothesis draws each problem, its layout, and a seed for its data. Where sums and products suffice, the data are whole
 numbers, and results must be equal; elsewhere the test states a bound and its reason. Nothing is filtered out: where
-PyTorch means something else, or has no such option, the drawing says so and leaves it out.
+a peer means something else, or has no such option, the drawing says so and leaves it out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ torch.set_num_threads(1)
 
 PROBLEMS = 2000
 """Compared for every function."""
+FEWER = {"JAX": 200}
+"""Compared with a peer that takes a tenth of a second to compile each problem."""
 
 compared: Counter[str] = Counter()
 """The problems that the running test has compared, by function."""
@@ -38,7 +40,12 @@ _regimes_of_one: list[str] = []
 every_rank = pytest.mark.parametrize("rank", [1, 2, 3])
 
 
-def fuzz(test):
+def wanted(function):
+    """On how many problems a function is compared, perhaps with the peer that stands last in parentheses."""
+    return FEWER.get(function.rpartition("(")[2].removesuffix(")"), PROBLEMS)
+
+
+def fuzz(test, most=PROBLEMS):
     """Run a test for so many problems, each drawn from its `data`."""
 
     @functools.wraps(test)
@@ -47,7 +54,7 @@ def fuzz(test):
         test(*args, **kwargs)
         regimes.update(_regimes_of_one)
 
-    return settings(max_examples=PROBLEMS, deadline=None, print_blob=True)(given(data=st.data())(counted))
+    return settings(max_examples=most, deadline=None, print_blob=True)(given(data=st.data())(counted))
 
 
 def saw(found):

@@ -1,4 +1,4 @@
-"""The page of findings, run again: what each program prints, in a process of its own, where its library is installed."""
+"""The page of findings, run again: what each program prints, in its own process, where its library is installed."""
 
 from __future__ import annotations
 
