@@ -141,7 +141,7 @@ def peers_training(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], default=False)
 def peers_agree(session: nox.Session) -> None:
-    """Every function against PyTorch, on 2,000 fuzzed problems; arguments go to pytest."""
+    """Every function against PyTorch on 2,000 fuzzed problems, some against JAX and ONNX Runtime, the findings."""
     session.install("-e", ".[jit,nn,testing]", *group("test"), *group("peers-agree"))
     session.run("pytest", "-n", "2", "tests/peers", *session.posargs, env=ONE_THREAD)
 

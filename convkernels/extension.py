@@ -19,7 +19,7 @@ from .layout import Array
 from .pool_spec import PoolSpec
 from .spec import ConvSpec
 from .views import slices
-from .window import Window
+from .window import Ints, Window
 
 Run = Callable[..., None]
 
@@ -66,6 +66,12 @@ def fold(extended: Array, window: Window, mode: str, out: Array) -> None:
     out[...] = extended
 
 
+def empty_in_order(array: Array, shape: Ints) -> Array:
+    """Memory whose axes lie as an array's do, axes of one included, of which `numpy.empty_like` takes no account."""
+    order = np.argsort([-abs(stride) for stride in array.strides], kind="stable")
+    return np.empty([shape[axis] for axis in order], array.dtype).transpose(np.argsort(order))
+
+
 def image_bytes(spec: ConvSpec | PoolSpec) -> int:
     """What one image takes extended, and while it is extended or folded axis by axis."""
     extended = spec.extended
@@ -94,7 +100,7 @@ def conv_input_grad(run: Run) -> Run:
     def extended(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
         inner, left = spec.extended.one_image, remaining(spec, resources)
         for image in slices(spec.batch, 1):
-            dx = np.empty_like(out[image], shape=inner.x_shape)
+            dx = empty_in_order(out[image], inner.x_shape)
             run(inner, dy[image], w, out=dx, resources=left)
             fold(dx, spec.window, spec.padding_mode, out[image])
 

@@ -140,8 +140,12 @@ def cells(windows: Array, axes: Axes) -> Iterator[Array]:
 
 def folded(combine: np.ufunc, windows: Array, axes: Axes) -> Array:
     """Combine the cells of each window, plane by plane where a sample has more windows than cells in each."""
+    # Which of the two must not depend on the size of the batch. Nor must the order in which NumPy adds: it is that of
+    # the cells in memory, and the same for every batch where samples lie one after the other.
     taps = math.prod(windows.shape[axis] for axis in axes)
-    if taps * taps > windows.size // max(1, len(windows)):  # whatever the batch, whose size must not change a result
+    others = zip(windows.shape[1:], windows.strides[1:], strict=True)
+    apart = all(windows.strides[0] > abs(stride) for size, stride in others if size > 1)
+    if apart and taps * taps > windows.size // max(1, len(windows)):
         result: Array = combine.reduce(windows, axes, dtype=windows.dtype)
         return result
     return fold(combine, cells(windows, axes))

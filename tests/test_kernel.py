@@ -59,6 +59,47 @@ MIXED = "the statistics are over the wrong axes: x.reshape(-1, C) mixes the chan
 STRIDE_AND_PAD = '    stride = hparameters["stride"]\n    pad = hparameters["pad"]\n    n_H ='
 IN_CS231N = [
     (
+        "affine_relu_backward",
+        [("affine_backward(relu_backward(dout, relu_cache), fc_cache)", "affine_backward(dout, fc_cache)")],
+        "the gradient goes past ReLU",
+    ),
+    (
+        "affine_relu_forward",
+        [
+            (
+                "    out, relu_cache = relu_forward(a)\n    return out, (fc",
+                "    out, relu_cache = a, a\n    return out, (fc",
+            )
+        ],
+        "ReLU is left out",
+    ),
+    (
+        "conv_relu_forward",
+        [("relu_forward(a)\n    return out, (conv", "(np.abs(a), a)\n    return out, (conv")],
+        "",
+    ),
+    (
+        "conv_relu_backward",
+        [("return conv_backward_fast(relu_backward(dout, relu_cache)", "return conv_backward_fast(dout")],
+        "the gradient goes past ReLU",
+    ),
+    (
+        "conv_relu_pool_backward",
+        [("conv_backward_fast(relu_backward(ds, relu_cache)", "conv_backward_fast(ds")],
+        "the gradient goes past ReLU",
+    ),
+    (
+        "conv_relu_pool_forward",
+        [("max_pool_forward_naive(s, pool_param)", "max_pool_forward_naive(a, pool_param)")],
+        "ReLU is left out",
+    ),
+    ("conv_bn_relu_forward", [("out, relu_cache = relu_forward(an)", "out, relu_cache = an, an")], "ReLU is left out"),
+    (
+        "conv_bn_relu_backward",
+        [("dan = relu_backward(dout, relu_cache)", "dan = dout")],
+        "the gradient goes past ReLU",
+    ),
+    (
         "conv_backward_naive",
         [("dx = dx_pad[:, :, pad : pad + H, pad : pad + W]", "dx = dx_pad[:, :, pad:-pad, pad:-pad]")],
         "only when the padding is 0",

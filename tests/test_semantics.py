@@ -389,3 +389,38 @@ def test_a_samples_result_depends_on_nothing_else_bit_for_bit(strategy, problem,
     for image in range(spec.batch):
         for alone, shared in zip(results(slice(image, image + 1)), together, strict=True):
             assert alone.tobytes() == shared[image].tobytes()
+
+
+def among_others_and_alone(function, samples, **options):
+    """The results of samples whose cells alternate in memory, and of each by itself."""
+    whole = function(samples, **options)
+    alone = [function(np.ascontiguousarray(samples[..., [n]]), **options) for n in range(samples.shape[-1])]
+    return whole, np.concatenate(alone, axis=-1)
+
+
+@pytest.mark.parametrize(("width", "mode"), [(2, "zeros"), (1, "reflect")])
+def test_a_product_rounds_alike_where_blas_can_use_it_in_place_and_where_not(width, mode):
+    """BLAS rounds otherwise when it reads, or writes, rows for columns."""
+    generator = np.random.default_rng(0)
+    options = {"layout": "WCN", "weight_layout": "OIW", "strategy": "im2col", "padding_mode": mode}
+    options["padding"] = ((0, 2 - width),)
+    x, dy = generator.standard_normal((width, 17, 4)), generator.standard_normal((2, 17, 4))
+    assert_same(*among_others_and_alone(lambda x: ck.conv1d(x, np.ones((2, 17, 1)) / 3, **options), x))
+
+    def input_grad(dy):
+        w = np.linspace(1.0, 2.0, 34).reshape(17, 2, 1)
+        return ck.conv1d_input_grad(dy, w, x_shape=(width, 2, dy.shape[-1]), **options)
+
+    assert_same(*among_others_and_alone(input_grad, dy))
+
+
+@pytest.mark.parametrize("reducer", ["sum", "mean"])
+@pytest.mark.parametrize("strategy", ["im2col", "stride_tricks"])
+def test_cells_are_added_in_one_order_where_samples_lie_between_them(reducer, strategy):
+    """Where no sample lies between, NumPy takes the two planes of cells for one, and adds in another order."""
+    x = np.random.default_rng(0).standard_normal((1, 2, 9, 2, 1), np.float32)
+    options = {"layout": "CDNHW", "strategy": strategy}
+    whole = ck.pool3d(x, (2, 2, 1), reducer, **options)
+    for sample in range(9):
+        alone = np.ascontiguousarray(x[:, :, [sample]])
+        assert_same(whole[:, :, [sample]], ck.pool3d(alone, (2, 2, 1), reducer, **options))

@@ -120,8 +120,9 @@ def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
 
 
 def channels_innermost(x: Array) -> bool:
-    """Whether a step along the channels is the shortest in memory."""
-    return x.shape[1] > 1 and all(abs(x.strides[1]) <= abs(stride) for stride in x.strides[2:])
+    """Whether a step along the channels is the shortest in memory; axes of one, whose steps mean nothing, aside."""
+    spatial = zip(x.shape[2:], x.strides[2:], strict=True)
+    return x.shape[1] > 1 and all(abs(x.strides[1]) <= abs(stride) for size, stride in spatial if size > 1)
 
 
 def by_group(spec: ConvSpec, w: Array) -> Array:
@@ -190,13 +191,27 @@ def multiply(left: Array, right: Array, target: Array) -> None:
     area = flat_view(target, 3)
     if area is not None:
         np.matmul(left, right, out=area)
+        return
+    images, groups, rows, *tile = target.shape
+    cells = math.prod(tile)
+    # In the target's order, for BLAS rounds otherwise in the other, and where it can write depends on the batch.
+    if channels_innermost(target[:, 0]):
+        product = np.empty((images, groups, cells, rows), left.dtype).swapaxes(2, 3)
     else:
-        target[...] = np.matmul(left, right).reshape(target.shape)
+        product = np.empty((images, groups, rows, cells), left.dtype)
+    target[...] = np.matmul(left, right, out=product).reshape(target.shape)
 
 
 def flat(block: Array) -> Array:
     """A block (N, G, O, tile) as matrices (N, G, O, P), copied only where no view exists or BLAS cannot read it."""
-    return readable(block.reshape(*block.shape[:3], -1))
+    matrices = flat_view(block, 3)
+    if matrices is not None:
+        return matrices
+    # A copy keeps the order, as above.
+    if channels_innermost(block[:, 0]):
+        cells_first = np.ascontiguousarray(np.moveaxis(block, 2, -1))
+        return cells_first.reshape(*block.shape[:2], -1, block.shape[2]).swapaxes(2, 3)
+    return np.ascontiguousarray(block.reshape(*block.shape[:3], -1))
 
 
 def gather(spec: ConvSpec, x: Array, w: Array, b: Array | None, out: Array, limit: int) -> None:

@@ -7,14 +7,19 @@ from typing import Any
 
 from ..errors import OptionError, one_of
 from ..window import whole
-from . import cs231n_cases, cs231n_loss_cases, cs231n_norm_cases, deeplearning_ai_cases
+from . import cs231n_cases, cs231n_loss_cases, cs231n_norm_cases, cs231n_sandwich_cases, deeplearning_ai_cases
 from .cases import Case, Function
 from .library_cases import LIBRARIES, library_case
 from .report import Report
 from .search import search
 
 COURSES: dict[str, Mapping[str, Case]] = {
-    "cs231n": {**cs231n_cases.CASES, **cs231n_norm_cases.CASES, **cs231n_loss_cases.CASES},
+    "cs231n": {
+        **cs231n_cases.CASES,
+        **cs231n_norm_cases.CASES,
+        **cs231n_loss_cases.CASES,
+        **cs231n_sandwich_cases.CASES,
+    },
     "deeplearning_ai": deeplearning_ai_cases.CASES,
 }
 """By convention, the functions of the courses."""

@@ -1,8 +1,8 @@
-"""What the comparisons with PyTorch share: how many problems, which layouts, and what is counted.
+"""What the comparisons with peers share: how many problems, which layouts, and what is counted.
 
 Hypothesis draws each problem, its layout, and a seed for its data. Where sums and products suffice, the data are whole
 numbers, and results must be equal; elsewhere the test states a bound and its reason. Nothing is filtered out: where
-PyTorch means something else, or has no such option, the drawing says so and leaves it out.
+a peer means something else, or has no such option, the drawing says so and leaves it out.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import convkernels as ck
 from convkernels.layout import SPATIAL, Layout
 from convkernels.testing.numeric import assert_within
+from convkernels.testing.problems import INPUTS
+from convkernels.testing.snippets import as_given, options
 from convkernels.testing.strategies import layouts, seeds
 
 torch.set_num_threads(1)
 
 PROBLEMS = 2000
 """Compared for every function."""
+FEWER = {"JAX": 200}
+"""Compared with a peer that takes a tenth of a second to compile each problem."""
 
 compared: Counter[str] = Counter()
 """The problems that the running test has compared, by function."""
@@ -35,7 +40,12 @@ _regimes_of_one: list[str] = []
 every_rank = pytest.mark.parametrize("rank", [1, 2, 3])
 
 
-def fuzz(test):
+def wanted(function):
+    """On how many problems a function is compared, perhaps with the peer that stands last in parentheses."""
+    return FEWER.get(function.rpartition("(")[2].removesuffix(")"), PROBLEMS)
+
+
+def fuzz(test, most=PROBLEMS):
     """Run a test for so many problems, each drawn from its `data`."""
 
     @functools.wraps(test)
@@ -44,7 +54,7 @@ def fuzz(test):
         test(*args, **kwargs)
         regimes.update(_regimes_of_one)
 
-    return settings(max_examples=PROBLEMS, deadline=None, print_blob=True)(given(data=st.data())(counted))
+    return settings(max_examples=most, deadline=None, print_blob=True)(given(data=st.data())(counted))
 
 
 def saw(found):
@@ -60,14 +70,14 @@ def typed(draw):
 
 
 def agree(function, got, expected, bounds=None):
-    """Demand the types, the shapes and the values of PyTorch's results, None for None; count one problem.
+    """Demand the types, the shapes and the values of a peer's results, None for None; count one problem.
 
     Parameters
     ----------
     function : str
         Ours, perhaps with a reducer in parentheses.
     got, expected : tuple
-        Our canonical arrays and PyTorch's tensors.
+        Our canonical arrays, and tensors or arrays of the peer's.
     bounds : tuple, optional
         How far each may be off; by default not at all.
     """
@@ -76,10 +86,17 @@ def agree(function, got, expected, bounds=None):
         if theirs is None:
             assert ours is None, name
             continue
-        truth = theirs.detach().numpy()
+        truth = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
         assert ours.dtype == truth.dtype, f"{name} is {ours.dtype}, but should be {truth.dtype}"
         assert_within(ours, truth, bound, name=name)
     compared[function] += 1
+
+
+def ours(function, problem, **chosen):
+    """What a function of ours makes of a problem of the kit's, in canonical order."""
+    arrays = [as_given(problem, role) for role in INPUTS[problem.operation]]
+    result = getattr(ck, function)(*arrays, **options(problem) | chosen)
+    return problem.memory(problem.out_role).view(result)
 
 
 def leaf(array):

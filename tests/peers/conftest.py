@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from peers.agreement import PROBLEMS, compared, regimes
+from peers.agreement import PROBLEMS, compared, regimes, wanted
 
 import convkernels as ck
 from convkernels import dense, losses
@@ -49,7 +49,7 @@ def short():
     counts = {function: count for found, _ in results for function, count in found.items()}
     missing = set(functions()) - {function.partition("(")[0] for function in counts}
     counts |= dict.fromkeys(sorted(missing), 0)
-    return {function: count for function, count in counts.items() if count < PROBLEMS}
+    return {function: count for function, count in counts.items() if count < wanted(function)}
 
 
 def pytest_sessionfinish(session, exitstatus):
@@ -61,7 +61,7 @@ def pytest_sessionfinish(session, exitstatus):
 def pytest_terminal_summary(terminalreporter):
     if not results:
         return
-    terminalreporter.section("problems on which PyTorch agrees")
+    terminalreporter.section("problems on which the peers agree")
     for found, kinds in results:
         for function, count in found.items():
             terminalreporter.line(f"{count:7,}  {function}")
@@ -69,6 +69,6 @@ def pytest_terminal_summary(terminalreporter):
     lacking = short()
     if lacking:
         counts = ", ".join(f"{function} {count:,}" for function, count in lacking.items())
-        terminalreporter.line(f"fewer than {PROBLEMS:,}: {counts}", red=True)
+        terminalreporter.line(f"too few: {counts}", red=True)
     else:
-        terminalreporter.line(f"all {len(functions())} functions, on {PROBLEMS:,} or more each", green=True)
+        terminalreporter.line(f"all {len(functions())} functions, on {PROBLEMS:,} problems or more each", green=True)

@@ -102,10 +102,10 @@ def conv_transposes(draw, rank):
 
 
 def plain(canonical):
-    """A tensor in canonical order in memory too, to take a gradient by.
+    """A tensor in canonical order in memory too, to take a gradient by; `docs/findings.md` shows what else is at risk.
 
-    Where data lie channels last, PyTorch 2.13 reads a null pointer in some float32 convolutions with a bias, and some
-    input gradients of transposed ones over three axes are wrong. It refuses gradients of some weights as they lie.
+    Where data or weights lie channels last, PyTorch 2.13 ends the process in some float32 convolutions with a bias,
+    and gets some gradients wrong. It refuses gradients of some weights as they lie.
     """
     return leaf(canonical.copy())
 
