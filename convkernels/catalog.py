@@ -42,6 +42,15 @@ _squares = partial(
     claims=available.WINOGRAD_CLAIMS,
     uses_threads=True,
 )
+_channels = partial(
+    Implementation,
+    "depthwise",
+    supports=available.depthwise_supports,
+    prefers=available.depthwise_prefers,
+    workspace=available.workspace_depthwise,
+    claims=available.CLAIMS,
+    uses_threads=True,
+)
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
@@ -54,6 +63,7 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
         _squares(available.late("winograd"), workspace=available.workspace_winograd),
+        _channels(available.late("depthwise")),
         _tiles(available.late("conv"), workspace=available.workspace),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
@@ -61,18 +71,26 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     ),
     CONV_INPUT_GRAD: (
         _squares(available.late("winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
+        _channels(available.late("depthwise_input_grad")),
         _tiles(available.late("conv_input_grad"), workspace=available.workspace_input_grad),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
+        _channels(available.late("depthwise_weight_grad")),
         _tiles(available.late("conv_weight_grad"), workspace=available.workspace_weight_grad),
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
         _taps(stride_tricks.conv_weight_grad),
         _definition(naive.conv_weight_grad),
     ),
     CONV_TRANSPOSE: (
+        _channels(
+            transposed.through(available.late("depthwise_input_grad")),
+            supports=lambda spec: available.depthwise_supports(spec.convolution),
+            prefers=lambda spec, order: available.depthwise_prefers(spec.convolution, order),
+            workspace=transposed.workspace_through(available.workspace_depthwise),
+        ),
         _tiles(
             transposed.through(available.late("conv_input_grad")),
             supports=lambda spec: available.supports(spec.convolution),

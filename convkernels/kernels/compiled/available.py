@@ -20,6 +20,7 @@ from .axes import (
     winograd_axes,
 )
 from .parallel import usable
+from .reach import depthwise_amounts
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
@@ -35,6 +36,8 @@ WEIGHTS = 28.0
 GAIN = 0.9
 """The share of the operations from which on fewer are worth it."""
 
+
+DEPTHWISE_TAPS = 32
 
 @cache
 def missing() -> str | None:
@@ -89,6 +92,26 @@ def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     if total > GAIN * direct:
         return f"{total} operations with those of the transforms, {direct} without"
     return prefers(spec, order)
+
+
+def depthwise_supports(spec: ConvSpec) -> str | None:
+    """Groups of one input channel, and rows of taps that fit into code."""
+    if spec.group_in != 1:
+        return f"takes groups of one input channel, not {spec.group_in}"
+    if max(spec.window.kernel_size[-2:]) > DEPTHWISE_TAPS:
+        return f"takes up to {DEPTHWISE_TAPS} taps along the last two axes, not {spec.window.kernel_size}"
+    return supports(spec)
+
+
+def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
+    """Wherever it can."""
+    return None
+
+
+def workspace_depthwise(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `depthwise`: weights or their sums, and for each thread copied channels of both arrays."""
+    threads = usable(None, spec.flops)
+    return depthwise_amounts(spec, limit, threads)[1].bytes(threads, limit)
 
 
 def late(name: str) -> Callable[..., None]:

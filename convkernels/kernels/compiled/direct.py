@@ -8,9 +8,11 @@ from ...spec import ConvSpec
 from ...window import Ints
 from .axes import forward_axes, input_grad_axes
 from .correlation import Memory, Problem, execute, plan
+from .depthwise import DepthwisePlan, Lying, Task, depthwise_plan, run_depthwise, run_depthwise_weights
 from .geometry import Array5
 from .isa import host
 from .parallel import usable
+from .reach import Reaches, backward_reaches, depthwise_amounts, forward_reaches
 from .weights import run_weights, weight_plan
 from .winograd import run_winograd, winograd_plan
 
@@ -90,3 +92,35 @@ def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, reso
     how = (resources.max_workspace, usable(resources.threads, spec.flops), host())
     what = winograd_plan(problem, input_grad_axes(spec)[0], memory, *how)
     run_winograd(what, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)
+
+
+def depthwise(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
+    """Correlate each channel by itself."""
+    what = depthwise_of(spec, forward_reaches(spec), x, out, w, resources)
+    run_depthwise(what, x.ctypes.data, w.ctypes.data, b, out.ctypes.data)
+
+
+def depthwise_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
+    """Correlate, with the cells that each output took."""
+    what = depthwise_of(spec, backward_reaches(spec), dy, out, w, resources)
+    run_depthwise(what, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)
+
+
+def depthwise_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
+    """Sum over images and pixels for each channel by itself."""
+    what = depthwise_of(spec, forward_reaches(spec), x, dy, out, resources, weights=True)
+    run_depthwise_weights(what, x.ctypes.data, dy.ctypes.data, out.ctypes.data)
+
+
+def depthwise_of(
+    spec: ConvSpec, reaches: Reaches, x: Array, y: Array, w: Array, resources: Resources, *, weights: bool = False
+) -> DepthwisePlan:
+    """Plan a depthwise operation."""
+    threads = usable(resources.threads, spec.flops)
+    chunk, amounts = depthwise_amounts(spec, resources.max_workspace, threads)
+    taps = (1,) * (3 - spec.window.rank) + spec.window.kernel_size
+    task = Task(weights, spec.batch, spec.groups, spec.group_out, taps, spec.compute_dtype.itemsize)
+    first, _, *rest = strides(w)
+    lying_x, lying_y = (Lying(*strides(array), array.shape[1] // spec.groups) for array in (x, y))
+    how = (chunk, amounts.threads(threads, resources.max_workspace), host())
+    return depthwise_plan(task, reaches, lying_x, lying_y, (first, *rest), *how)
