@@ -39,6 +39,7 @@ GAIN = 0.9
 
 DEPTHWISE_TAPS = 32
 
+
 @cache
 def missing() -> str | None:
     """Why nothing compiled runs here, or None."""
@@ -95,11 +96,11 @@ def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
 
 
 def depthwise_supports(spec: ConvSpec) -> str | None:
-    """Groups of one input channel, and rows of taps that fit into code."""
+    """Groups of one input channel."""
     if spec.group_in != 1:
         return f"takes groups of one input channel, not {spec.group_in}"
-    if max(spec.window.kernel_size[-2:]) > DEPTHWISE_TAPS:
-        return f"takes up to {DEPTHWISE_TAPS} taps along the last two axes, not {spec.window.kernel_size}"
+    if spec.window.kernel_size[-1] > DEPTHWISE_TAPS:
+        return f"takes up to {DEPTHWISE_TAPS} taps along the last axis, not {spec.window.kernel_size[-1]}"
     return supports(spec)
 
 

@@ -8,7 +8,8 @@ from ...spec import ConvSpec
 from ...window import Ints
 from .axes import forward_axes, input_grad_axes
 from .correlation import Memory, Problem, execute, plan
-from .depthwise import DepthwisePlan, Lying, Task, depthwise_plan, run_depthwise, run_depthwise_weights
+from .cover import Lying
+from .depthwise import DepthwisePlan, Task, depthwise_plan, run_depthwise, run_depthwise_weights
 from .geometry import Array5
 from .isa import host
 from .parallel import usable
@@ -121,6 +122,6 @@ def depthwise_of(
     taps = (1,) * (3 - spec.window.rank) + spec.window.kernel_size
     task = Task(weights, spec.batch, spec.groups, spec.group_out, taps, spec.compute_dtype.itemsize)
     first, _, *rest = strides(w)
-    lying_x, lying_y = (Lying(*strides(array), array.shape[1] // spec.groups) for array in (x, y))
+    lying_x, lying_y = (Lying(*lying(array, 1)[1:], array.shape[1] // spec.groups) for array in (x, y))
     how = (chunk, amounts.threads(threads, resources.max_workspace), host())
     return depthwise_plan(task, reaches, lying_x, lying_y, (first, *rest), *how)

@@ -15,7 +15,7 @@ from ...window import Ints
 from .axes import LINES, Amounts
 
 PLANES = 2**17
-"""Bytes of channels that are worked on at a time where each lies by itself: they and their outputs stay in the cache."""
+"""Bytes of channels and outputs that are worked on at a time where each lies by itself; they stay in the cache."""
 
 VECTOR = 64
 """Bytes of the widest vector."""
@@ -34,7 +34,7 @@ class Reach(NamedTuple):
     offsets: Ints
 
     def base(self, output: int) -> int:
-        """The cell from which those of a tile that begins at an output are counted; that is a multiple of the spread."""
+        """The cell from which a tile counts that begins at an output, a multiple of the spread."""
         return output * self.step // self.spread
 
     def pairs(self, output: int) -> Pairs:
@@ -102,7 +102,7 @@ def depthwise_amounts(spec: ConvSpec, limit: int, threads: int) -> tuple[int, Am
     """The channels whose planes a thread may copy at a time, and the bytes that takes, for any operation and order."""
     size, multiplier, taps = spec.compute_dtype.itemsize, spec.group_out, spec.window.taps
     reaches = forward_reaches(spec)
-    cells, outputs = (math.prod(each[place] for each in reaches) for place in (1, 0))
+    cells, outputs = math.prod(each.cells for each in reaches), math.prod(each.outputs for each in reaches)
     each = (cells + multiplier * outputs) * size + multiplier * taps * VECTOR
     shared = taps * spec.out_channels * size + LINES
     fit = min(PLANES, (limit - shared) // threads - LINES)

@@ -4,9 +4,9 @@
         outputs:   y[output] += x[cell] * w[tap]     for the outputs and taps that take it
         weights:   w[tap]    += x[cell] * y[output]
 
-A vector's lanes are channels, or outputs next to each other along a row. Which cells of a row exist is known when the code
-is emitted, so cells outside cost nothing at all; rows outside are jumped over. Two loops around it go over channels and
-rows of tiles.
+A vector's lanes are channels, or outputs next to each other along a row. Which cells of a row exist is known when the
+code is emitted, so cells outside cost nothing at all; rows outside are jumped over. Two loops around it go over
+channels and rows of tiles.
 """
 
 from __future__ import annotations
@@ -237,9 +237,7 @@ class Emitter:
         if self.across:
             wide = ir.VectorType(WORD, self.lanes)
             left = build.sub(given["channels"], build.mul(place, self.word(self.lanes)))
-            self.channels = build.icmp_signed(
-                "<", ir.Constant(wide, list(range(self.lanes))), self.spread(left, wide)
-            )
+            self.channels = build.icmp_signed("<", ir.Constant(wide, list(range(self.lanes))), self.spread(left, wide))
 
         def plane(count: Any, sums: Values) -> Values:
             entry = build.add(given["planes"], build.mul(count, self.word(16)))
@@ -319,27 +317,25 @@ class Emitter:
             for even, odd in zip(values[::2], values[1::2], strict=True):
                 for half in (0, lanes // 2):
                     order = [half + lane // 2 + (lane % 2) * lanes for lane in range(lanes)]
-                    mixed.append(
-                        self.build.shuffle_vector(even, odd, ir.Constant(ir.VectorType(INDEX, lanes), order))
-                    )
+                    mixed.append(self.build.shuffle_vector(even, odd, ir.Constant(ir.VectorType(INDEX, lanes), order)))
             for place, value in enumerate(mixed):
                 kept = min(lanes, shape.outputs - place * lanes)
                 if kept > 0:
                     self.store(value, self.build.add(y, self.word(place * lanes * shape.itemsize)), kept)
             return
-        for value, place in zip(values, shape.places, strict=True):
-            address = self.at(y, self.given["y_output"], place.output)
+        for value, each in zip(values, shape.places, strict=True):
+            address = self.at(y, self.given["y_output"], each.output)
             if shape.spread < 2:
-                self.store(value, address, place.kept)
-            elif place.kept > 0:
+                self.store(value, address, each.kept)
+            elif each.kept > 0:
                 pointers = self.lanes_apart(address, shape.spread)
-                aligned, mask = ir.Constant(INDEX, shape.itemsize), self.between(0, place.kept)
+                aligned, mask = ir.Constant(INDEX, shape.itemsize), self.between(0, each.kept)
                 name = f"llvm.masked.scatter.{self.suffix}.v{lanes}p0"
                 self.call(name, ir.VoidType(), value, pointers, aligned, mask)
 
 
 def fold(lanes: int, itemsize: int) -> str:
-    """Sum the lanes of vectors, as LLVM assembly: it takes where they lie, where the sums go, and how many there are."""
+    """Sum the lanes of vectors, as LLVM assembly; it takes where they lie, where the sums go, and how many they are."""
     emitter = Emitter(Shape((), (), 0, 1, 1, lanes, itemsize, weights=False), ("source", "target", "count"))
     build = emitter.build
     source, target, count = emitter.given.values()
