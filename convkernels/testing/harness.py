@@ -174,8 +174,8 @@ def for_all(
     implementation = operation.adapted(implementation)
 
     def trial(problem: Problem) -> None:
-        if implementation.supports(problem.spec) is not None:
-            problem = problem.denser()
+        others = (problem, problem.denser(), problem.depthwise())
+        problem = next((each for each in others if implementation.supports(each.spec) is None), problem)
         census.drawn += 1
         kinds = regimes(problem.spec)
         census.regimes[frozenset(kinds)] += 1

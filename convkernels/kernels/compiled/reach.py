@@ -105,6 +105,6 @@ def depthwise_amounts(spec: ConvSpec, limit: int, threads: int) -> tuple[int, Am
     cells, outputs = math.prod(each.cells for each in reaches), math.prod(each.outputs for each in reaches)
     each = (cells + multiplier * outputs) * size + multiplier * taps * VECTOR
     shared = taps * spec.out_channels * size + LINES
-    fit = min(PLANES, (limit - shared) // threads - LINES)
+    fit = min(PLANES, (limit - shared) // threads - 2 * LINES)
     channels = max(1, min(-(-spec.groups // threads), fit // each))
     return channels, Amounts(1, (1, 1), shared, channels * each + 2 * LINES)
