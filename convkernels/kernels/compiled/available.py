@@ -37,7 +37,8 @@ GAIN = 0.9
 """The share of the operations from which on fewer are worth it."""
 
 
-DEPTHWISE_TAPS = 32
+DEPTHWISE_TAPS = 64
+"""Taps along the last axis up to which there is code for each."""
 
 
 @cache

@@ -45,6 +45,8 @@ class Cover(NamedTuple):
 
     jobs: Array
     starts: Ints
+    # The cells and outputs from a tile to the next along a row.
+    ahead: tuple[int, int]
 
 
 def lanes_for(outputs: int, size: int, isa: Isa) -> int:
@@ -119,7 +121,7 @@ def cover(h: Reach, w: Reach, form: Form, x: Lying, y: Lying, isa: Isa, *, apart
                 offsets = (base * x.h + w.base(first) * x.w, start * y.h + first * y.w)
                 jobs.append((address(shape, isa), *offsets, base, tiles, down_by, down_by * x.h, rows * y.h))
         starts.append(len(jobs))
-    return Cover(np.array(jobs, np.int64).reshape(-1, 8), tuple(starts))
+    return Cover(np.array(jobs, np.int64).reshape(-1, 8), tuple(starts), (w.base(wide), wide))
 
 
 def outer(

@@ -75,6 +75,9 @@ class Steps(NamedTuple):
     y_from_channel: int
     images: int
     chunk: int
+    # From a tile to the next along a row.
+    x_ahead: int
+    y_ahead: int
 
 
 STEPS = words(Steps)
@@ -137,6 +140,7 @@ def sweep(
                         *(s.x_h, s.x_w, s.w_h, s.w_w, s.y_h, s.y_w, channels),
                         *inner,
                         *outer,
+                        *(s.x_ahead, s.y_ahead),
                     ),
                 )
     if s.copy_y > 0:
@@ -270,6 +274,7 @@ def depthwise_plan(
         *(written.h, written.w if across else size, lanes if across else 0, lanes * size),
         *(int(copied[0]), (-1 if weights else 1) * copied[1]),
         *(x.image, x.channel * x.several, y.image, y.channel * y.several, batch, chunk),
+        *(found.ahead[0] * read.w, found.ahead[1] * written.w),
     )
     parts = slices(len(visits), 1) if apart else [slice(0, len(visits))]
     rows = list(pairwise(found.starts)) if apart else [(0, len(found.jobs))]

@@ -30,6 +30,7 @@ ARGUMENTS = (
     "channels",  # that exist, of those that lie in lanes
     *("inner", "inner_row", "inner_x", "inner_w", "inner_y", "inner_bias"),  # tiles in a loop, and its steps
     *("outer", "outer_row", "outer_x", "outer_w", "outer_y", "outer_bias"),
+    *("x_ahead", "y_ahead"),  # from a tile to the next along a row, which is fetched into the cache
 )
 """What a stencil takes, all of them 64-bit integers."""
 
@@ -86,6 +87,9 @@ class Emitter:
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [WORD] * len(arguments)), "stencil")
         self.given = dict(zip(arguments, function.args, strict=True))
         self.build = ir.IRBuilder(function.append_basic_block("entry"))
+        # Rows of cells that no tile above has read, where tiles go through channels: too many streams for the hardware.
+        every = sorted({cells for pairs in shape.rows for _, cells in pairs})
+        self.fresh = every[-len(shape.rows) :] if self.across else []
         # The accumulators: outputs by row and place, or taps by row and column.
         reads = [(row, tap, read.tap) for row in shape.rows for tap, _ in row for p in shape.places for read in p.reads]
         self.sums: list[tuple[int, int]] = (
@@ -141,7 +145,15 @@ class Emitter:
         pointer = self.build.inttoptr(address, self.pointer)
         aligned = ir.Constant(INDEX, self.shape.itemsize)
         mask = self.channels if self.across else self.between(0, kept)
+        if self.across and not self.shape.weights:
+            self.fetch(self.build.add(address, self.given["y_ahead"]), writing=True)
         self.call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), value, pointer, aligned, mask)
+
+    def fetch(self, address: Any, *, writing: bool) -> None:
+        """Ask for a line of the cache; any address will do."""
+        pointer = self.build.inttoptr(address, self.pointer)
+        near, data = ir.Constant(INDEX, 3), ir.Constant(INDEX, 1)
+        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, ir.Constant(INDEX, int(writing)), near, data)
 
     def lanes_apart(self, address: Any, stride: int) -> Any:
         """A vector of pointers to elements so many places apart."""
@@ -286,7 +298,10 @@ class Emitter:
                 takers.setdefault(read[1:], []).append((place, read.tap))
         others: dict[tuple[int, int], Any] = {}
         for (cell, begin, end), taken in sorted(takers.items()):
-            found = self.cells(self.at(start, self.given["x_cell"], cell), Read(0, cell, begin, end))
+            address = self.at(start, self.given["x_cell"], cell)
+            found = self.cells(address, Read(0, cell, begin, end))
+            if cells in self.fresh:
+                self.fetch(self.build.add(address, self.given["x_ahead"]), writing=False)
             for place, column in taken:
                 for row, tap in users:
                     key = (row, place) if shape.weights else (tap, column)
