@@ -37,6 +37,10 @@ GAIN = 0.9
 """The share of the operations from which on fewer are worth it."""
 
 
+WORTH = 100_000
+"""Operations below which compiling a depthwise convolution is not worth it, though it is faster once compiled."""
+MANY = 16
+"""Outputs of a single channel from which on a matrix product was measured to be faster, where they lie innermost."""
 DEPTHWISE_TAPS = 64
 """Taps along the last axis up to which there is code for each."""
 
@@ -106,7 +110,11 @@ def depthwise_supports(spec: ConvSpec) -> str | None:
 
 
 def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
-    """Wherever it can."""
+    """All but small problems, and one channel that becomes many which lie next to each other: there it is a product."""
+    if spec.flops < WORTH:
+        return f"{spec.flops} operations are too few to pay for code of their own"
+    if spec.groups == 1 and spec.group_out >= MANY and order != "channels_first":
+        return f"{spec.group_out} outputs of one channel that lie next to each other are a product"
     return None
 
 
