@@ -112,9 +112,24 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
-    """The NumPy strategies against one matrix product and against PyTorch; arguments go to the script."""
-    session.install("-e", ".[jit]", *group("peers"))
-    session.run("python", "benchmarks/numpy_rates.py", *session.posargs)
+    """Speed against PyTorch and ONNX Runtime: hours, or with --quick minutes; arguments go to `convkernels bench`."""
+    session.install("-e", ".[cli,jit]", *group("peers"))
+    session.run("convkernels", "bench", "--full", *session.posargs)
+
+
+@nox.session(default=False)
+def yardsticks(session: nox.Session) -> None:
+    """Speed against what else runs on NumPy, and the course's comparison."""
+    session.install("-e", ".[cli,jit]", *group("peers"))
+    session.run("python", "benchmarks/peers/numpy_crowd.py")
+    session.run("python", "benchmarks/course.py")
+
+
+@nox.session(default=False)
+def thresholds(session: nox.Session) -> None:
+    """From which size on one strategy beats another; arguments go to the script."""
+    session.install("-e", ".[cli,jit]")
+    session.run("python", "benchmarks/thresholds.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

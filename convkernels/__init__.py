@@ -25,7 +25,7 @@ from .adaptive import (
     global_pool_vjp,
 )
 from .batch_norm import batch_norm, batch_norm_train, batch_norm_train_vjp, batch_norm_vjp, update_running
-from .config import Config, Resources, config_context, get_config, set_config
+from .config import Config, Resources, config_context, get_config, set_config, set_threads
 from .conv import (
     ConvGradients,
     conv,
@@ -303,6 +303,7 @@ __all__ = [
     "separable_conv3d_vjp",
     "separable_conv_vjp",
     "set_config",
+    "set_threads",
     "unregister",
     "unregister_reducer",
     "update_running",

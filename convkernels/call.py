@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from .layout import SPATIAL, Array, Layout, Order, data_layout
 from .norm_spec import LocalNormSpec, NormSpec
 from .operation import Implementation, Operation
 from .problem import Spec
+from .shortcut import MOST, Key, Runs, Shortcut, axes_of, key_of
 from .spec import Shape
 from .views import slices
 from .window import entries, whole
@@ -106,8 +106,14 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
     allowed = {*defaults, *(parameter.name for parameter in explicit)}
     first = explicit[0].name
 
+    shortcuts: dict[Key, Shortcut] = {}
+
     @functools.wraps(function)
     def public(*args: P.args, **kwargs: P.kwargs) -> R:
+        key = key_of(args, kwargs)
+        shortcut = shortcuts.get(key) if key else None
+        if shortcut and shortcut.holds() and _recorder.get() is None:
+            return shortcut(args)  # type: ignore[return-value]  # what the function returned before
         if not allowed.issuperset(kwargs):
             unknown = next(key for key in kwargs if key not in allowed)
             raise TypeError(f"{name}() has no keyword {unknown!r}; there are {one_of(sorted(allowed), unknown)}")
@@ -116,10 +122,19 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
             if rank is not None:
                 data_layout(options["layout"], rank)
             options["function"] = name
-            return function(*args, **options)
+            runs = options["runs"] = Runs()
+            result = function(*args, **options)
         except ConvkernelsError as error:
             locate(error, name, first, args[0] if args else kwargs.get(first), options["layout"])
             raise
+        if key and len(runs) == 1 and runs[0][1] is result:
+            found = runs[0][0].shortcut(args, result)
+            if found is not None:
+                if len(shortcuts) >= MOST:
+                    shortcuts.clear()
+                shortcuts[key] = found
+        runs.end()
+        return result
 
     PUBLIC[name] = public
     public.__name__ = public.__qualname__ = name
@@ -263,7 +278,7 @@ def check_overflow(bound: int, dtype: np.dtype[Any]) -> None:
         raise IntegerOverflowError(f"sums of this data could reach {bound}, {dtype} holds {most}: convert to float64")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # freezing it would take a tenth of a small call's time
 class Call:
     """One run of an operation: what to compute, on which arrays, into what.
 
@@ -293,6 +308,9 @@ class Call:
         The shape in which implementations see the result, if not its canonical one.
     outputs
         Arrays beside the result that the run fills, by keyword.
+    instead
+        An implementation, and what runs in its place if it is chosen and nothing is converted: what keeps more of the
+        run than the result, or needs less for it.
     """
 
     operation: Operation
@@ -308,6 +326,7 @@ class Call:
     kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
+    instead: tuple[Implementation, Callable[..., None]] | None = None
 
     @property
     def config(self) -> Config:
@@ -317,15 +336,15 @@ class Call:
             max_workspace=options["max_workspace"], threads=options["threads"], precision=options["precision"]
         )
 
-    def select(self, config: Config) -> Implementation:
-        """The implementation that runs."""
+    def select(self, config: Config, reserved: int) -> Implementation:
+        """The implementation that runs, beside so many bytes of conversions."""
         return self.operation.select(
             self.spec,
             self.order,
             self.options["strategy"],
             precision=config.precision,
             limit=config.max_workspace,
-            reserved=self.conversion_bytes,
+            reserved=reserved,
         )
 
     def run(self) -> Array:
@@ -336,7 +355,8 @@ class Call:
         if calls is not None:
             calls.append(self)
             return np.broadcast_to(spec.result_dtype.type(0), self.layout.shape(self.shape))
-        implementation, reserved = self.select(config), self.conversion_bytes
+        reserved = self.conversion_bytes
+        implementation = self.select(config, reserved)
         if spec.compute_dtype.kind in "iu":
             check_overflow(self.bound(), spec.compute_dtype)
         if result is None:
@@ -347,8 +367,34 @@ class Call:
         if reserved:
             self._run_by_image(implementation, view, resources)
         else:
-            implementation.run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
+            replaced, run = self.instead or (implementation, implementation.run)
+            run = run if replaced is implementation else implementation.run
+            run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
+        runs = self.options.get("runs")
+        if runs is not None:
+            runs.note(self, result)
         return result
+
+    def shortcut(self, args: tuple[Any, ...], result: Array) -> Shortcut | None:
+        """The short way of this call, which gave that result, if all it took were those arrays."""
+        spec, config, reserved = self.spec, self.config, self.conversion_bytes
+        exact = spec.compute_dtype.kind in "iu"  # whose sums are held to what the type holds, each time
+        if exact or reserved or self.seen_shape or self.outputs or self.instead or self.options["out"] is not None:
+            return None
+        if len(args) > len(self.arrays):
+            return None
+        axes = []
+        for place, array in enumerate(self.arrays):
+            value = args[place] if place < len(args) else None
+            order = None if array is None or value is None else axes_of(array, value)
+            if (array is None) != (value is None) or (array is not None and order is None):
+                return None
+            axes.append(order)
+        implementation = self.select(config, reserved)
+        return Shortcut(
+            *(self.operation, self.operation.chosen, get_config(), implementation.run, spec, tuple(axes)),
+            *(result.shape, result.dtype, self.layout.permutation, Resources(config.max_workspace, config.threads)),
+        )
 
     def _converts(self, place: int) -> bool:
         array = self.arrays[place]
@@ -360,14 +406,14 @@ class Call:
     def _narrows(self) -> bool:
         return self.spec.result_dtype != self.spec.compute_dtype
 
-    @cached_property
+    @property
     def conversion_bytes(self) -> int:
         """Scratch memory for arrays in the type that is computed in, an image at a time where they hold images."""
         if not self.operation.converts:
             return 0
-        cells = 0
+        cells, compute = 0, self.spec.compute_dtype
         for place, array in enumerate(self.arrays):
-            if array is not None and self._converts(place):
+            if array is not None and (array.dtype is not compute or compute.kind == "c") and self._converts(place):
                 cells += array.size // (max(1, len(array)) if place in self.operation.batched else 1)
         if cells or self._narrows:
             result = math.prod(self.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .kernels import im2col, local_norm, naive, naive_norms, norms, pooling, stride_tricks, transposed
-from .kernels.compiled import available
+from .kernels.compiled import available, pool_blocks
 from .operation import (
     BATCH_NORM,
     BATCH_NORM_GRAD,
@@ -51,6 +51,14 @@ _channels = partial(
     claims=available.CLAIMS,
     uses_threads=True,
 )
+_lines = partial(
+    Implementation,
+    pool_blocks.NAME,
+    supports=pool_blocks.supports,
+    prefers=pool_blocks.prefers,
+    claims=pool_blocks.CLAIMS,
+    uses_threads=True,
+)
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
@@ -62,39 +70,53 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
-        _squares(available.late("winograd"), workspace=available.workspace_winograd),
-        _channels(available.late("depthwise")),
-        _tiles(available.late("conv"), workspace=available.workspace),
+        _channels(available.late("depthwise", "depthwise")),
+        _squares(available.late("winograd", "winograd"), workspace=available.workspace_winograd),
+        _tiles(available.late("direct", "conv"), workspace=available.workspace),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
-        _squares(available.late("winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
-        _channels(available.late("depthwise_input_grad")),
-        _tiles(available.late("conv_input_grad"), workspace=available.workspace_input_grad),
+        _channels(available.late("depthwise", "depthwise_input_grad")),
+        _squares(available.late("winograd", "winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
+        _tiles(
+            available.late("direct", "conv_input_grad"),
+            prefers=available.prefers_input_grad,
+            workspace=available.workspace_input_grad,
+        ),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
-        _channels(available.late("depthwise_weight_grad")),
-        _tiles(available.late("conv_weight_grad"), workspace=available.workspace_weight_grad),
+        _channels(available.late("depthwise", "depthwise_weight_grad")),
+        _tiles(
+            available.late("weights", "conv_weight_grad"),
+            prefers=available.prefers_weight_grad,
+            workspace=available.workspace_weight_grad,
+        ),
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
         _taps(stride_tricks.conv_weight_grad),
         _definition(naive.conv_weight_grad),
     ),
     CONV_TRANSPOSE: (
         _channels(
-            transposed.through(available.late("depthwise_input_grad")),
+            transposed.through(available.late("depthwise", "depthwise_input_grad")),
             supports=lambda spec: available.depthwise_supports(spec.convolution),
             prefers=lambda spec, order: available.depthwise_prefers(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_depthwise),
         ),
+        _squares(
+            transposed.through(available.late("winograd", "winograd_input_grad")),
+            supports=lambda spec: available.winograd_supports(spec.convolution),
+            prefers=lambda spec, order: available.winograd_prefers(spec.convolution, order),
+            workspace=transposed.workspace_through(available.workspace_winograd_input_grad),
+        ),
         _tiles(
-            transposed.through(available.late("conv_input_grad")),
+            transposed.through(available.late("direct", "conv_input_grad")),
             supports=lambda spec: available.supports(spec.convolution),
-            prefers=lambda spec, order: available.prefers(spec.convolution, order),
+            prefers=lambda spec, order: available.prefers_input_grad(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_input_grad),
         ),
         _columns(
@@ -109,11 +131,13 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv_transpose),
     ),
     POOL: (
+        _lines(pool_blocks.late("pool"), workspace=pool_blocks.workspace),
         _pool_views(pooling.pool_views, workspace=pooling.workspace),
         _pool_columns(pooling.pool_columns, workspace=pooling.workspace_columns),
         _definition(naive.pool),
     ),
     POOL_GRAD: (
+        _lines(pool_blocks.late("pool_grad"), supports=pool_blocks.supports_grad, workspace=pool_blocks.workspace_grad),
         _pool_views(pooling.pool_views_grad, workspace=pooling.workspace_grad),
         _pool_columns(pooling.pool_columns_grad, workspace=pooling.workspace_grad),
         _definition(naive.pool_grad),

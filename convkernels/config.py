@@ -1,11 +1,13 @@
 """Settings that hold for the process or for a context: scratch memory, threads, precision.
 
-A call's own option comes first, then the innermost `config_context`, then what `set_config` left for the process.
+A call's own option comes first, then the innermost `config_context`, then what `set_config` left for the process, then
+the environment variable CONVKERNELS_NUM_THREADS.
 """
 
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +19,7 @@ from .window import whole
 
 Precision = Literal["default", "highest"]
 PRECISIONS = ("default", "highest")
+THREADS = "CONVKERNELS_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,16 @@ def _bytes(size: object) -> int:
     return count
 
 
-_process = Config()
+def _from_environment() -> Config:
+    given = os.environ.get(THREADS, "")
+    if not given:
+        return Config()
+    if not given.isdecimal() or not int(given):
+        raise OptionError(f"the environment variable {THREADS}={given!r} must be a whole number, at least 1")
+    return Config().updated(threads=int(given))
+
+
+_process = _from_environment()
 _context: ContextVar[Config | None] = ContextVar("convkernels_config", default=None)
 
 
@@ -131,6 +143,36 @@ def set_config(
     """
     global _process
     _process = _process.updated(max_workspace=max_workspace, threads=threads, precision=precision)
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the threads of the implementations that have their own, for the whole process.
+
+    Parameters
+    ----------
+    threads : int or None
+        How many; None for as many as the processors this process may use.
+
+    Raises
+    ------
+    OptionError
+        If it is less than 1, or no whole number; nothing is changed then.
+
+    Notes
+    -----
+    The environment variable CONVKERNELS_NUM_THREADS says what holds at the start. The threads of NumPy's BLAS are set
+    elsewhere, for instance by the package threadpoolctl.
+
+    Examples
+    --------
+    >>> import convkernels as ck
+    >>> ck.set_threads(2)
+    >>> ck.get_config().threads
+    2
+    >>> ck.set_threads(None)
+    """
+    global _process
+    _process = replace(_process, threads=None).updated(threads=threads)
 
 
 @contextmanager

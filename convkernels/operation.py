@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 CLAIMS = ("exact_on_integers", "batch_invariant", "nan_strict", "bounded", "bounded_tile")
 ENTRY_POINTS = "convkernels.implementations"
+REMEMBERED = 4096
+"""Choices that an operation remembers at most."""
 
 
 def _always(spec: Any, order: Order) -> None:
@@ -133,7 +135,8 @@ class Operation:
     """One computation with a fixed signature, and its implementations: the preferred first, the definition last.
 
     `batched` are the places of the arrays that hold an image each; `sums` says that the result sums over them.
-    `converts` says that arrays reach implementations in the type that is computed in.
+    `converts` says that arrays reach implementations in the type that is computed in. `chosen` remembers choices; it is
+    another object whenever the list of implementations is another.
     """
 
     name: str
@@ -142,6 +145,7 @@ class Operation:
     sums: bool = False
     converts: bool = True
     _lock: RLock = field(default_factory=RLock, repr=False)
+    chosen: dict[tuple[Any, ...], Implementation] = field(default_factory=dict, repr=False)
 
     def names(self) -> tuple[str, ...]:
         """The strategies it has."""
@@ -174,7 +178,11 @@ class Operation:
 
     def fill(self, implementations: Iterable[Implementation]) -> None:
         """Set the list."""
-        self.implementations = tuple(map(self.adapted, implementations))
+        self._set(tuple(map(self.adapted, implementations)))
+
+    def _set(self, implementations: tuple[Implementation, ...]) -> None:
+        # A new dictionary: a choice that is being made among the old ones must not be remembered.
+        self.implementations, self.chosen = implementations, {}
 
     def insert(self, implementation: Implementation, before: str | None) -> Implementation:
         """Take in an implementation, in front of the one named or of all."""
@@ -188,14 +196,14 @@ class Operation:
                 )
             place = 0 if before is None else names.index(before)
             present, adapted = self.implementations, self.adapted(implementation)
-            self.implementations = (*present[:place], adapted, *present[place:])
+            self._set((*present[:place], adapted, *present[place:]))
             return adapted
 
     def remove(self, name: str) -> None:
         """Drop the implementation of that name."""
         dropped = self.find(name)  # may load plugins, which must not wait for this lock
         with self._lock:
-            self.implementations = tuple(kept for kept in self.implementations if kept is not dropped)
+            self._set(tuple(kept for kept in self.implementations if kept is not dropped))
 
     def select(
         self,
@@ -210,8 +218,22 @@ class Operation:
         """Choose the implementation that runs: the one named, which may decline, or the first that prefers to.
 
         Of `limit` bytes of scratch memory, `reserved` are taken already. Memory is never short in silence: where an
-        implementation would be preferred but for the limit, that is an error and not a slow run.
+        implementation would be preferred but for the limit, that is an error and not a slow run. What was chosen is
+        remembered: what implementations say of a spec must always be the same.
         """
+        remembered, key = self.chosen, (spec, order, strategy, precision, limit, reserved)
+        try:
+            return remembered[key]
+        except KeyError:
+            found = self._select(spec, order, strategy, precision, limit, reserved)
+        if len(remembered) >= REMEMBERED:
+            remembered.clear()
+        remembered[key] = found
+        return found
+
+    def _select(
+        self, spec: Spec, order: Order, strategy: str, precision: Precision, limit: int, reserved: int
+    ) -> Implementation:
         if strategy != "auto":
             implementation = self.find(strategy)
             reason = implementation.declines(spec, precision)

@@ -112,9 +112,10 @@ def explain(call: str, *args: Any, **kwargs: Any) -> Explanation:
     >>> explanation = ck.explain("conv2d", np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), strategy="stride_tricks")
     >>> explanation.choices[0].chosen.name, explanation.choices[0].flops
     ('stride_tricks', 7776)
-    >>> print(ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max"))
-    pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_max
+    >>> print(ck.explain("pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_lp3"))
+    pool:n1c64_in56x56_k2x2_s2x2_p0+0x0+0_d1x1_lp3
       channels_first, 200,704 flops
+         direct         declines: reduces by max, min, sum, mean, lp1, lp2, not by 'lp3'
       -> stride_tricks  runs, with 1,605,632 bytes of workspace
          im2col         not preferred: comes later in the list
          naive          not preferred: the definition, for checking and not for speed
@@ -161,7 +162,7 @@ def _choice(call: Call) -> Choice:
     config, error = call.config, ""
     chosen: Implementation | None = None
     try:
-        chosen = call.select(config)
+        chosen = call.select(config, call.conversion_bytes)
     except (UnsupportedError, WorkspaceError) as refusal:
         error = f"{type(refusal).__name__}: {refusal.cause}"
     verdicts = call.operation.verdicts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Unpack
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from . import catalog  # noqa: F401  # fills the operations
 from .call import Call, Execution, as_array, check_dy, family, flag, frozen, gradient_options, located, magnitude
 from .errors import OptionError, UnsupportedError
+from .kernels.compiled import pool_blocks
 from .layout import Array, data_layout
 from .operation import POOL, POOL_GRAD
 from .pool_spec import PoolSpec
@@ -82,6 +84,9 @@ DOC = {
         not change before it is called.""",
 }
 
+COMPILED, COMPILED_GRAD = POOL.find(pool_blocks.NAME), POOL_GRAD.find(pool_blocks.NAME)
+"""The implementations for which there is more than a run: one that keeps the winners, and one that is given them."""
+
 _remembered = lru_cache(maxsize=4096, typed=True)(PoolSpec.make)
 
 
@@ -120,6 +125,9 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
     assert isinstance(spec, PoolSpec), "a pool's call"
     if spec.reducer.vjp is None:
         raise UnsupportedError(f"reducer {spec.reducer.name!r} has no gradient")
+    winners = pool_blocks.Winners()
+    if pool_blocks.extreme(spec) and spec.padding_mode == "zeros":
+        forward = replace(forward, instead=(COMPILED, winners.run))
     y = forward.run()
     data, result = forward.arrays[0], layout.view(y)
 
@@ -137,7 +145,10 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
             choices = gradient_options(options, POOL_GRAD)
             # Integers are compared as integers, even where dy is floating.
             kept = (1, 2) if data is not None and data.dtype.kind in "iu" else ()
-            return Call(POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound, kept=kept).run()
+            instead = (COMPILED_GRAD, winners.grad) if winners.codes and taken == spec else None
+            return Call(
+                POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound, kept=kept, instead=instead
+            ).run()
 
     return y, vjp
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, Unpack
 
@@ -18,11 +19,12 @@ from .call import Call, Execution, as_array, check_dy, family, frozen, located
 from .errors import DTypeError, OptionError, ShapeError, UnknownStrategyError, WorkspaceError
 from .extension import sources
 from .kernels.blocking import Block, choose
+from .kernels.compiled.pool_blocks import Indices
 from .kernels.pooling import pieces
 from .layout import Array, data_layout
 from .operation import POOL
+from .pool import COMPILED, GEOMETRY, LAYOUT, PoolVjp, forward, with_gradient
 from .pool import DOC as POOL_DOC
-from .pool import GEOMETRY, LAYOUT, PoolVjp, forward, with_gradient
 from .pool_spec import PoolSpec
 from .reducers import maximum
 from .spec import common_dtype
@@ -96,6 +98,19 @@ def _indices(call: Call) -> Callable[[Array], Array]:
     return find
 
 
+def _run_with_indices(call: Call, find: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Run a max pool and find the indices, in one go where that is compiled."""
+    spec, layout = call.spec, call.layout
+    assert isinstance(spec, PoolSpec), "a pool's call"
+    if spec.padding_mode != "zeros":
+        y = call.run()
+        return y, find(y)
+    indices = layout.empty(call.shape, np.dtype(np.int64))
+    found = Indices(layout.view(indices))
+    y = replace(call, instead=(COMPILED, found.run)).run()
+    return y, indices if found.written else find(y)
+
+
 def _block(spec: PoolSpec, itemsize: int, limit: int) -> Block:
     """How much to search at a time: cells are copied with their indices, outputs are compared three times."""
     window = spec.window
@@ -149,9 +164,7 @@ def _max_pool_with_indices(
     (True, 0)
     """
     call = forward(x, window, maximum("first"), options)
-    find = _indices(call)
-    y = call.run()
-    return y, find(y)
+    return _run_with_indices(call, _indices(call))
 
 
 def _max_pool_with_indices_vjp(
@@ -185,7 +198,7 @@ def _max_pool_with_indices_vjp(
     call = forward(x, window, maximum("first"), options)
     find = _indices(call)
     y, vjp = with_gradient(call, options)
-    return y, find(y), vjp
+    return y, _run_with_indices(call, find)[1], vjp
 
 
 def _unpooled(x: ArrayLike, indices: ArrayLike, output_size: object, options: Any) -> tuple[Call, Array, Array]:

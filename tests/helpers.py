@@ -1,8 +1,13 @@
-"""What several test files share: laying canonical data out, and calling the library for a spec."""
+"""What several test files share: laying canonical data out, calling the library for a spec, loading a script."""
 
 from __future__ import annotations
 
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -44,3 +49,15 @@ def pool_options(spec: ck.PoolSpec, layout: Layout) -> dict[str, Any]:
         "padding_mode": spec.padding_mode,
         "layout": layout.axes,
     }
+
+
+def load_script(path: str) -> ModuleType:
+    """Import a file of `benchmarks`, as if PyTorch were not there."""
+    file = Path(__file__).parents[1] / "benchmarks" / path
+    spec = spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    with patch.dict(sys.modules, {"torch": None}):
+        spec.loader.exec_module(module)
+    return module

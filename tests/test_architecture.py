@@ -22,7 +22,7 @@ LEVELS = {
     "errors": 0,
     **dict.fromkeys(("layout", "window", "reducers", "config", "grammar"), 1),
     **dict.fromkeys(("spec", "pool_spec", "norm_spec", "problem", "views", "extension", "operation"), 2),
-    "kernels": 3,
+    **dict.fromkeys(("kernels", "shortcut"), 3),
     **dict.fromkeys(("catalog", "call"), 4),
     **dict.fromkeys(("conv", "separable", "conv_transpose"), 5),
     **dict.fromkeys(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -318,3 +319,14 @@ def test_closed_pipe():
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         run.stdout.close()
         assert run.stderr.read() == b""
+
+
+def test_warmup_compiles_or_says_what_is_missing(command, monkeypatch):
+    if importlib.util.find_spec("numba"):
+        code, out, err = command("warmup")
+        assert (code, err) == (0, "")
+        assert "modules are compiled and kept" in out
+    monkeypatch.setattr("convkernels.cli.warmup.missing", lambda: "Numba is not installed: pip install it")
+    code, out, err = command("warmup")
+    assert (code, out) == (1, "")
+    assert "Numba is not installed: pip install it" in err

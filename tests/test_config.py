@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
 
@@ -167,3 +170,29 @@ def test_gradients_keep_the_settings_of_their_call():
     _, vjp = ck.conv2d_vjp(x, w)
     with ck.config_context(max_workspace=8), pytest.raises(ck.WorkspaceError, match="conv2d_vjp's vjp: "):
         vjp(np.ones((1, 3, 4, 4)))
+
+
+def test_threads_can_be_set_for_the_process_and_given_back():
+    ck.set_threads(3)
+    assert ck.get_config().threads == 3
+    ck.set_threads(None)
+    assert ck.get_config().threads is None
+    with pytest.raises(ck.OptionError, match="threads=0 must be at least 1"):
+        ck.set_threads(0)
+    with pytest.raises(ck.OptionError, match="threads"):
+        ck.set_threads(1.5)
+    assert ck.get_config().threads is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("2", "2"), ("", "None"), ("0", "must be a whole number, at least 1"), ("two", "CONVKERNELS_NUM_THREADS='two'")],
+)
+def test_the_environment_says_how_many_threads_hold_at_the_start(given, expected):
+    code = "import convkernels as ck; print(ck.get_config().threads)"
+    environment = {**os.environ, "CONVKERNELS_NUM_THREADS": given}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert expected in result.stdout + result.stderr
+    assert (result.returncode == 0) == (expected in ("2", "None"))

@@ -210,6 +210,23 @@ def test_narrower_instruction_sets(forced):
     child(code, folder, environment)
 
 
+def test_the_loops_run_uncompiled_too():
+    """For debugging and coverage; the tiles themselves are machine code all the same."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_direct import ORDERS, test_many_channels\n"
+        "from convkernels.kernels.compiled import blocks\n"
+        "assert not hasattr(blocks.correlate, 'signatures')\n"
+        "for operation in ('conv', 'conv_input_grad', 'conv_weight_grad'):\n"
+        "    for order in ORDERS[:2]:\n"
+        "        test_many_channels(operation, 'n2g2i6o10_in5x9_k3x3_s1x2_p1+1x1+0_d1x1', order)\n"
+        "from test_winograd import check\n"
+        "check('conv', 'n1g1i4o6_in7x9_k3x3_s1x1_p1+1x1+1_d1x1', ORDERS[0])\n"
+    )
+    folder = os.path.dirname(__file__)  # noqa: PTH120
+    child(code, folder, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
+
+
 @pytest.mark.parametrize("module", [copies, filters])
 def test_examples(module):
     failed, attempted = doctest.testmod(module)
@@ -239,13 +256,12 @@ def test_a_tile_is_compiled_once():
     assert address(Shape(3, 2, 4), host) != address(Shape(2, 2, 4), host)
 
 
-def test_auto_takes_tiles_for_large_problems_and_says_why_not_for_small_ones():
-    large, small = "n1g1i64o64_in56x56_k3x3_s2x2_p1+1x1+1_d1x1", "n1g1i1o1_in8x8_k3x3_s1x1_p1+1x1+1_d1x1"
-    assert ck.explain(large).choices[0].chosen.name == "direct"
-    reasons = {verdict.implementation.name: verdict.reason for verdict in ck.explain(small).choices[0].verdicts}
-    assert (
-        reasons["direct"] == "not preferred: 1152 operations for an image and group are too few to pay for its blocks"
-    )
+def test_auto_takes_tiles_unless_they_are_nearly_empty():
+    for text in ("n1g1i64o64_in56x56_k3x3_s2x2_p1+1x1+1_d1x1", "n1g1i1o1_in8x8_k3x3_s1x1_p1+1x1+1_d1x1"):
+        assert ck.explain(text).choices[0].chosen.name == "direct"
+    thin = "n8g1i64o2_in56x56_k3x3_s2x2_p1+1x1+1_d1x1"
+    reasons = {verdict.implementation.name: verdict.reason for verdict in ck.explain(thin).choices[0].verdicts}
+    assert reasons["direct"] == "not preferred: groups of 2 channels leave vectors nearly empty"
 
 
 def test_without_numba_it_declines(monkeypatch):

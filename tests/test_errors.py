@@ -149,7 +149,7 @@ OTHERS = [
     (lambda: ck.max_pool2d(x, 2, ceil_mode=1), ck.OptionError, "max_pool2d: ceil_mode=1 must be True or False (x has shape (2, 6, 8, 8), layout 'NCHW')"),
     (lambda: ck.max_pool2d(x, 2, ties="random"), ck.OptionError, "max_pool2d: ties='random' must be one of 'first', 'last', 'split', 'all' (x has shape (2, 6, 8, 8), layout 'NCHW')"),
     (lambda: ck.max_pool2d(x, 2, padding_mode="edge"), ck.OptionError, "max_pool2d: padding_mode='edge' must be one of 'zeros', 'reflect', 'replicate', 'circular' (x has shape (2, 6, 8, 8), layout 'NCHW')"),
-    (lambda: ck.max_pool2d(x, 2, strategy="fast"), ck.UnknownStrategyError, "max_pool2d: strategy='fast' is not one of pool's: 'auto', 'stride_tricks', 'im2col', 'naive' (nearest: 'auto') (x has shape (2, 6, 8, 8), layout 'NCHW')"),
+    (lambda: ck.max_pool2d(x, 2, strategy="fast"), ck.UnknownStrategyError, "max_pool2d: strategy='fast' is not one of pool's: 'auto', 'direct', 'stride_tricks', 'im2col', 'naive' (nearest: 'auto') (x has shape (2, 6, 8, 8), layout 'NCHW')"),
     (lambda: ck.max_pool2d(x.astype(complex), 2), ck.DTypeError, "max_pool2d: reducer 'max' takes signed integer, unsigned integer, floating elements, not complex128 (x has shape (2, 6, 8, 8), layout 'NCHW')"),
     (lambda: ck.max_pool2d(np.zeros((1, 0, 4, 4)), 2), ck.ShapeError, "max_pool2d: x has size 0 along 'C', must have at least 1 (x has shape (1, 0, 4, 4), layout 'NCHW')"),
     (lambda: ck.max_pool2d_vjp(x, 2)[1](np.zeros((2, 6, 4, 3))), ck.ShapeError, "max_pool2d_vjp's vjp: dy has shape (2, 6, 4, 3), must have (2, 6, 4, 4) as the output has (dy has shape (2, 6, 4, 3), layout 'NCHW')"),

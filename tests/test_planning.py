@@ -60,6 +60,7 @@ def ran(monkeypatch):
 
     for name, found in OPERATIONS.items():
         monkeypatch.setattr(found, "implementations", tuple(recorded(name, each) for each in found.implementations))
+        monkeypatch.setattr(found, "chosen", {})
     return runs
 
 
@@ -188,9 +189,10 @@ def test_every_other_implementation_has_its_reason(plug):
     plug("conv", "picky", supports=lambda spec: "only on Sundays")
     plug("conv", "hungry", workspace=lambda spec, limit: 10**12)
     plug("conv", "reluctant", prefers=lambda spec, order: f"slow in {order}")
-    choice = only(ck.explain("conv2d", x, w))
+    choice = only(ck.explain("conv2d", x.astype(int), w.astype(int)))
     reasons = {verdict.implementation.name: verdict.reason for verdict in choice.verdicts}
-    assert reasons.pop("direct").startswith(("not preferred: ", "declines: Numba is not installed"))
+    for compiled in ("winograd", "depthwise", "direct"):
+        reasons.pop(compiled)
     assert reasons == {
         "reluctant": "not preferred: slow in channels_first",
         "hungry": f"declines: needs {10**12} bytes of workspace, max_workspace is {64 * 2**20}",
@@ -245,7 +247,7 @@ def test_it_raises_what_the_call_raises_for_its_arguments(call, error):
 def test_a_note_says_that_threads_are_ignored_unless_they_are_not(plug):
     assert any(
         "im2col has no threads of its own: `threads` is ignored" in note
-        for note in only(ck.explain("conv2d", x, w)).notes
+        for note in only(ck.explain("conv2d", x.astype(int), w.astype(int))).notes
     )
     plug("conv", "mine", uses_threads=True, claims=("nan_strict", "bounded"))
     assert only(ck.explain("conv2d", x, w)).notes == ()

@@ -114,6 +114,17 @@ def demo(
         raise CommandError("interrupted", 130) from None
 
 
+@app.command(epilog=_examples("warmup"))
+def warmup() -> None:
+    """Compile what Numba compiles, so that no later process has to wait for it.
+
+    It is kept beside the package, or in Numba's cache directory (NUMBA_CACHE_DIR).
+    """
+    from .warmup import run  # noqa: PLC0415  # draws progress, which other commands do without
+
+    run(_console())
+
+
 @app.command(epilog=_examples("info", "info > report.txt"))
 def info() -> None:
     """Show versions, strategies, BLAS and settings, for a bug report."""
@@ -187,3 +198,74 @@ def check(
     from .check import Options, run  # noqa: PLC0415  # needs Hypothesis, which no other command does
 
     raise typer.Exit(run(_console(), file, Options(convention, examples, seed, timeout), as_json))
+
+
+@app.command(
+    epilog=_examples(
+        "bench",
+        "bench --kind 3x3 --kind depthwise --dtype float32 --threads 1",
+        "bench --full",
+        "bench --full --resume convkernels-bench.json",
+        "bench --show --resume monday.json --resume tuesday.json --output both.json",
+    )
+)
+def bench(
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full/--quick",
+            help="Every layer, type, batch and precision (for hours), or two layers of each kind (for minutes).",
+        ),
+    ] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND", help="A kind of layer, such as 3x3 or 'max pool', repeatable; a wrong one lists them all."
+        ),
+    ] = None,
+    direction: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or backward, repeatable."),
+    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(metavar="NAME", help="float32 or float64, repeatable.")] = None,
+    layout: Annotated[
+        list[str] | None, typer.Option(metavar="AXES", help="NCHW or NHWC, whatever the rank, repeatable.")
+    ] = None,
+    precision: Annotated[list[str] | None, typer.Option(metavar="NAME", help="default or highest, repeatable.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(metavar="N", min=1, help="Images, repeatable.")] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(metavar="N", min=1, help="Threads, everybody's alike, repeatable.")
+    ] = None,
+    alternations: Annotated[int, typer.Option(metavar="N", min=1, help="Turns of which medians are taken.")] = 9,
+    repeats: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How often that is done; 3 for --full, 1 for --quick.")
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="JSON", help="Where the report goes.")] = Path(
+        "convkernels-bench.json"
+    ),
+    picture: Annotated[Path, typer.Option(metavar="PNG", help="Where the picture goes.")] = Path(
+        "convkernels-bench.png"
+    ),
+    resume: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="JSON", help="A report whose cells are taken over, not measured again; repeatable."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Measure nothing; show the reports to resume.")] = False,
+    cells: Annotated[bool, typer.Option("--cells", help="Print a line for every cell, too.")] = False,
+) -> None:
+    """Compare the library's speed with PyTorch's and ONNX Runtime's, where these are installed.
+
+    Layers of well-known networks run forward and backward, everyone in turn, with equal threads, each with data that
+    lie as it likes them. The report can be shared, merged with others of the same machine, and shown again.
+    """
+    from .bench import run  # noqa: PLC0415  # loads all that the comparison needs
+    from .bench.cells import Selection  # noqa: PLC0415
+    from .bench.timing import Rules  # noqa: PLC0415
+
+    chosen = {"kinds": kind, "directions": direction, "dtypes": dtype, "layouts": layout}
+    request = run.Request(
+        Selection.of(full, **chosen, precisions=precision, batches=batch, threads=threads),
+        Rules(alternations, repeats or (3 if full else 1)),
+        *(output, picture, tuple(resume or ()), show, cells),
+    )
+    run.run(_console(), request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sklearn.datasets import load_sample_images  # type: ignore[import-untyped] 
 from convkernels.layout import Array
 
 from .errors import CommandError
+from .files import write
 from .filters import as_pixels
 
 LARGEST_SIDE = 1024
@@ -98,15 +98,4 @@ def draw(rows: Sequence[tuple[Photo, str, dict[str, Array]]], credit: str) -> Fi
 
 def save(figure: Figure, file: Path) -> None:
     """Write a PNG, in full or not at all."""
-    try:
-        # Replacing would destroy a device, and cannot replace a directory.
-        if file.exists() and not file.is_file():
-            raise CommandError(f"cannot write {file}: it is {'a directory' if file.is_dir() else 'no regular file'}")
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        try:
-            figure.savefig(part, format="png")
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise CommandError(f"cannot write {file}: {error.strerror or error}") from None
+    write(file, lambda part: figure.savefig(part, format="png"))

@@ -1,10 +1,30 @@
 """What needs Numba and its llvmlite (the extra ``jit``); importing this package imports neither.
 
-    isa.py        what vectors the processor has
-    tile.py       the register tile: a small matrix product in registers, emitted as LLVM vectors
-    nest.py       loops that call tiles
-    direct.py     convolution and its gradients as products of tiles, without im2col
-    parallel.py   one pool of threads
+    available.py    what can be said without Numba: what each strategy takes, when, and in what memory
+    isa.py          what vectors the processor has
+    tile.py         the register tile: a small matrix product in registers, emitted as LLVM vectors
+    turn.py         a square of a matrix turned in registers
+    machine.py      what compiled loops need of the machine
+    copies.py       copies between any two orders of memory
+    axes.py         correlations along each axis, and how much of one to work on at a time
+    geometry.py     arrays and blocks in numbers
+    filters.py      weights in panels
+    blocks.py       the loops around tiles
+    operands.py     an operation's arrays as a correlation takes them
+    correlation.py  plans of correlations
+    direct.py       the strategy `direct`: convolution and its input gradient
+    weights.py      and its weight gradient
+    toom_cook.py    Winograd's algebra
+    transform.py    his transforms, emitted
+    winograd.py     the strategy `winograd`
+    parallel.py     one pool of threads
+    scratch.py      memory that a thread keeps
+
+    pooling.py    pools and their gradients: what is planned, and run
+    runs.py       what a pool reads along one axis; boxes.py and row_tables.py make tables of it
+    lines.py      loops over lines of vectors, emitted; rows.py and wholes.py over rows and whole planes
+    reductions.py what they do with vectors: reduce, find winners, collect gradients
+    calls.py      emitted code, ready to be called
 
 "Anatomy of High-Performance Matrix Multiplication" (Goto and van de Geijn, 2008) and BLIS (Van Zee and van de Geijn,
 2015) explain the tile; "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures" (Georganas et

@@ -8,6 +8,8 @@ from functools import cache
 from importlib import import_module, util
 from typing import Any
 
+import numpy as np
+
 from ...layout import Order
 from ...spec import ConvSpec
 from .axes import (
@@ -24,15 +26,19 @@ from .reach import depthwise_amounts
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
-ENOUGH = 8_000_000
-"""Floating-point operations for each image and group, some 0.1 ms, from which on handing blocks to tiles pays."""
-
+TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+SMALL, FEW = 1_000_000, 3
+"""Operations from which on it matters how full tiles are, and channels of a group that leave them too empty."""
+WORTH = 8_000_000
+"""Operations, some 0.1 ms of the direct method, below which Winograd's transforms cost more than they save."""
 TAPS = (1, 3, 4, 5)
 LEAST_CHANNELS = 4
 TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
-WEIGHTS = 28.0
-"""The same for one weight, with packing it."""
+WEIGHTS, FAR = 28.0, 55.0
+"""The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
+CACHE = 2**24
+"""Bytes of transformed weights that stay in a third-level cache."""
 GAIN = 0.9
 """The share of the operations from which on fewer are worth it."""
 
@@ -53,16 +59,34 @@ def missing() -> str | None:
 
 def supports(spec: ConvSpec) -> str | None:
     """float32 and float64, where Numba is."""
-    if spec.compute_dtype.name not in ("float32", "float64"):
+    if spec.compute_dtype not in TYPES:
         return f"computes float32 and float64, not {spec.compute_dtype.name}"
     return missing()
 
 
 def prefers(spec: ConvSpec, order: Order) -> str | None:
-    """Large problems, whatever their order in memory."""
-    each = spec.flops // max(1, spec.batch * spec.groups)
-    if each < ENOUGH:
-        return f"{each} operations for an image and group are too few to pay for its blocks"
+    """Nearly all: even the smallest call is over in half the time of one matrix product and its copies."""
+    return thin(spec, spec.group_out)
+
+
+def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
+    """The same, where the columns are the input channels."""
+    return thin(spec, spec.group_in)
+
+
+def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
+    """All but few channels: rows are the input channels, columns the output channels."""
+    if spec.flops > SMALL and min(spec.group_in, spec.group_out) < FEW:
+        return f"groups of {spec.group_in} to {spec.group_out} channels fill few rows or columns of a tile"
+    return None
+
+
+def thin(spec: ConvSpec, columns: int) -> str | None:
+    """Why a correlation to so many channels leaves tiles nearly empty."""
+    if spec.flops > SMALL and columns < FEW:
+        return f"groups of {columns} channels leave vectors nearly empty"
+    if spec.window.taps == math.prod(spec.window.out_size) == 1:
+        return "a single pixel of a single tap is one matrix product"
     return None
 
 
@@ -72,7 +96,9 @@ def winograd_supports(spec: ConvSpec) -> str | None:
     The error of sums over four channels or more was at most a third of the bound in 40,000 outputs of each window; over
     one or two it exceeds it.
     """
-    window = spec.window
+    window, reason = spec.window, supports(spec)
+    if reason:
+        return reason
     if any(step != 1 for step in (*window.stride, *window.dilation)):
         return f"takes strides and dilations of 1, not {window.stride} and {window.dilation}"
     last, others = window.kernel_size[-2:], window.kernel_size[:-2]
@@ -81,23 +107,26 @@ def winograd_supports(spec: ConvSpec) -> str | None:
     if min(spec.group_in, spec.group_out) < LEAST_CHANNELS:
         least = min(spec.group_in, spec.group_out)
         return f"groups of {least} channels are below the {LEAST_CHANNELS} whose sums hide its rounding"
-    return supports(spec)
+    return None
 
 
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
     direct = spec.flops
+    if direct < WORTH:
+        return f"{direct} operations are too few to pay for the transforms"
     squares = [axis.step for axis in winograd_axes(forward_axes(spec))]
     counts = [-(-axis.outputs // step) for axis, step in zip(forward_axes(spec), squares, strict=True)]
     places = math.prod(axis.span for axis in winograd_axes(forward_axes(spec)))
     tiles = spec.batch * spec.groups * math.prod(counts)
     products = 2 * tiles * places * spec.group_in * spec.group_out
     per_place = TRANSFORM * places * (tiles * (spec.group_in + spec.group_out))
-    weights = WEIGHTS * places * spec.groups * spec.group_in * spec.group_out
+    transformed = places * spec.groups * spec.group_in * spec.group_out
+    weights = transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
     total = int(products + per_place + weights)
     if total > GAIN * direct:
         return f"{total} operations with those of the transforms, {direct} without"
-    return prefers(spec, order)
+    return None
 
 
 def depthwise_supports(spec: ConvSpec) -> str | None:
@@ -124,11 +153,16 @@ def workspace_depthwise(spec: ConvSpec, limit: int) -> int:
     return depthwise_amounts(spec, limit, threads)[1].bytes(threads, limit)
 
 
-def late(name: str) -> Callable[..., None]:
+def late(module: str, name: str) -> Callable[..., None]:
     """An implementation of this package's that is imported when it is first run."""
 
+    @cache
+    def found() -> Callable[..., None]:
+        imported: Callable[..., None] = getattr(import_module(f".{module}", __package__), name)
+        return imported
+
     def run(*arguments: Any, **keywords: Any) -> None:
-        getattr(import_module(".direct", __package__), name)(*arguments, **keywords)
+        found()(*arguments, **keywords)
 
     return run
 

@@ -73,6 +73,14 @@ class Axis(NamedTuple):
         return all(b[1] - a[1] == 1 for a, b in pairwise(self.taps))
 
 
+def direction(axis: Axis, count: int) -> int:
+    """1 or -1 if an axis uses all of so many taps in their order or the reverse, next to each other; else 0."""
+    for way in (1, -1):
+        if [place for place, _ in axis.taps] == list(range(count))[::way] and axis.dense:
+            return way
+    return 0
+
+
 ONE = Axis(1, 1, ((0, 0),), 1)
 Axes: TypeAlias = tuple[Axis, ...]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 from numba import types
 
 from ...layout import Array
-from .copies import COPY, TURNER, Copy, Turner, copy_array, copy_matrix
+from .copies import TURNER, Copy, Turner, copy_array, copy_matrix
 from .geometry import Piece, Product, Source, Target
-from .machine import clear_bytes, invoke
+from .machine import clear_bytes, fixed, invoke
 
 
 def words(kind: Any) -> types.Type:
@@ -26,6 +27,13 @@ WORD = types.int64
 LIST = types.int64[::1]
 TABLE = types.int64[:, ::1]
 SOURCE, TARGET, PRODUCT, PIECE = map(words, (Source, Target, Product, Piece))
+SOURCES, TARGETS, PRODUCTS, TURNERS, COPIES = (len(kind._fields) for kind in (Source, Target, Product, Turner, Copy))
+"""How many numbers there are of each; `together` strings them for a call."""
+
+
+def together(*kinds: tuple[int, ...]) -> Array:
+    """Tuples of numbers as one array, which a compiled function takes faster."""
+    return np.array([number for kind in kinds for number in kind], np.int64)
 
 
 @numba.njit(types.void(SOURCE, *[WORD] * 5), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -132,13 +140,10 @@ def multiply(
 
 
 @numba.njit(  # type: ignore[untyped-decorator]
-    types.void(SOURCE, TARGET, PRODUCT, TURNER, LIST, LIST, LIST, LIST, TABLE, *[WORD] * 8), nogil=True, cache=True
+    types.void(LIST, LIST, LIST, LIST, LIST, TABLE, *[WORD] * 8), nogil=True, cache=True
 )
 def correlate(
-    s: Source,
-    t: Target,
-    p: Product,
-    how: Turner,
+    numbers: Array,
     codes: Array,
     starts: Array,
     a_offsets: Array,
@@ -154,6 +159,9 @@ def correlate(
     results: int,
 ) -> None:
     """Compute some of the pieces; `block` and `results` are the scratch memory that what is copied takes."""
+    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
+    rest = numbers[SOURCES + TARGETS :]
+    p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
     for place in range(begin, end):
         of = pieces[place]
         piece = Piece(of[0], of[1], of[2], of[3], of[4], of[5], of[6])
@@ -174,11 +182,9 @@ def correlate(
             move(t, how, piece, results, target, (t.panels - 1) * t.width + t.last, 0)
 
 
-@numba.njit(types.void(TURNER, COPY, COPY, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def pack(
-    how: Turner,
-    inner: Copy,
-    last: Copy,
+    numbers: Array,
     panels: int,
     begin: int,
     end: int,
@@ -190,6 +196,8 @@ def pack(
     source: int,
 ) -> None:
     """Copy some of the panels of all groups' weights."""
+    how, rest = Turner(*fixed(numbers, TURNERS)), numbers[TURNERS:]
+    inner, last = Copy(*fixed(rest, COPIES)), Copy(*fixed(rest[COPIES:], COPIES))
     for place in range(begin, end):
         group, panel = place // panels, place % panels
         plan = last if panel == panels - 1 else inner

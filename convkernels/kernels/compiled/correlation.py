@@ -17,7 +17,7 @@ What depends on shapes and strides alone is a plan, which is remembered.
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -25,15 +25,15 @@ import numpy as np
 
 from ...layout import Array
 from ...views import slices
-from ...window import Ints
-from .axes import Amounts, Axes, Axis, correlation_amounts, tap_offsets
-from .blocks import correlate, pack
-from .copies import Turner, turner
-from .filters import Filters, Tiling, lying, packed, tiling, vectors_for
-from .geometry import Array5, Product, Source, Target, cells_of, source, target
+from .axes import Amounts, Axes, correlation_amounts, direction, tap_offsets
+from .blocks import correlate, pack, together
+from .copies import turner
+from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
+from .geometry import Product, cells_of, source, target
 from .isa import Isa
+from .operands import Memory, Problem
 from .parallel import run
-from .scratch import LINE, arena
+from .scratch import LINE, arena, rounded
 
 FEW_CHANNELS = 32
 """Input channels below which it pays to go over the taps of a row together with them."""
@@ -41,36 +41,12 @@ FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
-PACK_SERIAL = 2**18
-"""Bytes of weights below which one thread copies them."""
-
-
-class Problem(NamedTuple):
-    """The sizes of a correlation: images, groups, a group's channels and columns, w's taps, bytes of an element."""
-
-    batch: int
-    groups: int
-    channels: int
-    columns: int
-    taps: Ints
-    size: int
-
-
-class Memory(NamedTuple):
-    """How the arrays of a correlation lie; of w the strides along columns, channels and taps, and between groups."""
-
-    x: Array5
-    w: Ints
-    y: Array5
-    w_group: int
 
 
 class Part(NamedTuple):
     """The correlation along some axes; its outputs start at an offset."""
 
-    source: Source
-    target: Target
-    product: Product
+    numbers: Array
     tile: Tiling
     a_offsets: Array
     b_offsets: Array
@@ -84,23 +60,15 @@ class Plan(NamedTuple):
     parts: tuple[Part, ...]
     filters: Filters
     zeros: Array
+    no_bias: int
     groups: int
     panels: int
     threads: int
     block: int
     results: int
-    turner: Turner
+    packing: Array
 
 
-def direction(axis: Axis, count: int) -> int:
-    """1 or -1 if an axis uses all of so many taps in their order or the reverse, next to each other; else 0."""
-    for way in (1, -1):
-        if [place for place, _ in axis.taps] == list(range(count))[::way] and axis.dense:
-            return way
-    return 0
-
-
-@lru_cache(maxsize=128)
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
     """Plan the correlations along some axes."""
     batch, groups, channels, columns, w_taps, size = problem
@@ -116,21 +84,29 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     parts = []
     block = results = 0
     for axes, amounts, tile in zip(every, chosen, tiles, strict=True):
-        parts.append(part(problem, axes, memory, filters, amounts, tile, merged=merged))
-        if not parts[-1].source.lies:
+        parts.append(part(problem, axes, memory, filters, amounts, tile, isa, merged=merged))
+        if not lies(axes, problem, memory):
             cells = cells_of(tuple(axis.block for axis in axes), amounts)
-            block = max(block, amounts.images * math.prod(cells) * channels * size)
-        if not parts[-1].target.stored:
+            block = max(block, rounded(amounts.images * math.prod(cells) * channels * size))
+        if not stored(problem, memory):
             counts = (amounts.images, *amounts.rows, axes[2].outputs)
             results = max(results, math.prod(counts) * columns * size)
     zeros = np.zeros(groups * columns, np.dtype(f"f{size}"))
-    return Plan(*(tuple(parts), filters, zeros, groups, tiles[0].panels, threads, block, results, turner(size, isa)))
+    packing = together(turner(size, isa), filters.inner, filters.last)
+    return Plan(
+        tuple(parts), filters, zeros, zeros.ctypes.data, groups, tiles[0].panels, threads, block, results, packing
+    )
 
 
 def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
     """Whether the source is read where it lies, or not at all."""
     innermost = memory.x.channel == problem.size or problem.channels == 1
     return (innermost and all(axis.inside for axis in axes)) or not all(axis.taps for axis in axes)
+
+
+def stored(problem: Problem, memory: Memory) -> bool:
+    """Whether tiles write the outputs where they belong."""
+    return memory.y.channel == problem.size or problem.columns == 1
 
 
 def dense(problem: Problem, memory: Memory) -> bool:
@@ -153,20 +129,27 @@ def filters_of(problem: Problem, memory: Memory, tile: Tiling, outputs: int, mer
 
 
 def part(
-    problem: Problem, axes: Axes, memory: Memory, filters: Filters, amounts: Amounts, tile: Tiling, *, merged: bool
+    problem: Problem,
+    axes: Axes,
+    memory: Memory,
+    filters: Filters,
+    amounts: Amounts,
+    tile: Tiling,
+    isa: Isa,
+    *,
+    merged: bool,
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
     read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory), inner=True)
-    stored = memory.y.channel == size or columns == 1
-    written = target(axes, amounts, memory.y, tile, columns, size, stored=stored)
+    written = target(axes, amounts, memory.y, tile, columns, size, stored=stored(problem, memory))
     outer = 2 if merged else 3
     blocks = axes if read.lies else tuple(axis.block for axis in axes)
     a_offsets = tap_offsets(blocks[:outer], (read.read_d, read.read_h, read.read_w))
     b_offsets = filters.offsets(axes[:outer])
     depth = channels * (len(axes[2].taps) if merged else 1)
     chunks = max(1, round(len(a_offsets) * depth * tile.width * size / CHUNK))
-    product_ = Product(
+    sums = Product(
         *(len(a_offsets), depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
         *(tile.tallest, LINE // max(1, len(a_offsets)) if read.lies else 0),
     )
@@ -176,17 +159,17 @@ def part(
         for group, *places in product(range(groups), slices(batch, amounts.images), *rows)
     ]
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
-    return Part(
-        *(read, written, product_, tile, a_offsets, b_offsets, np.array(pieces, np.int64).reshape(-1, 7), offset)
-    )
+    numbers = together(read, written, sums, turner(size, isa))
+    return Part(numbers, tile, a_offsets, b_offsets, np.array(pieces, np.int64).reshape(-1, 7), offset)
 
 
 def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
     """Run planned correlations on arrays at these addresses."""
     filters = what.filters
-    biases = (what.zeros if bias is None else np.ascontiguousarray(bias)).ctypes.data
+    given = None if bias is None else np.ascontiguousarray(bias)
+    biases = what.no_bias if given is None else given.ctypes.data
     with arena:
-        if filters.inner is not None:
+        if filters.bytes:
             target = arena.reserve(filters.bytes)
             copy = partial(copied, what, w + filters.start, target)
             run(copy, what.groups * what.panels, what.threads if filters.bytes > PACK_SERIAL else 1)
@@ -198,20 +181,16 @@ def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
 def copied(what: Plan, w: int, target: int, begin: int, end: int) -> None:
     """Copy some of the panels of weights."""
     filters = what.filters
-    assert filters.inner is not None, "they are copied"
-    assert filters.last is not None, "and so are the last"
-    pack(
-        *(what.turner, filters.inner, filters.last, what.panels, begin, end),
-        *(filters.group, filters.panel, filters.from_group, filters.from_panel, target, w),
-    )
+    strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
+    pack(what.packing, what.panels, begin, end, *strides, target, w)
 
 
 def computed(what: Plan, each: Part, x: int, w: int, biases: int, out: int, begin: int, end: int) -> None:
     """Compute some of the pieces."""
     tile = each.tile
     with arena:
+        block = arena.reserve(what.block + what.results)
         correlate(
-            *(each.source, each.target, each.product, what.turner, tile.codes, tile.starts),
-            *(each.a_offsets, each.b_offsets, each.pieces, begin, end),
-            *(x, w, biases, out, arena.reserve(what.block), arena.reserve(what.results)),
+            *(each.numbers, tile.codes, tile.starts, each.a_offsets, each.b_offsets, each.pieces, begin, end),
+            *(x, w, biases, out, block, block + what.block),
         )

@@ -16,21 +16,21 @@ from functools import lru_cache, partial
 from itertools import pairwise, product
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import types
 
+from ...config import Resources
 from ...layout import Array
+from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
 from .axes import contiguous
-from .blocks import TABLE, WORD, words
-from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
+from .channels import Steps, convolve, weigh
+from .copies import Copy, Turner, copy_array, copy_plan, turner
 from .cover import Form, Lying, cover, lanes_for, outer
-from .isa import Isa
-from .machine import clear_bytes, invoke
-from .parallel import run
-from .reach import WHOLE, Reach, Reaches
+from .isa import Isa, host
+from .operands import lying, spread
+from .parallel import run, usable
+from .reach import WHOLE, Reach, Reaches, backward_reaches, depthwise_amounts, forward_reaches
 from .scratch import arena
 from .stencil import fold_address
 
@@ -39,177 +39,6 @@ UNROLLED = 128
 FAR = 4
 """The stride of rows in an input gradient up to which a stencil has as many."""
 NOTHING = Copy(*[0] * len(Copy._fields))
-
-
-class Steps(NamedTuple):
-    """What a thread's loops add to addresses, in bytes, and what they pass on to the stencils."""
-
-    x_image: int
-    x_channel: int
-    y_image: int
-    y_channel: int
-    w_channel: int
-    bias_channel: int
-    # What one channel of x has several of in y: how many, and their strides.
-    repeats: int
-    y_repeat: int
-    w_repeat: int
-    bias_repeat: int
-    # Rows of cells, and strides of both arrays and of taps, as stencils take them.
-    rows: int
-    x_h: int
-    x_w: int
-    w_h: int
-    w_w: int
-    y_h: int
-    y_w: int
-    # The channels in a vector and its bytes, where lanes are channels; else 0.
-    across: int
-    width: int
-    # Whether x and y are copied: 1 for y to be written, -1 for one that is read. The images; channels at a time.
-    copy_x: int
-    copy_y: int
-    x_from_image: int
-    x_from_channel: int
-    y_from_image: int
-    y_from_channel: int
-    images: int
-    chunk: int
-    # From a tile to the next along a row.
-    x_ahead: int
-    y_ahead: int
-
-
-STEPS = words(Steps)
-SCENE = (STEPS, TURNER, TABLE, TABLE, TABLE, TABLE, TABLE)
-
-
-@numba.njit(types.void(TURNER, TABLE, *[WORD] * 3), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def copy_channels(how: Turner, copies: Array, number: int, target: int, source: int) -> None:
-    """Copy some channels, as one of a list of plans says; a list, for a call is quicker than with tuples."""
-    c = copies[number]
-    plan = Copy(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12], c[13], c[14])
-    copy_array(how, plan, target, source)
-
-
-@numba.njit(types.void(*SCENE, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def sweep(
-    s: Steps,
-    how: Turner,
-    copies: Array,
-    jobs: Array,
-    visits: Array,
-    planes: Array,
-    pieces: Array,
-    number: int,
-    image: int,
-    x: int,
-    w: int,
-    y: int,
-    bias: int,
-    x_block: int,
-    y_block: int,
-) -> None:
-    """Run the stencils of one piece of an image, with copies of x and y where these are needed."""
-    piece = pieces[number]
-    channel, channels, whole = piece[0], piece[1], int(piece[1] == s.chunk)
-    source, target = x + image * s.x_image + channel * s.x_channel, y + image * s.y_image + channel * s.y_channel
-    array = y + image * s.y_from_image + channel * s.y_from_channel
-    if s.copy_x:
-        source, origin = x_block, x + image * s.x_from_image + channel * s.x_from_channel
-        copy_channels(how, copies, whole, source, origin)
-    if s.copy_y:
-        target = y_block
-    if s.copy_y < 0:
-        copy_channels(how, copies, 2 + whole, target, array)
-    vectors = -(-channels // s.across) if s.across else 0
-    for visit in range(piece[2], piece[3]):
-        table = planes.ctypes.data + 16 * visits[visit, 1]
-        for place in range(piece[4], piece[5]):
-            job = jobs[place]
-            tiles = (job[4], job[5], job[6], 0, job[7], 0)
-            lanes = (vectors, 0, s.width, s.width, s.width, s.width)
-            apart = (channels, 0, s.x_channel, s.w_channel, s.y_channel, s.bias_channel)
-            inner, outer = (lanes, tiles) if s.across else (tiles, apart)
-            for j in range(s.repeats):
-                invoke(
-                    job[0],
-                    (
-                        *(source + job[1], w + j * s.w_repeat, target + job[2] + visits[visit, 0] + j * s.y_repeat),
-                        *(bias + j * s.bias_repeat, table, visits[visit, 2], job[3], s.rows),
-                        *(s.x_h, s.x_w, s.w_h, s.w_w, s.y_h, s.y_w, channels),
-                        *inner,
-                        *outer,
-                        *(s.x_ahead, s.y_ahead),
-                    ),
-                )
-    if s.copy_y > 0:
-        copy_channels(how, copies, 2 + whole, array, target)
-
-
-@numba.njit(types.void(*SCENE, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def convolve(
-    s: Steps,
-    how: Turner,
-    copies: Array,
-    jobs: Array,
-    visits: Array,
-    planes: Array,
-    pieces: Array,
-    begin: int,
-    end: int,
-    x: int,
-    w: int,
-    y: int,
-    bias: int,
-    x_block: int,
-    y_block: int,
-) -> None:
-    """Compute some of the pieces of all images."""
-    for place in range(begin, end):
-        image, number = place // len(pieces), place % len(pieces)
-        channel = pieces[number, 0]
-        sweep(
-            *(s, how, copies, jobs, visits, planes, pieces, number, image),
-            *(x, w + channel * s.w_channel, y, bias + channel * s.bias_channel, x_block, y_block),
-        )
-
-
-@numba.njit(types.void(*SCENE, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def weigh(
-    s: Steps,
-    how: Turner,
-    copies: Array,
-    jobs: Array,
-    visits: Array,
-    planes: Array,
-    pieces: Array,
-    begin: int,
-    end: int,
-    x: int,
-    sums: int,
-    y: int,
-    x_block: int,
-    y_block: int,
-    lanes: int,
-    fold: int,
-) -> None:
-    """Sum over all images for the channels of some pieces, in `lanes` that are added last where these are outputs."""
-    for number in range(begin, end):
-        channel, channels = pieces[number, 0], pieces[number, 1]
-        total = sums + channel * s.w_channel
-        if not s.across:
-            total = lanes
-            clear_bytes(lanes, channels * s.w_channel)
-        for image in range(s.images):
-            sweep(
-                *(s, how, copies, jobs, visits, planes, pieces, number, image),
-                *(x, total, y, 0, x_block, y_block),
-            )
-        if not s.across:
-            vectors, size = channels * s.w_channel // s.width, how.size
-            target = sums + channel * s.w_channel // s.width * size
-            invoke(fold, (lanes, target, vectors))
 
 
 class DepthwisePlan(NamedTuple):
@@ -244,7 +73,6 @@ class Task(NamedTuple):
     size: int
 
 
-@lru_cache(maxsize=128)
 def depthwise_plan(
     task: Task, reaches: Reaches, x: Lying, y: Lying, w: Ints, chunk: int, threads: int, isa: Isa
 ) -> DepthwisePlan:
@@ -376,3 +204,39 @@ def weighed(what: DepthwisePlan, x: int, dy: int, sums: int, begin: int, end: in
             *(x, sums, dy, arena.reserve(what.x_block), arena.reserve(what.y_block), arena.reserve(what.lanes)),
             what.fold,
         )
+
+
+@lru_cache(maxsize=512)
+def plan_of(spec: ConvSpec, operation: str, x: Ints, w: Ints, y: Ints, limit: int, threads: int) -> DepthwisePlan:
+    """The plan of an operation on arrays with such strides; an input gradient reads y's and writes x's."""
+    backward, weights = operation == "conv_input_grad", operation == "conv_weight_grad"
+    chunk, amounts = depthwise_amounts(spec, limit, threads)
+    taps = (1,) * (3 - spec.window.rank) + spec.window.kernel_size
+    task = Task(weights, spec.batch, spec.groups, spec.group_out, taps, spec.compute_dtype.itemsize)
+    arrays = Lying(*lying(x, 1)[1:], 1), Lying(*lying(y, 1)[1:], spec.group_out)
+    reaches = backward_reaches(spec) if backward else forward_reaches(spec)
+    first, _, *rest = spread(w)
+    source, target = reversed(arrays) if backward else arrays
+    threads = amounts.threads(threads, limit)
+    return depthwise_plan(task, reaches, source, target, (first, *rest), chunk, threads, host())
+
+
+def depthwise(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
+    """Correlate each channel by itself."""
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    what = plan_of(spec, "conv", x.strides, w.strides, out.strides, *how)
+    run_depthwise(what, x.ctypes.data, w.ctypes.data, b, out.ctypes.data)
+
+
+def depthwise_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
+    """Correlate, with the outputs that took each cell."""
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    what = plan_of(spec, "conv_input_grad", out.strides, w.strides, dy.strides, *how)
+    run_depthwise(what, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)
+
+
+def depthwise_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
+    """Sum over images and pixels for each channel by itself."""
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    what = plan_of(spec, "conv_weight_grad", x.strides, out.strides, dy.strides, *how)
+    run_depthwise_weights(what, x.ctypes.data, dy.ctypes.data, out.ctypes.data)

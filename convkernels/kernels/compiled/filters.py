@@ -16,6 +16,9 @@ from .copies import Copy, copy_plan
 from .isa import Isa
 from .tile import Shape, address
 
+NOTHING = copy_plan((), (), (), 1)
+PACK_SERIAL = 2**18
+"""Bytes of weights below which one thread copies them."""
 LATENCY = 8
 """Accumulators that a tile needs to keep the multiplier busy: two a cycle, four cycles each."""
 
@@ -70,7 +73,7 @@ def tiling(rows: int, columns: int, vectors: int, itemsize: int, isa: Isa) -> Ti
 class Filters(NamedTuple):
     """Where tiles read weights: the bytes of a copy, where in w it begins, and the strides in what is read.
 
-    `inner` and `last` say how to copy a panel there; they are None where the weights are read as they lie.
+    `inner` and `last` say how to copy a panel there; weights that are read as they lie are no bytes.
     """
 
     bytes: int
@@ -81,8 +84,8 @@ class Filters(NamedTuple):
     taps: Ints
     from_group: int
     from_panel: int
-    inner: Copy | None
-    last: Copy | None
+    inner: Copy
+    last: Copy
 
     def offsets(self, axes: Axes) -> Array:
         """The byte offsets of the taps of some axes, the last axis innermost."""
@@ -93,7 +96,7 @@ class Filters(NamedTuple):
 def lying(strides: Ints, from_group: int, tile: Tiling, size: int) -> Filters:
     """The weights where they lie; `strides` are those of a column, a step of the depth, and the taps."""
     return Filters(
-        0, 0, from_group, tile.width * size, strides[1], strides[2:], from_group, tile.width * size, None, None
+        0, 0, from_group, tile.width * size, strides[1], strides[2:], from_group, tile.width * size, NOTHING, NOTHING
     )
 
 

@@ -49,7 +49,10 @@ def usable(threads: int | None, flops: int) -> int:
 
 def run(work: Callable[[int, int], None], count: int, threads: int) -> None:
     """Share out ``work(begin, end)`` over so many pieces, neighbours together; this thread takes the first."""
-    threads = max(1, min(threads, count))
+    threads = min(threads, count)
+    if threads <= 1:
+        work(0, count)
+        return
     shares = list(pairwise(count * place // threads for place in range(threads + 1)))
     futures = [_pool.get(threads - 1).submit(work, *share) for share in shares[1:]]
     try:

@@ -15,6 +15,11 @@ LINE = 64
 """Bytes of a cache line, to which pieces are aligned."""
 
 
+def rounded(size: int) -> int:
+    """So many bytes, to the end of a line."""
+    return size + -size % LINE
+
+
 class Arena(threading.local):
     """Pieces one after the other in one block of memory, which grows to what was needed.
 
@@ -22,7 +27,7 @@ class Arena(threading.local):
     """
 
     def __init__(self) -> None:
-        self.memory = np.empty(0, np.uint8)
+        self.memory, self.start = np.empty(0, np.uint8), 0
         self.used = self.most = 0
         self.marks: list[int] = []
         self.others: list[Array] = []
@@ -36,6 +41,7 @@ class Arena(threading.local):
         if not self.marks:
             if self.memory.size < self.most <= KEPT:
                 self.memory = np.empty(self.most, np.uint8)
+                self.start = self.memory.ctypes.data
             self.others.clear()
             self.most = 0
 
@@ -45,11 +51,11 @@ class Arena(threading.local):
         self.used += size
         self.most = max(self.most, self.used)
         if self.used <= self.memory.size:
-            start = self.memory.ctypes.data + self.used - size
+            start = self.start + self.used - size
         else:
             self.others.append(np.empty(size, np.uint8))
             start = self.others[-1].ctypes.data
-        return int(start + -start % LINE)
+        return start + -start % LINE
 
 
 arena = Arena()

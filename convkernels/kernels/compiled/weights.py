@@ -1,4 +1,4 @@
-"""The gradient of the weights: the same tile, which now sums over pixels.
+"""The strategy `direct` of weight gradients: the same tile, which now sums over pixels.
 
 Its rows are input channels, its depth runs along the pixels of a row, and its taps are the rows of a block of images:
 
@@ -17,22 +17,26 @@ import numba
 import numpy as np
 from numba import types
 
+from ...config import Resources
 from ...layout import Array
+from ...spec import ConvSpec
 from ...window import Ints
-from .axes import Axes, contiguous, weight_amounts
-from .blocks import LIST, SOURCE, TARGET, WORD, fill, move, words
-from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
-from .correlation import Problem
+from .axes import Axes, contiguous, forward_axes, weight_amounts
+from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
+from .copies import TURNER, Turner, copy_plan, turner
 from .filters import Tiling, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, cells_of, source, target
-from .isa import Isa
-from .machine import invoke
-from .parallel import run
-from .scratch import arena
+from .isa import Isa, host
+from .machine import fixed, invoke
+from .operands import Problem, lying, sizes, spread
+from .parallel import run, usable
+from .scratch import arena, rounded
+
+SUMS = len(Sums._fields)
 
 
 @numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def weigh(
+def weigh_group(
     s: Source,
     t: Target,
     sums: Sums,
@@ -47,7 +51,7 @@ def weigh(
     zeros: int,
     block: int,
     turned: int,
-    first_group: int,
+    group: int,
 ) -> None:
     """Sum one group's panels from `begin` to `end`; `block` and `turned` are memory for what is copied of x and dy."""
     across = begin * t.width * t.size
@@ -60,15 +64,15 @@ def weigh(
             for h in range(0, sums.outs_h, sums.block_h):
                 images = min(sums.block_images, sums.images - image)
                 ds, hs = min(sums.block_d, sums.outs_d - d), min(sums.block_h, sums.outs_h - h)
-                piece = Piece(first_group, image, images, d, ds, h, hs)
-                origin = x + first_group * s.group + image * s.image
+                piece = Piece(group, image, images, d, ds, h, hs)
+                origin = x + group * s.group + image * s.image
                 read = block
                 if s.lies:
                     read = origin + (s.low_d + d * s.out_step_d) * s.d + (s.low_h + h * s.out_step_h) * s.h
                     read += s.low_w * s.w
                 else:
                     fill(s, how, piece, origin, block)
-                given = dy + first_group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
+                given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
                 if not t.stored:
                     move(t, how, piece, turned, given, columns, 1)
                     given = turned
@@ -86,7 +90,7 @@ def weigh(
                         for tap_h in range(sums.taps_h):
                             for tap_w in range(sums.taps_w):
                                 a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w
-                                c = total + first_group * sums.group + across + panel * t.width * t.size
+                                c = total + group * sums.group + across + panel * t.width * t.size
                                 c += tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
                                 for n in range(codes.size):
                                     tile = c + starts[n] * sums.channel
@@ -103,12 +107,36 @@ def weigh(
                 init_row = sums.channel
 
 
+@numba.njit(types.void(LIST, LIST, LIST, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def weigh(
+    numbers: Array,
+    codes: Array,
+    starts: Array,
+    begin: int,
+    end: int,
+    x: int,
+    dy: int,
+    total: int,
+    zeros: int,
+    block: int,
+    turned: int,
+) -> None:
+    """Sum some of the panels of all groups."""
+    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
+    rest = numbers[SOURCES + TARGETS :]
+    how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
+    for group in range(begin // t.panels, (end - 1) // t.panels + 1):
+        first, last = max(0, begin - group * t.panels), min(t.panels, end - group * t.panels)
+        weigh_group(s, t, sums, how, codes, starts, first, last, x, dy, total, zeros, block, turned, group)
+
+
 class WeightPlan(NamedTuple):
     """A weight gradient as far as it is known without data."""
 
-    source: Source
-    target: Target
-    sums: Sums
+    numbers: Array
+    copying: Array
+    panels: int
+    group: int
     tile: Tiling
     zeros: Array
     groups: int
@@ -116,11 +144,8 @@ class WeightPlan(NamedTuple):
     block: int
     turned: int
     total: int
-    copy: Copy
-    turner: Turner
 
 
-@lru_cache(maxsize=128)
 def weight_plan(
     problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints, limit: int, threads: int, isa: Isa
 ) -> WeightPlan:
@@ -145,9 +170,10 @@ def weight_plan(
     # (group and) output channel, input channel, taps: from the order of the sums to that of w.
     copy = copy_plan((columns, channels, *taps), w[1:], (size, within[3], *within[:3]), size)
     zeros = np.zeros(tile.width, f"f{size}")
+    how = turner(size, isa)
     return WeightPlan(
-        *(read, grads, sums, tile, zeros, groups, amounts.threads(threads, limit)),
-        *(block * size, turned * size, groups * group, copy, turner(size, isa)),
+        *(together(read, grads, how, sums), together(how, copy, copy), tile.panels, group, tile, zeros, groups),
+        *(amounts.threads(threads, limit), rounded(block * size), turned * size, groups * group),
     )
 
 
@@ -155,21 +181,34 @@ def run_weights(what: WeightPlan, x: int, dy: int, dw: int, dw_group: int) -> No
     """Run a planned weight gradient on arrays at these addresses."""
     with arena:
         total = arena.reserve(what.total)
-        run(partial(summed, what, x, dy, total), what.groups * what.target.panels, what.threads)
-        for group in range(what.groups):
-            copy_array(what.turner, what.copy, dw + group * dw_group, total + group * what.sums.group)
+        run(partial(summed, what, x, dy, total), what.groups * what.panels, what.threads)
+        pack(what.copying, 1, 0, what.groups, dw_group, 0, what.group, 0, dw, total)
 
 
 def summed(what: WeightPlan, x: int, dy: int, total: int, begin: int, end: int) -> None:
     """Sum some of the panels of all groups."""
-    panels, tile = what.target.panels, what.tile
     with arena:
-        block, turned = arena.reserve(what.block), arena.reserve(what.turned)
-        while begin < end:
-            group, first = divmod(begin, panels)
-            last = min(panels, first + end - begin)
-            weigh(
-                *(what.source, what.target, what.sums, what.turner, tile.codes, tile.starts, first, last),
-                *(x, dy, total, what.zeros.ctypes.data, block, turned, group),
-            )
-            begin += last - first
+        block, zeros = arena.reserve(what.block + what.turned), what.zeros.ctypes.data
+        scratch = (block, block + what.block)
+        weigh(what.numbers, what.tile.codes, what.tile.starts, begin, end, x, dy, total, zeros, *scratch)
+
+
+@lru_cache(maxsize=512)
+def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> WeightPlan:
+    """The plan of a weight gradient."""
+    ins, outs = spec.group_in, spec.group_out
+    dilation = (1,) * (3 - spec.window.rank) + spec.window.dilation
+    return weight_plan(
+        *(sizes(spec, ins, outs), forward_axes(spec), dilation, lying(x, ins), lying(dy, outs)),
+        *((outs * out[0], *spread(out)), limit, threads, host()),
+    )
+
+
+def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
+    """Sum over images and pixels."""
+    if not spec.batch:
+        out[...] = 0
+        return
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    found = weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how)
+    run_weights(found, x.ctypes.data, dy.ctypes.data, out.ctypes.data, spec.group_out * out.strides[0])

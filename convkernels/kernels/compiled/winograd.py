@@ -23,17 +23,35 @@ import numba
 import numpy as np
 from numba import types
 
+from ...config import Resources
 from ...layout import Array
+from ...spec import ConvSpec
 from ...views import slices
-from .axes import Amounts, Axes, winograd_amounts, winograd_axes
-from .blocks import PIECE, SOURCE, TABLE, TARGET, WORD, fill, move, words
-from .copies import COPY, TURNER, Copy, Turner, copy_array, turner
-from .correlation import PACK_SERIAL, Memory, Problem, direction
-from .filters import Filters, packed, tiling, vectors_for
+from ...window import Ints
+from .axes import Amounts, Axes, direction, forward_axes, input_grad_axes, winograd_amounts, winograd_axes
+from .blocks import (
+    COPIES,
+    LIST,
+    PIECE,
+    SOURCE,
+    SOURCES,
+    TABLE,
+    TARGET,
+    TARGETS,
+    TURNERS,
+    WORD,
+    fill,
+    move,
+    together,
+    words,
+)
+from .copies import Copy, Turner, copy_array, turner
+from .filters import PACK_SERIAL, Filters, packed, tiling, vectors_for
 from .geometry import Piece, Source, Target, cells_of, source, target
-from .isa import Isa
-from .machine import invoke
-from .parallel import run
+from .isa import Isa, host
+from .machine import fixed, invoke
+from .operands import Memory, Problem, backward, forward
+from .parallel import run, usable
 from .scratch import LINE, arena
 from .toom_cook import transforms
 from .transform import Square, address
@@ -65,16 +83,12 @@ class Squares(NamedTuple):
     back: int
 
 
-SQUARES = words(Squares)
+SQUARES, PLACED = words(Squares), len(Squares._fields)
 
 
-@numba.njit(types.void(SQUARES, TURNER, COPY, COPY, TARGET, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(LIST, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def transform_weights(
-    q: Squares,
-    how: Turner,
-    inner: Copy,
-    last: Copy,
-    t: Target,
+    numbers: Array,
     begin: int,
     end: int,
     from_group: int,
@@ -88,6 +102,10 @@ def transform_weights(
     u: int,
 ) -> None:
     """U of some panels of all groups' weights, each copied first with its output channels innermost."""
+    t, rest = Target(*fixed(numbers, TARGETS)), numbers[TARGETS:]
+    q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
+    copies = rest[PLACED + TURNERS :]
+    inner, last = Copy(*fixed(copies, COPIES)), Copy(*fixed(copies[COPIES:], COPIES))
     # Where a gradient takes the taps in reverse, their strides are negative.
     first = panel_of_w - min(0, row) * (q.taps_h - 1) - min(0, column) * (q.taps_w - 1)
     for place in range(begin, end):
@@ -149,13 +167,10 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
 
 
 @numba.njit(  # type: ignore[untyped-decorator]
-    types.void(SOURCE, TARGET, SQUARES, TURNER, TABLE, TABLE, TABLE, *[WORD] * 11), nogil=True, cache=True
+    types.void(LIST, TABLE, TABLE, TABLE, *[WORD] * 11), nogil=True, cache=True
 )
 def convolve(
-    s: Source,
-    t: Target,
-    q: Squares,
-    how: Turner,
+    numbers: Array,
     codes: Array,
     starts: Array,
     pieces: Array,
@@ -172,6 +187,9 @@ def convolve(
     results: int,
 ) -> None:
     """Compute some of the pieces."""
+    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
+    rest = numbers[SOURCES + TARGETS :]
+    q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
     line, width = s.channels * s.size, t.width * t.size
     for place in range(begin, end):
         of = pieces[place]
@@ -218,9 +236,10 @@ class Room(NamedTuple):
 class WinogradPlan(NamedTuple):
     """A convolution by squares, as far as it is known without data."""
 
-    source: Source
-    target: Target
-    squares: Squares
+    numbers: Array
+    packing: Array
+    channels: int
+    panels: int
     filters: Filters
     # The strides of taps in a panel of w, in the order of their cells.
     tap_h: int
@@ -232,10 +251,8 @@ class WinogradPlan(NamedTuple):
     groups: int
     threads: int
     room: Room
-    turner: Turner
 
 
-@lru_cache(maxsize=128)
 def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa) -> WinogradPlan:
     """Plan a convolution along some axes."""
     batch, groups, channels, columns, taps, size = problem
@@ -268,10 +285,14 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
         0 if stored else most * steps[1] * steps[2] * columns * size,
     )
     tap_h, tap_w = (filters.taps[axis] * direction(axes[axis], taps[axis]) for axis in (1, 2))
+    how = turner(size, isa)
+    read = source(squares, amounts, memory.x, channels, size, lies=False, inner=True)
+    written = target(axes, rows, memory.y, tile, columns, size, stored=stored)
     return WinogradPlan(
-        source(squares, amounts, memory.x, channels, size, lies=False, inner=True),
-        target(axes, rows, memory.y, tile, columns, size, stored=stored),
-        found,
+        together(read, written, found, how),
+        together(written, found, how, filters.inner, filters.last),
+        channels,
+        tile.panels,
         filters,
         tap_h,
         tap_w,
@@ -282,7 +303,6 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
         groups,
         amounts.threads(threads, limit),
         room,
-        turner(size, isa),
     )
 
 
@@ -321,7 +341,7 @@ def run_winograd(what: WinogradPlan, x: int, w: int, bias: Array | None, out: in
         u = arena.reserve(what.room.u)
         run(
             partial(transformed, what, w, u),
-            what.groups * what.target.panels,
+            what.groups * what.panels,
             what.threads if what.room.u > PACK_SERIAL else 1,
         )
         run(partial(convolved, what, x, u, biases, out), len(what.pieces), what.threads)
@@ -329,14 +349,11 @@ def run_winograd(what: WinogradPlan, x: int, w: int, bias: Array | None, out: in
 
 def transformed(what: WinogradPlan, w: int, u: int, begin: int, end: int) -> None:
     """Transform some of the panels of weights."""
-    filters, t = what.filters, what.target
-    assert filters.inner is not None, "they are copied"
-    assert filters.last is not None, "and so are the last"
+    filters = what.filters
     with arena:
         transform_weights(
-            *(what.squares, what.turner, filters.inner, filters.last, t, begin, end),
-            *(filters.from_group, filters.from_panel, what.source.channels, filters.depth, what.tap_h, what.tap_w),
-            *(w, arena.reserve(what.room.panel), u),
+            *(what.packing, begin, end, filters.from_group, filters.from_panel),
+            *(what.channels, filters.depth, what.tap_h, what.tap_w, w, arena.reserve(what.room.panel), u),
         )
 
 
@@ -345,7 +362,35 @@ def convolved(what: WinogradPlan, x: int, u: int, biases: int, out: int, begin: 
     room = what.room
     with arena:
         convolve(
-            *(what.source, what.target, what.squares, what.turner, what.codes, what.starts, what.pieces),
+            *(what.numbers, what.codes, what.starts, what.pieces),
             *(begin, end, x, u, biases, what.zeros.ctypes.data, out),
             *(arena.reserve(size) for size in (room.block, room.v, room.m, room.results)),
         )
+
+
+@lru_cache(maxsize=512)
+def squares_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
+    """The plan of a convolution by squares."""
+    problem, memory = forward(spec, x, w, out)
+    return winograd_plan(problem, forward_axes(spec), memory, limit, threads, host())
+
+
+@lru_cache(maxsize=512)
+def squares_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
+    """The plan of an input gradient by squares."""
+    problem, memory = backward(spec, dy, w, out)
+    return winograd_plan(problem, input_grad_axes(spec)[0], memory, limit, threads, host())
+
+
+def winograd(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
+    """Correlate by squares."""
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    found = squares_plan(spec, x.strides, w.strides, out.strides, *how)
+    run_winograd(found, x.ctypes.data, w.ctypes.data, b, out.ctypes.data)
+
+
+def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
+    """Correlate by squares."""
+    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    found = squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
+    run_winograd(found, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)

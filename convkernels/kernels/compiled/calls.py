@@ -1,0 +1,183 @@
+"""Calls of emitted code, worked out once for arrays that lie alike, wherever that is."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...layout import Array
+from ...window import Ints
+from .boxes import Boxes, Given, bits, table
+from .isa import host
+from .lines import HEAD, LOOPS, OPERAND, Operand
+from .parallel import run
+from .row_tables import RowBoxes, row_table
+from .scratch import arena
+
+FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+"""Code as Python calls it; the interpreter's lock is released meanwhile."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of one of a plan's arrays: which one, its first byte, and how it lies from there."""
+
+    place: int
+    offset: int
+    shape: Ints
+    strides: Ints
+    kind: str
+    itemsize: int
+
+    def cut(self, axis: int, part: slice) -> View:
+        """A part along an axis."""
+        shape = (*self.shape[:axis], part.stop - part.start, *self.shape[axis + 1 :])
+        return replace(self, offset=self.offset + part.start * self.strides[axis], shape=shape)
+
+    def swapped(self) -> View:
+        """The first two axes exchanged."""
+        return replace(
+            self,
+            shape=(self.shape[1], self.shape[0], *self.shape[2:]),
+            strides=(self.strides[1], self.strides[0], *self.strides[2:]),
+        )
+
+
+def views(*arrays: Array) -> tuple[View, ...]:
+    """Arrays as plans see them."""
+    return tuple(
+        View(place, 0, array.shape, array.strides, array.dtype.kind, array.itemsize)
+        for place, array in enumerate(arrays)
+    )
+
+
+class Call(NamedTuple):
+    """A call but for the addresses of its arrays, to which its words' offsets are added; what they point to is kept."""
+
+    function: Any
+    words: Array
+    places: list[int]
+    kept: Any
+
+    def start(self, addresses: Array) -> None:
+        """Run on arrays at these addresses."""
+        words = self.words.copy()
+        words[HEAD::OPERAND] += addresses[self.places]
+        self.function(words.ctypes.data)
+
+
+class Task(NamedTuple):
+    """Calls one after the other, and the scratch memory they share, which is the last of the arrays.
+
+    Before, its bytes are set to `fill`, if that is not None.
+    """
+
+    calls: tuple[Call, ...]
+    scratch: int = 0
+    fill: int | None = None
+
+
+def execute(tasks: Sequence[Task], threads: int, *arrays: Array) -> None:
+    """Share tasks out."""
+    addresses = np.array([*(array.ctypes.data for array in arrays), 0], np.int64)
+
+    def work(begin: int, end: int) -> None:
+        for task in tasks[begin:end]:
+            if task.scratch:
+                with arena:
+                    given = addresses.copy()
+                    memory = given[-1] = arena.reserve(task.scratch)
+                    if task.fill is not None:
+                        ctypes.memset(memory, task.fill, task.scratch)
+                    for call in task.calls:
+                        call.start(given)
+            else:
+                for call in task.calls:
+                    call.start(addresses)
+
+    run(work, len(tasks), threads)
+
+
+Maker = tuple[Callable[..., int], *tuple[Any, ...]]
+"""What makes the code of some operands, and what it takes beside them."""
+
+
+def made(make: Maker, operands: Sequence[Operand], words: list[int], arrays: Sequence[View], kept: Any) -> Call:
+    """A call of code for some operands."""
+    function, *more = make
+    code = FUNCTION(function(*operands, *more, host()))
+    return Call(code, np.array(words, np.int64), [array.place for array in arrays], kept)
+
+
+def moves(asked: Boxes, array: View, *, near: bool) -> Ints:
+    """The strides of an array along the spatial axes from one target to the next; `near` it lies as the targets do."""
+    window = asked.spec.window
+    if near == asked.forward:
+        return array.strides[2:]
+    return tuple(
+        stride * (1 if asked.phases > 1 and axis == asked.axis else step)
+        for axis, (stride, step) in enumerate(zip(array.strides[2:], window.stride, strict=True))
+    )
+
+
+def by_lines(
+    asked: Boxes, sources: Sequence[View], targets: Sequence[View], make: Maker, begins: Ints = (0, 0)
+) -> Call:
+    """A call of lines over boxes. Sources and targets begin at a place each along the first spatial axis."""
+    given = table(
+        asked,
+        tuple(Given(array.strides[2:], begins[0]) for array in sources),
+        tuple(Given(array.strides[2:], begins[1]) for array in targets),
+    )
+    loops = [axis for axis in range(asked.spec.window.rank) if axis != asked.axis]
+    images, channels = targets[0].shape[:2]
+    words = [given.words.ctypes.data, given.pieces, images, 1 if asked.axis is None else channels]
+    operands = []
+    for place, array in enumerate((*sources, *targets)):
+        near = place >= len(sources)
+        steps = moves(asked, array, near=near)
+        lane = array.strides[1] if asked.axis is None else steps[asked.axis]
+        access = {array.itemsize: "dense", 2 * array.itemsize: "any" if near else "even"}.get(lane, "any")
+        operands.append(Operand(array.kind, array.itemsize, access))
+        inner = [steps[axis] for axis in loops]
+        words += [array.offset, *array.strides[:2], *[0] * (LOOPS - len(inner)), *inner, lane]
+    return made(make, operands, words, (*sources, *targets), given)
+
+
+def by_rows(asked: RowBoxes, source: View, buffer: View, target: View, make: Maker) -> Call:
+    """A call of rows."""
+    given = row_table(asked)
+    window, axis, size = asked.spec.window, asked.axis, asked.itemsize
+    loops = [place for place in range(window.rank) if place != axis]
+    step, lines = window.stride[axis], asked.width == 1
+    words = [given.words.ctypes.data, given.pieces, target.shape[0], target.shape[1] if lines else 1]
+
+    def strides(array: View, moved: bool) -> list[int]:
+        inner = [array.strides[2 + place] * (window.stride[place] if moved else 1) for place in loops]
+        return [*array.strides[:2], *[0] * (2 - len(inner)), *inner]
+
+    far, near = (step, 1) if asked.forward else (1, 1 if asked.phases > 1 else step)
+    lanes = (far * size, near * size) if lines else (size, size)
+    words += [source.offset, *strides(source, asked.forward), 0, size]
+    words += [buffer.offset, *[0] * (LOOPS + 1), far * asked.width * size, lanes[0]]
+    words += [target.offset, *strides(target, not asked.forward), near * target.strides[2 + axis], lanes[1]]
+    operands = (
+        Operand(source.kind, size, "dense"),
+        Operand(source.kind, size, {size: "dense", 2 * size: "even"}.get(lanes[0], "any")),
+        Operand(target.kind, size, "dense" if lanes[1] == size else "any"),
+    )
+    return made(make, operands, words, (source, buffer, target), given)
+
+
+def by_planes(arrays: tuple[View, View], divisor: int, make: Maker) -> Call:
+    """A call of whole planes and their results, the target last."""
+    cells = max(math.prod(array.shape[2:]) for array in arrays)
+    words = [cells, bits(divisor), *arrays[0].shape[:2]]
+    for array in arrays:
+        words += [array.offset, *array.strides[:2], *[0] * (LOOPS + 1)]
+    return made(make, [Operand(array.kind, array.itemsize, "dense") for array in arrays], words, arrays, ())

@@ -1,0 +1,58 @@
+"""An operation's arrays as a correlation takes them: sizes, strides, and which channels are whose."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...spec import ConvSpec
+from ...window import Ints
+from .geometry import Array5
+
+
+class Problem(NamedTuple):
+    """The sizes of a correlation: images, groups, a group's channels and columns, w's taps, bytes of an element."""
+
+    batch: int
+    groups: int
+    channels: int
+    columns: int
+    taps: Ints
+    size: int
+
+
+class Memory(NamedTuple):
+    """How the arrays of a correlation lie; of w the strides along columns, channels and taps, and between groups."""
+
+    x: Array5
+    w: Ints
+    y: Array5
+    w_group: int
+
+
+def spread(strides: Ints) -> Ints:
+    """An array's strides, with three spatial axes."""
+    return (*strides[:2], *(0,) * (5 - len(strides)), *strides[2:])
+
+
+def lying(strides: Ints, channels: int) -> Array5:
+    """How an array lies, and its groups of so many channels."""
+    return Array5(channels * strides[1], *spread(strides))
+
+
+def sizes(spec: ConvSpec, ins: int, outs: int) -> Problem:
+    """The sizes of a correlation from so many channels of a group to so many."""
+    taps = (1,) * (3 - spec.window.rank) + spec.window.kernel_size
+    return Problem(spec.batch, spec.groups, ins, outs, taps, spec.compute_dtype.itemsize)
+
+
+def forward(spec: ConvSpec, x: Ints, w: Ints, out: Ints) -> tuple[Problem, Memory]:
+    """A convolution of arrays with such strides, as a correlation."""
+    ins, outs = spec.group_in, spec.group_out
+    return sizes(spec, ins, outs), Memory(lying(x, ins), spread(w), lying(out, outs), outs * w[0])
+
+
+def backward(spec: ConvSpec, dy: Ints, w: Ints, out: Ints) -> tuple[Problem, Memory]:
+    """An input gradient as a correlation: channels are exchanged."""
+    ins, outs = spec.group_in, spec.group_out
+    first, second, *rest = spread(w)
+    return sizes(spec, outs, ins), Memory(lying(dy, outs), (second, first, *rest), lying(out, ins), outs * w[0])

@@ -1,0 +1,96 @@
+"""Loops over whole planes, emitted as LLVM: one window that is all there is, lying in one piece.
+
+Its cells are reduced lane by lane, and then the lanes; a gradient is spread over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from .lines import Line, Lines, Operand, Place
+
+Combine = Callable[[Any, Any], Any]
+
+
+class Wholes(Lines):
+    """Emits loops over planes. Operands are the planes and their results, the target last.
+
+    In the place of the table and its length, a call has the plane's cells and the divisor.
+    """
+
+    def __init__(self, source: Operand, target: Operand, lanes: int, plane: int) -> None:
+        super().__init__((source, target), lanes)
+        self.plane, self.single = plane, 1 - plane
+
+    def planes(self, body: Callable[[Line, Any], None]) -> str:
+        """The whole as LLVM assembly; `body` takes a plane as a line, and the address of its result."""
+        build, call, zero = self.build, self.function.args[0], self.word(0)
+        size, divisor = self.word_at(call, 0), build.bitcast(self.word_at(call, 1), ir.DoubleType())
+        bases = self.begin()
+        with self.loop(zero, self.word_at(call, 2)) as image:
+            outer = self.moved(bases, 0, image)
+            with self.loop(zero, self.word_at(call, 3)) as channel:
+                starts = self.moved(outer, 1, channel)
+                operand, lane = self.operands[self.plane], self.word(self.operands[self.plane].itemsize)
+                body(Line((operand,), [starts[self.plane]], [lane], size, size, (), divisor), starts[self.single])
+        build.ret_void()
+        return str(self.module)
+
+    def one(self, address: Any) -> Any:
+        """A pointer to a result."""
+        return self.build.inttoptr(address, self.operands[self.single].element.as_pointer())
+
+    def reduced(self, combine: Combine, initial: Any, finish: Callable[[Any, Any], Any]) -> str:
+        """Planes to results: `initial` changes none, `finish` takes a vector and the divisor."""
+        build, lanes, size = self.build, self.lanes, self.operands[0].itemsize
+
+        def body(plane: Line, result: Any) -> None:
+            group, first = self.word(4 * lanes * size), plane.starts[0]
+            end = build.add(first, build.mul(plane.size, self.word(size)))
+            zero = self.word(0)
+
+            def step(width: int) -> Callable[[Any, list[list[Any]]], list[list[Any]]]:
+                def combined(address: Any, values: list[list[Any]]) -> list[list[Any]]:
+                    line = Line(plane.operands, [address], plane.strides, plane.groups, plane.size, (), plane.divisor)
+                    found = Place(self, line, zero, width, None).read(0, zero)
+                    return [[combine(total, value) for total, value in zip(values[0], found, strict=True)]]
+
+                return combined
+
+            rest = build.srem(build.sub(end, first), group)
+            whole = build.sub(end, rest)
+            totals = self.fold(first, whole, [[initial] * 4], step(4), 4 * lanes * size)[0]
+            total = combine(combine(totals[0], totals[1]), combine(totals[2], totals[3]))
+            left = build.srem(rest, self.word(lanes * size))
+            last = build.sub(end, left)
+            total = self.fold(whole, last, [[total]], step(1), lanes * size)[0][0]
+            count = build.sdiv(left, self.word(size))
+            line = Line(plane.operands, [last], plane.strides, plane.groups, plane.size, (), plane.divisor)
+            place = Place(self, line, zero, 1, count)
+            value = build.select(place.masks[0], place.read(0, zero)[0], initial)
+            total = combine(total, value)
+            half = lanes // 2
+            while half:
+                order = [(lane + half) % lanes for lane in range(lanes)]
+                turned = ir.Constant(ir.VectorType(ir.IntType(32), lanes), order)
+                total = combine(total, build.shuffle_vector(total, total, turned))
+                half //= 2
+            found = finish(total, plane.divisor)
+            build.store(build.extract_element(found, ir.Constant(ir.IntType(32), 0)), self.one(result)).align = 1
+
+        return self.planes(body)
+
+    def filled(self, finish: Callable[[Any, Any], Any]) -> str:
+        """Results to planes."""
+        build = self.build
+
+        def body(plane: Line, result: Any) -> None:
+            value = build.load(self.one(result))
+            value.align = 1
+            vector = finish(self.spread(value, self.lanes), plane.divisor)
+            self.go(lambda place, phase: [vector] * place.vectors, plane)
+
+        return self.planes(body)
