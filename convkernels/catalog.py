@@ -42,6 +42,15 @@ _squares = partial(
     claims=available.WINOGRAD_CLAIMS,
     uses_threads=True,
 )
+_channels = partial(
+    Implementation,
+    "depthwise",
+    supports=available.depthwise_supports,
+    prefers=available.depthwise_prefers,
+    workspace=available.workspace_depthwise,
+    claims=available.CLAIMS,
+    uses_threads=True,
+)
 _lines = partial(
     Implementation,
     pool_blocks.NAME,
@@ -70,6 +79,7 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
+        _channels(available.late("depthwise", "depthwise")),
         _squares(available.late("winograd", "winograd"), workspace=available.workspace_winograd),
         _tiles(available.late("direct", "conv"), workspace=available.workspace),
         _columns(im2col.conv),
@@ -77,6 +87,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
+        _channels(available.late("depthwise", "depthwise_input_grad")),
         _squares(available.late("winograd", "winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
         _tiles(
             available.late("direct", "conv_input_grad"),
@@ -88,6 +99,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
+        _channels(available.late("depthwise", "depthwise_weight_grad")),
         _tiles(
             available.late("weights", "conv_weight_grad"),
             prefers=available.prefers_weight_grad,
@@ -98,6 +110,12 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv_weight_grad),
     ),
     CONV_TRANSPOSE: (
+        _channels(
+            transposed.through(available.late("depthwise", "depthwise_input_grad")),
+            supports=lambda spec: available.depthwise_supports(spec.convolution),
+            prefers=lambda spec, order: available.depthwise_prefers(spec.convolution, order),
+            workspace=transposed.workspace_through(available.workspace_depthwise),
+        ),
         _squares(
             transposed.through(available.late("winograd", "winograd_input_grad")),
             supports=lambda spec: available.winograd_supports(spec.convolution),

@@ -191,7 +191,7 @@ def test_every_other_implementation_has_its_reason(plug):
     plug("conv", "reluctant", prefers=lambda spec, order: f"slow in {order}")
     choice = only(ck.explain("conv2d", x.astype(int), w.astype(int)))
     reasons = {verdict.implementation.name: verdict.reason for verdict in choice.verdicts}
-    for compiled in ("winograd", "direct"):
+    for compiled in ("winograd", "depthwise", "direct"):
         reasons.pop(compiled)
     assert reasons == {
         "reluctant": "not preferred: slow in channels_first",

@@ -174,14 +174,17 @@ def for_all(
     implementation = operation.adapted(implementation)
 
     def trial(problem: Problem) -> None:
-        if implementation.supports(problem.spec) is not None:
-            problem = problem.denser()
+        reason = None
+        for candidate in (problem, problem.denser(), problem.depthwise()):
+            reason = implementation.supports(candidate.spec)
+            if reason is None:
+                problem = candidate
+                break
         census.drawn += 1
         kinds = regimes(problem.spec)
         census.regimes[frozenset(kinds)] += 1
         for kind in kinds:
             event(kind)
-        reason = implementation.supports(problem.spec)
         if reason is not None:
             census.declined[reason] += 1
             reject()

@@ -105,6 +105,24 @@ class Problem:
         )
         return replace(self, spec=dense)
 
+    def depthwise(self) -> Problem:
+        """The same problem with each input channel in a group of its own."""
+        spec = self.spec
+        if not isinstance(spec, ConvSpec):
+            return self
+        window, channels = spec.window, spec.in_channels
+        multiple = max(1, spec.out_channels // channels)
+        apart = ConvSpec.make(
+            *(spec.x_shape, (channels * multiple, 1, *window.kernel_size), spec.dtype),
+            bias=spec.bias,
+            stride=window.stride,
+            padding=window.padding,
+            dilation=window.dilation,
+            groups=channels,
+            padding_mode=spec.padding_mode,
+        )
+        return replace(self, spec=apart)
+
     @property
     def out_role(self) -> str:
         """The role whose shape `out` has."""

@@ -22,6 +22,7 @@ from .axes import (
     winograd_axes,
 )
 from .parallel import usable
+from .reach import depthwise_amounts
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
@@ -40,6 +41,14 @@ CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
 GAIN = 0.9
 """The share of the operations from which on fewer are worth it."""
+
+
+WORTH = 100_000
+"""Operations below which compiling a depthwise convolution is not worth it, though it is faster once compiled."""
+MANY = 16
+"""Outputs of a single channel from which on a matrix product was measured to be faster, where they lie innermost."""
+DEPTHWISE_TAPS = 64
+"""Taps along the last axis up to which there is code for each."""
 
 
 @cache
@@ -118,6 +127,30 @@ def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     if total > GAIN * direct:
         return f"{total} operations with those of the transforms, {direct} without"
     return None
+
+
+def depthwise_supports(spec: ConvSpec) -> str | None:
+    """Groups of one input channel."""
+    if spec.group_in != 1:
+        return f"takes groups of one input channel, not {spec.group_in}"
+    if spec.window.kernel_size[-1] > DEPTHWISE_TAPS:
+        return f"takes up to {DEPTHWISE_TAPS} taps along the last axis, not {spec.window.kernel_size[-1]}"
+    return supports(spec)
+
+
+def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
+    """All but small problems, and one channel that becomes many which lie next to each other: there it is a product."""
+    if spec.flops < WORTH:
+        return f"{spec.flops} operations are too few to pay for code of their own"
+    if spec.groups == 1 and spec.group_out >= MANY and order != "channels_first":
+        return f"{spec.group_out} outputs of one channel that lie next to each other are a product"
+    return None
+
+
+def workspace_depthwise(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `depthwise`: weights or their sums, and for each thread copied channels of both arrays."""
+    threads = usable(None, spec.flops)
+    return depthwise_amounts(spec, limit, threads)[1].bytes(threads, limit)
 
 
 def late(module: str, name: str) -> Callable[..., None]:
