@@ -67,7 +67,11 @@ def room(h: Reach, w: Reach, form: Form, isa: Isa) -> tuple[int, int, int]:
     if form.weights:
         most = isa.registers - (11 if form.across else 4)
         groups = -(-taps_h // max(1, most // taps_w))
-        return (2, 14, -(-taps_h // groups)) if form.across else (14, form.lanes, -(-taps_h // groups))
+        if form.across:
+            return 2, 14, -(-taps_h // groups)
+        # Wide strips are streams of memory; with many taps their cells would not stay in registers.
+        vectors = min(4, -(-w.outputs // form.lanes)) if 2 * taps_h * taps_w <= most else 1
+        return min(14, 28 // vectors), vectors * form.lanes, -(-taps_h // groups)
     if form.across:
         return 2, free // 2, taps_h
     each = form.lanes * w.spread
