@@ -56,9 +56,9 @@ def command(monkeypatch, capsys, tmp_path):
 def test_a_right_cs231n_file(command, tmp_path):
     code, out, err = command(CS231N, "--examples", 20)
     first, *lines = out.splitlines()
-    assert (code, err, first) == (0, "", "layers.py: 25 functions of CS231n")
+    assert (code, err, first) == (0, "", "layers.py: 33 functions of CS231n")
     verdicts = [line.split()[:2] for line in lines if line.startswith("  right")]
-    assert len(verdicts) == 25
+    assert len(verdicts) == 33
     assert ["right", "conv_backward_fast"] in verdicts
     assert "  right   softmax_loss                on 20 problems" in lines
     assert [file.name for file in tmp_path.iterdir()] == ["layers.py"]
@@ -91,7 +91,7 @@ def test_json(command):
     assert (code, err) == (1, "")
     assert (found["file"], found["convention"], found["right"]) == ("layers.py", "cs231n", False)
     wrong = [report for report in found["functions"] if not report["right"]]
-    assert [report["function"] for report in wrong] == ["max_pool_backward_naive"]
+    assert [report["function"] for report in wrong] == ["max_pool_backward_naive", "conv_relu_pool_backward"]
     assert wrong[0]["finding"]["arguments"]["pool_param"] == {"pool_height": 1, "pool_width": 2, "stride": 1}
 
 
