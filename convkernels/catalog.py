@@ -87,7 +87,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
-        _channels(available.late("depthwise", "depthwise_input_grad")),
+        _channels(available.late("depthwise", "depthwise_input_grad"), prefers=available.depthwise_prefers_input_grad),
         _squares(available.late("winograd", "winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
         _tiles(
             available.late("direct", "conv_input_grad"),
@@ -113,7 +113,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _channels(
             transposed.through(available.late("depthwise", "depthwise_input_grad")),
             supports=lambda spec: available.depthwise_supports(spec.convolution),
-            prefers=lambda spec, order: available.depthwise_prefers(spec.convolution, order),
+            prefers=lambda spec, order: available.depthwise_prefers_input_grad(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_depthwise),
         ),
         _squares(
