@@ -16,7 +16,7 @@ from convkernels.kernels.compiled import available
 if available.missing():
     pytest.skip(available.missing(), allow_module_level=True)
 
-from test_direct import child, guarded
+from guard import Flush, child
 
 from convkernels.kernels.compiled import isa, norm_columns, norm_forms, norms, parallel
 from convkernels.layout import SPATIAL, Layout
@@ -248,23 +248,12 @@ def test_nothing_outside_the_arrays_is_touched(dtype, columns, at_end):
         "from test_compiled_norms import run_flush\n"
         f"run_flush({dtype!r}, {columns}, {at_end})\n"
     )
-    child(code, os.path.dirname(__file__), dict(os.environ))  # noqa: PTH120  # goes to the child as text
+    child(code)
 
 
 def run_flush(dtype, columns, at_end):
     """Every norm, in two orders, on arrays that end or begin where memory does."""
-    kept = []
-
-    def flush(array):
-        if array is None:
-            return None
-        memory, offset = guarded(array.size, array.itemsize, at_end=at_end)
-        kept.append(memory)
-        ordered = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-        plain = np.frombuffer(memory, array.dtype, array.size, offset)
-        placed = plain.reshape([array.shape[axis] for axis in ordered]).transpose(np.argsort(ordered))
-        placed[...] = array
-        return placed
+    flush = Flush(at_end=at_end)
 
     for kind, layout, _ in FORMS:
         shape = (2, 4 * columns, 3, 2) if layout == "NHWC" else (2, 4, columns, 3)
@@ -295,7 +284,7 @@ def test_narrower_instruction_sets(forced):
         isa.find(forced)
     except ck.OptionError as error:
         pytest.skip(str(error))
-    child(code, os.path.dirname(__file__), {**os.environ, "CONVKERNELS_ISA": forced})  # noqa: PTH120
+    child(code, {**os.environ, "CONVKERNELS_ISA": forced})
 
 
 def check_standard(kind, layout, dtype):

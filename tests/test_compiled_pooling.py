@@ -22,7 +22,7 @@ from convkernels.testing.problems import INPUTS, Problem, problems, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from test_direct import child, guarded
+from guard import Flush, child
 
 from convkernels.kernels.compiled import isa, parallel, pool_blocks, row_tables
 
@@ -194,21 +194,12 @@ def test_nothing_outside_the_arrays_is_touched(forced, dtype, at_end):
         "from test_compiled_pooling import run_flush\n"
         f"run_flush({dtype!r}, {at_end})\n"
     )
-    child(code, folder(), {**os.environ, "CONVKERNELS_ISA": forced})
+    child(code, {**os.environ, "CONVKERNELS_ISA": forced})
 
 
 def run_flush(dtype, at_end):
     """Pools, gradients and indices, in two orders, on arrays that end or begin where memory does: tails of any rest."""
-    kept = []
-
-    def flush(array):
-        memory, offset = guarded(array.size, array.itemsize, at_end=at_end)
-        kept.append(memory)
-        ordered = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-        plain = np.frombuffer(memory, array.dtype, array.size, offset)
-        placed = plain.reshape([array.shape[axis] for axis in ordered]).transpose(np.argsort(ordered))
-        placed[...] = array
-        return placed
+    flush = Flush(at_end=at_end)
 
     for size in (1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 65):
         for order in ("NCHW", "NHWC"):
@@ -252,7 +243,7 @@ def test_narrower_instruction_sets(forced):
         "    for window in WINDOWS:\n"
         "        for order in ('NCHW', 'NHWC'): test_long_lines(operation, window, order)\n"
     )
-    child(code, folder(), {**os.environ, "CONVKERNELS_ISA": forced})
+    child(code, {**os.environ, "CONVKERNELS_ISA": forced})
 
 
 def skip_unless_there(forced):
@@ -260,11 +251,6 @@ def skip_unless_there(forced):
         isa.find(forced)
     except ck.OptionError as error:
         pytest.skip(str(error))
-
-
-def folder():
-    """Where these tests are, as text for a child."""
-    return os.path.dirname(__file__)  # noqa: PTH120
 
 
 def test_a_reducer_of_ones_own_keeps_the_generic_path():

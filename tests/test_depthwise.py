@@ -10,9 +10,10 @@ from importlib import util
 
 import numpy as np
 import pytest
+from guard import Flush, child
 from hypothesis import given
 from hypothesis import strategies as st
-from test_direct import ORDERS, child, guarded, problem_of
+from test_direct import ORDERS, problem_of
 
 import convkernels as ck
 from convkernels.config import Resources
@@ -146,21 +147,12 @@ def test_nothing_outside_the_arrays_is_touched(dtype, channels, at_end):
         "from test_depthwise import run_flush\n"
         f"run_flush({dtype!r}, {channels}, {at_end})\n"
     )
-    child(code, os.path.dirname(__file__), None)  # noqa: PTH120  # goes to the child as text
+    child(code)
 
 
 def run_flush(dtype, channels, at_end):
     """Every operation, in two orders, on arrays that end or begin where memory does."""
-    kept = []
-
-    def flush(array):
-        memory, offset = guarded(array.size, array.itemsize, at_end=at_end)
-        kept.append(memory)
-        ordered = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-        plain = np.frombuffer(memory, array.dtype, array.size, offset)
-        placed = plain.reshape([array.shape[axis] for axis in ordered]).transpose(np.argsort(ordered))
-        placed[...] = array
-        return placed
+    flush = Flush(at_end=at_end)
 
     for operation in OPERATION:
         for order in ORDERS[:2]:
@@ -190,7 +182,7 @@ def test_narrower_instruction_sets(forced):
         isa.find(forced)
     except ck.OptionError as error:
         pytest.skip(str(error))
-    child(code, os.path.dirname(__file__), {**os.environ, "CONVKERNELS_ISA": forced})  # noqa: PTH120
+    child(code, {**os.environ, "CONVKERNELS_ISA": forced})
 
 
 @pytest.mark.parametrize(

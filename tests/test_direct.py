@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import doctest
-import mmap
 import os
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from importlib import util
 
 import numpy as np
 import pytest
+from guard import Flush, child
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,26 +123,6 @@ def test_tiles_are_of_nearly_the_same_height_and_cover_all(size, most):
     assert max(heights) - min(heights) <= 1
 
 
-def child(code, folder, environment):
-    """Run code in a process of its own."""
-    command = [sys.executable, "-c", code, folder]
-    result = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-
-
-def guarded(cells, itemsize, *, at_end):
-    """Memory of so many elements flush against a page that must not be touched, behind it or in front."""
-    page = mmap.PAGESIZE
-    body = -(-cells * itemsize // page) * page
-    memory = mmap.mmap(-1, body + 2 * page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    protect = ctypes.CDLL(None, use_errno=True).mprotect
-    for place in (start, start + page + body):
-        assert protect(ctypes.c_void_p(place), page, 0) == 0
-    offset = page + (body - cells * itemsize if at_end else 0)
-    return memory, offset
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as Linux has it")
 @pytest.mark.parametrize("at_end", [True, False], ids=["page behind", "page in front"])
 @pytest.mark.parametrize("columns", [1, 7, 16, 17, 31, 33])
@@ -155,25 +134,12 @@ def test_nothing_outside_the_arrays_is_touched(dtype, columns, at_end):
         "from test_direct import run_flush\n"
         f"run_flush({dtype!r}, {columns}, {at_end})\n"
     )
-    folder = os.path.dirname(__file__)  # noqa: PTH120  # goes to the child as text
-    result = subprocess.run(
-        [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    child(code)
 
 
 def run_flush(dtype, columns, at_end):
     """Every operation, in two orders, on arrays that end or begin where memory does."""
-    kept = []
-
-    def flush(array):
-        memory, offset = guarded(array.size, array.itemsize, at_end=at_end)
-        kept.append(memory)
-        ordered = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-        plain = np.frombuffer(memory, array.dtype, array.size, offset)
-        placed = plain.reshape([array.shape[axis] for axis in ordered]).transpose(np.argsort(ordered))
-        placed[...] = array
-        return placed
+    flush = Flush(at_end=at_end)
 
     for operation in ("conv", "conv_input_grad", "conv_weight_grad"):
         for order in ORDERS[:2]:
@@ -206,8 +172,7 @@ def test_narrower_instruction_sets(forced):
     except ck.OptionError as error:
         pytest.skip(str(error))
     environment = {**os.environ, "CONVKERNELS_ISA": forced}
-    folder = os.path.dirname(__file__)  # noqa: PTH120
-    child(code, folder, environment)
+    child(code, environment)
 
 
 def test_the_loops_run_uncompiled_too():
@@ -223,8 +188,7 @@ def test_the_loops_run_uncompiled_too():
         "from test_winograd import check\n"
         "check('conv', 'n1g1i4o6_in7x9_k3x3_s1x1_p1+1x1+1_d1x1', ORDERS[0])\n"
     )
-    folder = os.path.dirname(__file__)  # noqa: PTH120
-    child(code, folder, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
+    child(code, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
 @pytest.mark.parametrize("module", [copies, filters])

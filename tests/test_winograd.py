@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import doctest
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from importlib import util
 
 import numpy as np
 import pytest
-from test_direct import ORDERS, guarded, problem_of
+from guard import Flush, child
+from test_direct import ORDERS, problem_of
 
 import convkernels as ck
 from convkernels.config import Resources
@@ -109,21 +109,12 @@ def test_nothing_outside_the_arrays_is_touched(dtype, columns, at_end):
         "from test_winograd import run_flush\n"
         f"run_flush({dtype!r}, {columns}, {at_end})\n"
     )
-    child(code, os.environ)
+    child(code)
 
 
 def run_flush(dtype, columns, at_end):
     """Forward and input gradient in two orders, on arrays that end or begin where memory does."""
-    kept = []
-
-    def flush(array):
-        memory, offset = guarded(array.size, array.itemsize, at_end=at_end)
-        kept.append(memory)
-        ordered = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-        plain = np.frombuffer(memory, array.dtype, array.size, offset)
-        placed = plain.reshape([array.shape[axis] for axis in ordered]).transpose(np.argsort(ordered))
-        placed[...] = array
-        return placed
+    flush = Flush(at_end=at_end)
 
     for operation in ("conv", "conv_input_grad"):
         for order in ORDERS[:2]:
@@ -136,14 +127,6 @@ def run_flush(dtype, columns, at_end):
                 )
                 expected = run(OPERATIONS[operation].find("im2col"), problem)["out"]
                 np.testing.assert_array_equal(np.rint(got["out"]), expected)
-
-
-def child(code, environment):
-    """Run code in a process of its own."""
-    folder = os.path.dirname(__file__)  # noqa: PTH120  # goes to the child as text
-    command = [sys.executable, "-c", code, folder]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("forced", ["avx2", "generic"])

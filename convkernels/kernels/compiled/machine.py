@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-WORD = ir.IntType(64)
+from .tile import WORD
 
 
 @intrinsic
