@@ -21,8 +21,8 @@ from .axes import (
     winograd_amounts,
     winograd_axes,
 )
-from .parallel import usable
 from .reach import depthwise_amounts
+from .thread_count import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})

@@ -10,7 +10,7 @@ Each sum belongs to one thread, which adds the blocks in their order, so the res
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -24,13 +24,14 @@ from ...window import Ints
 from .axes import Axes, contiguous, forward_axes, weight_amounts
 from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Turner, copy_plan, turner
-from .filters import Tiling, tiling, vectors_for
+from .filters import tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, cells_of, source, target
 from .isa import Isa, host
-from .machine import fixed, invoke
+from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
-from .parallel import run, usable
+from .parallel import run
 from .scratch import arena, rounded
+from .thread_count import usable
 
 SUMS = len(Sums._fields)
 
@@ -107,21 +108,16 @@ def weigh_group(
                 init_row = sums.channel
 
 
-@numba.njit(types.void(LIST, LIST, LIST, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def weigh(
-    numbers: Array,
-    codes: Array,
-    starts: Array,
-    begin: int,
-    end: int,
-    x: int,
-    dy: int,
-    total: int,
-    zeros: int,
-    block: int,
-    turned: int,
-) -> None:
-    """Sum some of the panels of all groups."""
+@entry
+def weigh(words: int, begin: int, end: int, block: int) -> None:
+    """Sum some of the panels of all groups.
+
+    The arguments are three tables, the address of zeros, the bytes of a block of x, which copies of dy follow, and
+    three addresses.
+    """
+    given = words_at(words, 11)
+    numbers, codes, starts = array_in(given, 0), array_in(given, 1), array_in(given, 2)
+    zeros, turned, x, dy, total = given[6], block + given[7], given[8], given[9], given[10]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
@@ -131,18 +127,18 @@ def weigh(
 
 
 class WeightPlan(NamedTuple):
-    """A weight gradient as far as it is known without data."""
+    """A weight gradient as far as it is known without data.
 
-    numbers: Array
+    Arguments lack some addresses at the end; `kept` is what they point to.
+    """
+
+    words: Array
     copying: Array
+    kept: tuple[Array, ...]
     panels: int
-    group: int
-    tile: Tiling
-    zeros: Array
     groups: int
     threads: int
-    block: int
-    turned: int
+    room: int
     total: int
 
 
@@ -171,26 +167,26 @@ def weight_plan(
     copy = copy_plan((columns, channels, *taps), w[1:], (size, within[3], *within[:3]), size)
     zeros = np.zeros(tile.width, f"f{size}")
     how = turner(size, isa)
+    weighing, copies = together(read, grads, how, sums), together(how, copy, copy)
+    words = [*tables(weighing, tile.codes, tile.starts), address(zeros), rounded(block * size), 0, 0, 0]
+    copying = [*tables(copies), 1, w[0], 0, group, 0, 0, 0]
     return WeightPlan(
-        *(together(read, grads, how, sums), together(how, copy, copy), tile.panels, group, tile, zeros, groups),
-        *(amounts.threads(threads, limit), rounded(block * size), turned * size, groups * group),
+        *(np.array(words, np.int64), np.array(copying, np.int64), (weighing, tile.codes, tile.starts, zeros, copies)),
+        *(groups * tile.panels, groups, amounts.threads(threads, limit)),
+        *(rounded(block * size) + rounded(turned * size), groups * group),
     )
 
 
-def run_weights(what: WeightPlan, x: int, dy: int, dw: int, dw_group: int) -> None:
-    """Run a planned weight gradient on arrays at these addresses."""
+def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
+    """Run a planned weight gradient."""
     with arena:
         total = arena.reserve(what.total)
-        run(partial(summed, what, x, dy, total), what.groups * what.panels, what.threads)
-        pack(what.copying, 1, 0, what.groups, dw_group, 0, what.group, 0, dw, total)
-
-
-def summed(what: WeightPlan, x: int, dy: int, total: int, begin: int, end: int) -> None:
-    """Sum some of the panels of all groups."""
-    with arena:
-        block, zeros = arena.reserve(what.block + what.turned), what.zeros.ctypes.data
-        scratch = (block, block + what.block)
-        weigh(what.numbers, what.tile.codes, what.tile.starts, begin, end, x, dy, total, zeros, *scratch)
+        words = what.words.copy()
+        words[-3], words[-2], words[-1] = address(x), address(dy), total
+        run(weigh, words, what.panels, what.threads, what.room)
+        words = what.copying.copy()
+        words[-2], words[-1] = address(dw), total
+        run(pack, words, what.groups)
 
 
 @lru_cache(maxsize=512)
@@ -211,4 +207,4 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
         return
     how = (resources.max_workspace, usable(resources.threads, spec.flops))
     found = weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how)
-    run_weights(found, x.ctypes.data, dy.ctypes.data, out.ctypes.data, spec.group_out * out.strides[0])
+    run_weights(found, x, dy, out)
