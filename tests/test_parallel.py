@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import util
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -67,6 +68,30 @@ def test_other_threads_take_part_and_again_after_they_slept():
             time.sleep(0.01)
         assert parallel._pool.asleep[1]
         assert (counted(64, 2)[0] == 1).all()
+
+
+def test_no_thread_works_for_a_call_that_is_over():
+    """Thousands of calls whose pieces are done before the other threads have come to look."""
+    kept = [np.zeros((3, count), np.int64) for count in (2, 3, 2, 5) * 2500]
+    for each in kept:
+        parallel.run(count_pieces, np.array([*tables(*each), 0], np.int64), each.shape[1], 4, ROOM)
+    assert all((each[0] == 1).all() for each in kept)
+
+
+def test_a_call_waits_for_whom_it_finds_inside():
+    done, where, disturbed = np.zeros((3, 4), np.int64)
+    words, board = np.array([*tables(done, where, disturbed), 0], np.int64), np.zeros(100, np.int64)
+    inside, scratch = board[parallel.INSIDE // 8 :], np.zeros(ROOM, np.int64)
+    inside[0] = 1
+    call = (address(board), count_pieces.code, address(words), 4, 1, 1, address(scratch), ROOM)
+    thread = Thread(target=parallel.share, args=call)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    assert (done == 1).all()
+    inside[0] = 0
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_many_callers_at_once():
