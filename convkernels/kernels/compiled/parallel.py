@@ -96,12 +96,18 @@ def alone(code: int, words: int, count: int, memory: int) -> None:
 def run(entry: Entry, words: Array, count: int, threads: int = 1, room: int = 0) -> None:
     """Run an entry on so many pieces, with so many bytes of scratch memory for each thread; neighbours go together."""
     threads = min(threads, count)
-    with arena:
-        memory = arena.reserve(room * threads) if room else 0
-        if DISABLED:
-            entry.function(address(words), 0, count, memory)
-        elif threads < 2 or not _pool.share(entry.code, words, count, threads, memory, room):
-            alone(entry.code, address(words), count, memory)
+    if room:
+        with arena:
+            _run(entry, words, count, threads, arena.reserve(room * threads), room)
+    else:
+        _run(entry, words, count, threads, 0, 0)
+
+
+def _run(entry: Entry, words: Array, count: int, threads: int, memory: int, room: int) -> None:
+    if DISABLED:
+        entry.function(address(words), 0, count, memory)
+    elif threads < 2 or not _pool.share(entry.code, words, count, threads, memory, room):
+        alone(entry.code, address(words), count, memory)
 
 
 class _Pool:
