@@ -156,6 +156,7 @@ def test_the_usual_orders_are_compiled(kind, layout, form, dtype, monkeypatch):
 @pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
 def test_results_do_not_depend_on_the_threads(kind, layout, form, dtype, monkeypatch):
     monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     monkeypatch.setattr(norm_columns, "PIECE", 2**12)
     problem = standard(kind, layout, dtype=dtype)
     problems = [problem, statistics_of(problem)]

@@ -94,6 +94,7 @@ def test_transposed(order):
 @pytest.mark.parametrize("text", [APART[0], APART[4], APART[7]])
 def test_results_do_not_depend_on_the_threads(operation, text, order, monkeypatch):
     monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     problem = replace(problem_of(operation, text, order), data="reals")
     implementation = OPERATIONS[operation].find("depthwise")
     arrays = [problem.arrays[role] for role in INPUTS[operation]]

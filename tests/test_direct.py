@@ -66,6 +66,7 @@ def test_many_channels(operation, text, order):
 @pytest.mark.parametrize("text", [WIDE[0], WIDE[3], WIDE[5]])
 def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
     monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     problem = replace(problem_of(operation, text, ORDERS[0]), data="reals")
     implementation = OPERATIONS[operation].find("direct")
     arrays = [problem.arrays[role] for role in INPUTS[operation]]

@@ -67,6 +67,7 @@ def test_squares_in_little_memory(limit):
 @pytest.mark.parametrize("text", [SQUARES[0], SQUARES[1], SQUARES[-1]])
 def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
     monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     problem = replace(problem_of(operation, text, ORDERS[0]), data="reals")
     implementation = OPERATIONS[operation].find("winograd")
     arrays = [problem.arrays[role] for role in INPUTS[operation]]

@@ -35,7 +35,7 @@ from .parallel import run
 from .reach import WHOLE, Reach, Reaches, backward_reaches, depthwise_amounts, forward_reaches
 from .scratch import arena, rounded
 from .stencil import fold_address
-from .thread_count import usable
+from .thread_count import now_usable
 
 UNROLLED = 128
 """Taps of a plane up to which there is code for each."""
@@ -215,20 +215,20 @@ def plan_of(spec: ConvSpec, operation: str, x: Ints, w: Ints, y: Ints, limit: in
 
 def depthwise(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate each channel by itself."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     what = plan_of(spec, "conv", x.strides, w.strides, out.strides, *how)
     run_depthwise(what, x, w, b, out)
 
 
 def depthwise_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate, with the outputs that took each cell."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     what = plan_of(spec, "conv_input_grad", out.strides, w.strides, dy.strides, *how)
     run_depthwise(what, dy, w, None, out)
 
 
 def depthwise_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
     """Sum over images and pixels for each channel by itself."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     what = plan_of(spec, "conv_weight_grad", x.strides, out.strides, dy.strides, *how)
     run_depthwise_weights(what, x, dy, out)

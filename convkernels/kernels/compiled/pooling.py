@@ -28,7 +28,7 @@ from .pool_blocks import MOST, ROOM, block, code_size, extreme, family, grad_thr
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
 from .row_tables import RowBoxes
 from .runs import margins
-from .thread_count import usable
+from .thread_count import now_usable
 
 SLAB = 2**17
 """Bytes of targets that all boxes go through together."""
@@ -36,14 +36,14 @@ SLAB = 2**17
 
 def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce every window."""
-    threads = pool_threads(spec, resources.threads, resources.max_workspace)
+    threads = pool_threads(spec, now_usable(resources.threads, work_of(spec)), resources.max_workspace)
     execute(planned_pool(spec, *views(x, out), threads, resources.max_workspace, host()), threads, x, out)
 
 
 def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
     """Collect the gradient of every cell."""
     limit = resources.max_workspace
-    threads = grad_threads(spec, resources.threads, limit)
+    threads = grad_threads(spec, now_usable(resources.threads, work_of(spec)), limit)
     if extreme(spec):
         execute(planned_extrema(spec, *views(dy, x, out), threads, limit, host()), threads, dy, x, out)
     elif family(spec) in ("lp1", "lp2"):
@@ -261,7 +261,7 @@ class Kept(NamedTuple):
 
 def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept | None:
     """Reduce every window, and keep the codes of the winners if there is room for them."""
-    threads, ties = usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
+    threads, ties = now_usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
     seen = views(x, out)
     codes, taken = kept_codes(spec, *seen)
     if taken > resources.max_workspace:
@@ -275,13 +275,13 @@ def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) 
 
 def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resources: Resources) -> None:
     """Collect the gradient of every cell by the codes that were kept."""
-    threads = usable(resources.threads, work_of(spec))
+    threads = now_usable(resources.threads, work_of(spec))
     execute(planned_collection(spec, *views(dy, out), codes.view, threads, host()), threads, dy, out, codes.memory)
 
 
 def pool_with_indices(spec: PoolSpec, x: Array, *, out: Array, indices: Array, resources: Resources) -> None:
     """Reduce every window, and say where in its plane each winner stands."""
-    threads = usable(resources.threads, work_of(spec))
+    threads = now_usable(resources.threads, work_of(spec))
     tasks = planned_winners(spec, *views(x, out, indices), "indices", threads, host())
     execute(tasks, threads, x, out, indices)
 

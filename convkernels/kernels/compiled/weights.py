@@ -31,7 +31,7 @@ from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
 from .scratch import arena, rounded
-from .thread_count import usable
+from .thread_count import now_usable
 
 SUMS = len(Sums._fields)
 
@@ -205,6 +205,6 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
     if not spec.batch:
         out[...] = 0
         return
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how)
     run_weights(found, x, dy, out)

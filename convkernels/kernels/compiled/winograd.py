@@ -51,7 +51,7 @@ from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Memory, Problem, backward, forward
 from .parallel import run
 from .scratch import LINE, arena, rounded
-from .thread_count import usable
+from .thread_count import now_usable
 from .toom_cook import transforms
 from .transform import Square
 from .transform import address as transform_address
@@ -326,13 +326,13 @@ def squares_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, 
 
 def winograd(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate by squares."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = squares_plan(spec, x.strides, w.strides, out.strides, *how)
     run_winograd(found, x, w, b, out)
 
 
 def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate by squares."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
     run_winograd(found, dy, w, None, out)
