@@ -97,7 +97,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.size, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, LIST, LIST, LIST, LIST, *[WORD] * 4), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, LIST, LIST, LIST, LIST, *[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -111,12 +111,14 @@ def multiply(
     weights: int,
     biases: int,
     kept: int,
+    first: int,
+    count: int,
 ) -> None:
-    """Run the tiles of a block; the depth's first chunk starts from the bias, each later one from its forerunner."""
+    """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner."""
     step = s.step_w * s.read_w
     for k in range(0, p.depth, p.chunk):
         depth = min(p.chunk, p.depth - k)
-        for panel in range(t.panels):
+        for panel in range(first, first + count):
             columns = t.last if panel == t.panels - 1 else t.width
             b = weights + panel * p.w_panel + k * p.w_depth
             across = panel * t.width * t.size
@@ -153,7 +155,8 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
     for place in range(begin, end):
-        piece = Piece(*fixed(pieces[7 * place :], 7))
+        piece = Piece(*fixed(pieces[9 * place :], 7))
+        first, count = pieces[9 * place + 7], pieces[9 * place + 8]
         origin = x + piece.group * s.group + piece.image * s.image
         target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * t.h
         read = block
@@ -166,9 +169,12 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
         multiply(
             *(s, t, p, piece, codes, starts, a_offsets, b_offsets),
             *(read, weights + piece.group * p.w_group, biases + piece.group * p.bias_group, kept),
+            *(first, count),
         )
         if not t.stored:
-            move(t, how, piece, results, target, (t.panels - 1) * t.width + t.last, 0)
+            columns = (count - 1) * t.width + (t.last if first + count == t.panels else t.width)
+            across = first * t.width
+            move(t, how, piece, results + across * t.size, target + across * t.channel, columns, 0)
 
 
 @entry

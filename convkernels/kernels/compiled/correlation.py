@@ -32,13 +32,17 @@ from .geometry import Product, cells_of, source, target
 from .isa import Isa
 from .machine import address, tables
 from .operands import Memory, Problem
-from .parallel import run
+from .parallel import SHARES, run
 from .scratch import LINE, arena, rounded
 
 FEW_CHANNELS = 32
 """Input channels below which it pays to go over the taps of a row together with them."""
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
+APART = 64
+"""Output channels up to which copying what they read takes more than a tenth of the time."""
+EVEN = 1.1
+"""How much longer the busiest thread may work than the mean of all."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
 
@@ -80,7 +84,7 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     tiles = [tiling(axes[2].outputs, columns, vectors, size, isa) for axes in every]
     filters = filters_of(problem, memory, tiles[0], outputs, way if merged else 0)
     parts = tuple(
-        part(problem, axes, memory, filters, amounts, tile, isa, merged=merged)
+        part(problem, axes, memory, filters, amounts, tile, isa, threads, merged=merged)
         for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
     )
     zeros, copies = np.zeros(groups * columns, f"f{size}"), together(turner(size, isa), filters.inner, filters.last)
@@ -128,6 +132,7 @@ def part(
     amounts: Amounts,
     tile: Tiling,
     isa: Isa,
+    threads: int,
     *,
     merged: bool,
 ) -> Part:
@@ -145,10 +150,14 @@ def part(
         *(len(a_offsets), depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
         *(tile.tallest, LINE // max(1, len(a_offsets)) if read.lies else 0),
     )
-    rows = (slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False))
+    rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
+    blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
+    heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
+    panels = slices(tile.panels, panels_at_a_time(tile, heights, threads, lies=read.lies))
+    numbered = product(slices(groups, 1), *blocks_of, panels)
     pieces = [
-        (group, *(number for place in places for number in (place.start, place.stop - place.start)))
-        for group, *places in product(range(groups), slices(batch, amounts.images), *rows)
+        (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
+        for group, *places in numbered
     ]
     counts, cells = (amounts.images, *amounts.rows, axes[2].outputs), cells_of(tuple(a.block for a in axes), amounts)
     block = 0 if read.lies else rounded(amounts.images * math.prod(cells) * channels * size)
@@ -158,6 +167,19 @@ def part(
     words = np.array([*tables(*every), block, 0, 0, 0, 0], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), block + results, offset)
+
+
+def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: int) -> int:
+    """How many panels of a block go together: fewer where blocks of such heights leave threads without work.
+
+    A block that is copied is copied for each.
+    """
+    longest = -(-len(heights) // threads) * max(heights, default=0)
+    if longest * threads <= EVEN * sum(heights):
+        return tile.panels
+    fewest = 1 if lies else -(-APART // tile.width)
+    parts = min(-(-SHARES * threads // len(heights)), tile.panels // fewest)
+    return -(-tile.panels // max(1, parts))
 
 
 def execute(what: Plan, x: Array, w: Array, bias: Array | None, out: Array) -> None:
