@@ -18,7 +18,10 @@ from numpy.typing import ArrayLike
 
 from .call import as_array, check_wrt
 from .errors import ConvkernelsError, DTypeError, OptionError, ShapeError, one_of
+from .kernels.pointwise import relu as positive_part
+from .kernels.pointwise import relu_grad
 from .layout import Array, data_layout
+from .recycling import empty
 from .spec import check_sizes, common_dtype, compute_dtype
 
 P = ParamSpec("P")
@@ -211,6 +214,12 @@ def _affine(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None) -> tuple[Arr
     return y, vjp
 
 
+def multiplied(first: Array, second: Array) -> Array:
+    """The product of an array and one that is no larger, in memory that is used again."""
+    product: Array = np.multiply(first, second, out=empty(first.shape, np.result_type(first, second)))
+    return product
+
+
 def _elementwise(x: Array, y: Array, slope: Callable[[], Array]) -> tuple[Array, Vjp]:
     """The value in the type of x, and the vjp of a function that takes each number by itself, given its slope."""
 
@@ -218,7 +227,7 @@ def _elementwise(x: Array, y: Array, slope: Callable[[], Array]) -> tuple[Array,
         dy = as_array("dy", dy)
         dtype = floating(dy=dy, x=x)
         _check_dy(dy, x.shape)
-        return np.asarray(_wide(dy, dtype) * slope(), dtype)
+        return np.asarray(multiplied(_wide(dy, dtype), slope()), dtype)
 
     return np.asarray(y, floating(x=x)), vjp
 
@@ -236,7 +245,14 @@ def _relu(x: ArrayLike) -> tuple[Array, Vjp]:
     (array([0., 0., 3.]), array([0., 0., 7.]))
     """
     x, wide = taken("x", x)
-    return _elementwise(x, np.maximum(wide, 0), lambda: ~(wide <= 0))
+
+    def vjp(dy: ArrayLike) -> Array:
+        dy = as_array("dy", dy)
+        dtype = floating(dy=dy, x=x)
+        _check_dy(dy, x.shape)
+        return np.asarray(relu_grad(_wide(dy, dtype), wide), dtype)
+
+    return np.asarray(positive_part(wide), floating(x=x)), vjp
 
 
 def _leaky_relu(x: ArrayLike, slope: float = 0.01) -> tuple[Array, Vjp]:
@@ -380,7 +396,7 @@ def _dropout(x: ArrayLike, rate: float, generator: np.random.Generator) -> tuple
     x, wide = taken("x", x)
     kept, factor = _kept(x.shape, rate, generator)
     mask = np.multiply(kept, factor, dtype=wide.dtype)
-    return _elementwise(x, wide * mask, lambda: mask)
+    return _elementwise(x, multiplied(wide, mask), lambda: mask)
 
 
 def _dropout2d(x: ArrayLike, rate: float, generator: np.random.Generator, layout: str = "NCHW") -> tuple[Array, Vjp]:
@@ -406,7 +422,7 @@ def _dropout2d(x: ArrayLike, rate: float, generator: np.random.Generator, layout
     shape = order.view(x, "x").shape
     kept, factor = _kept((*shape[:2], *[1] * order.rank), rate, generator)
     mask = order.restore(np.multiply(kept, factor, dtype=wide.dtype))
-    return _elementwise(x, wide * mask, lambda: mask)
+    return _elementwise(x, multiplied(wide, mask), lambda: mask)
 
 
 affine, affine_vjp = both(_affine, DOC)

@@ -21,7 +21,7 @@ from convkernels.courses import cs231n, deeplearning_ai
 
 PACKAGE = Path(ck.__file__).parent
 LEVELS = {
-    "errors": 0,
+    **dict.fromkeys(("errors", "recycling"), 0),
     **dict.fromkeys(("layout", "window", "reducers", "config", "grammar"), 1),
     **dict.fromkeys(("spec", "pool_spec", "norm_spec", "problem", "views", "extension", "operation"), 2),
     **dict.fromkeys(("kernels", "shortcut"), 3),

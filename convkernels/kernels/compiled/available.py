@@ -158,16 +158,16 @@ def workspace_depthwise(spec: ConvSpec, limit: int) -> int:
     return depthwise_amounts(spec, limit, threads)[1].bytes(threads, limit)
 
 
-def late(module: str, name: str) -> Callable[..., None]:
-    """An implementation of this package's that is imported when it is first run."""
+def late(module: str, name: str) -> Callable[..., Any]:
+    """A function of this package's whose module is imported when it is first run."""
 
     @cache
-    def found() -> Callable[..., None]:
-        imported: Callable[..., None] = getattr(import_module(f".{module}", __package__), name)
+    def found() -> Callable[..., Any]:
+        imported: Callable[..., Any] = getattr(import_module(f".{module}", __package__), name)
         return imported
 
-    def run(*arguments: Any, **keywords: Any) -> None:
-        found()(*arguments, **keywords)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        return found()(*arguments, **keywords)
 
     return run
 

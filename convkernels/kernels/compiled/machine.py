@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -66,13 +67,13 @@ def set_bytes(typing_context, target, count, value):  # type: ignore[no-untyped-
 
 
 @intrinsic
-def pointer(typing_context, address):  # type: ignore[no-untyped-def]
-    """Take an address for that of words."""
+def pointer(typing_context, address, kind):  # type: ignore[no-untyped-def]
+    """Take an address for that of numbers of a kind."""
 
     def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
         return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.int64)(types.int64), generate
+    return types.CPointer(kind.instance_type)(types.int64, kind), generate
 
 
 @intrinsic
@@ -111,7 +112,21 @@ def pause(typing_context):  # type: ignore[no-untyped-def]
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def words_at(address: int, count: int) -> Array:
     """The words at an address as an array."""
-    found: Array = numba.carray(pointer(address), count)
+    found: Array = numba.carray(pointer(address, WORDS), count)
+    return found
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def singles_at(address: int, count: int) -> Array:
+    """The float32 numbers at an address."""
+    found: Array = numba.carray(pointer(address, types.float32), count)
+    return found
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def doubles_at(address: int, count: int) -> Array:
+    """The float64 numbers at an address."""
+    found: Array = numba.carray(pointer(address, types.float64), count)
     return found
 
 
@@ -123,9 +138,13 @@ Numba takes 5 microseconds to unpack a call's named tuples of 60 integers, and 1
 
 if DISABLED:
 
-    def words_at(address: int, count: int) -> Array:
-        """The words at an address as an array."""
-        return np.ctypeslib.as_array((ctypes.c_int64 * int(count)).from_address(int(address)))
+    def numbers_at(kind: Any, address: int, count: int) -> Array:
+        """The numbers at an address as an array."""
+        return np.ctypeslib.as_array((kind * int(count)).from_address(int(address)))
+
+    words_at = partial(numbers_at, ctypes.c_int64)
+    singles_at = partial(numbers_at, ctypes.c_float)
+    doubles_at = partial(numbers_at, ctypes.c_double)
 
     def fixed(array, count):  # type: ignore[no-untyped-def]
         """The first numbers of an array."""
@@ -155,11 +174,11 @@ class Entry(NamedTuple):
     function: Callable[[int, int, int, int], None]
 
 
-def entry(function: Callable[[int, int, int, int], None]) -> Entry:
+def entry(function: Callable[[int, int, int, int], None], **options: Any) -> Entry:
     """Compile a function of that kind."""
     if DISABLED:
         return Entry(0, function)
-    return Entry(numba.cfunc(types.void(*[WORDS] * 4), cache=True)(function).address, function)
+    return Entry(numba.cfunc(types.void(*[WORDS] * 4), cache=True, **options)(function).address, function)
 
 
 _word = ctypes.c_int64.from_address
