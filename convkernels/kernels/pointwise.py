@@ -35,9 +35,9 @@ def relu(x: Array) -> Array:
 
 
 def relu_grad(dy: Array, x: Array) -> Array:
-    """The gradient dy where x is not zero or less, and else zero."""
+    """The gradient dy times one where x is not zero or less, and else times zero."""
     if not compiles(x, dy):
-        return np.where(x <= 0, dy.dtype.type(0), dy)
+        return np.multiply(dy, ~(x <= 0))
     dx = empty(x.shape, x.dtype)
     _relu_grad(x, dy, dx, get_config().threads)
     return dx

@@ -75,8 +75,9 @@ def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
 
 
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
-    """All but few channels: rows are the input channels, columns the output channels."""
-    if spec.flops > SMALL and min(spec.group_in, spec.group_out) < FEW:
+    """All but few channels: rows are the input channels with the last axis' taps, columns the output channels."""
+    rows = spec.group_in * spec.window.kernel_size[-1]
+    if spec.flops > SMALL and min(rows, spec.group_out) < FEW:
         return f"groups of {spec.group_in} to {spec.group_out} channels fill few rows or columns of a tile"
     return None
 
@@ -210,5 +211,5 @@ def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_weight_grad`: the sums, and for each thread a block of the input and of the gradient."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
     channels = (spec.group_in, spec.group_out)
-    found = weight_amounts(forward_axes(spec), spec.batch, spec.groups, *channels, size, limit)
+    found, _ = weight_amounts(forward_axes(spec), spec.batch, spec.groups, *channels, size, limit)
     return found.bytes(threads, limit)

@@ -30,11 +30,10 @@ def positive(x: Array, y: Array) -> None:
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def where_positive(x: Array, dy: Array, dx: Array) -> None:
-    """What belongs to numbers that are not zero or less, and else zero."""
-    zero = x.dtype.type(0)
+    """Times one for numbers that are not zero or less, and else times zero: NaN stays."""
+    zero, one = x.dtype.type(0), x.dtype.type(1)
     for place in range(x.size):
-        number = x[place]
-        dx[place] = zero if number <= zero else dy[place]
+        dx[place] = dy[place] * (zero if x[place] <= zero else one)
 
 
 @entry
@@ -102,7 +101,7 @@ def relu(x: Array, y: Array, threads: int | None) -> None:
 
 
 def relu_grad(x: Array, dy: Array, dx: Array, threads: int | None) -> None:
-    """Write dy where x is positive, and else zero."""
+    """Write dy times the slope at x."""
     words = np.array([address(x), address(dy), address(dx), x.size, x.itemsize])
     run(relu_grad_some, words, -(-x.size // PIECE), now_usable(threads, PASS * x.size))
 
