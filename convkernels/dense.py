@@ -20,6 +20,7 @@ from .call import as_array, check_wrt
 from .errors import ConvkernelsError, DTypeError, OptionError, ShapeError, one_of
 from .kernels.pointwise import relu as positive_part
 from .kernels.pointwise import relu_grad
+from .kernels.products import product, product_input_grad, product_weight_grad
 from .layout import Array, data_layout
 from .recycling import empty
 from .spec import check_sizes, common_dtype, compute_dtype
@@ -191,10 +192,7 @@ def _affine(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None) -> tuple[Arr
     check_sizes("w", w.shape, "DM")
     if b is not None and b.shape != w.shape[1:]:
         raise ShapeError(f"b has shape {b.shape}, must have {w.shape[1:]}: one number for each column of w")
-    product = _wide(rows, dtype) @ _wide(w, dtype)
-    if b is not None:
-        product += b
-    y = product.astype(dtype, copy=False)
+    y = product(_wide(rows, dtype), _wide(w, dtype), None if b is None else _wide(b, dtype)).astype(dtype, copy=False)
 
     def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "w", "b")) -> AffineGradients:
         wrt = check_wrt(wrt, ("x", "w", "b"))
@@ -203,9 +201,9 @@ def _affine(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None) -> tuple[Arr
         _check_dy(dy, y.shape)
         dx = dw = db = None
         if "x" in wrt:
-            dx = (_wide(dy, by_x) @ _wide(w, by_x).T).astype(by_x, copy=False).reshape(x.shape)
+            dx = product_input_grad(_wide(dy, by_x), _wide(w, by_x)).astype(by_x, copy=False).reshape(x.shape)
         if "w" in wrt:
-            dw = (_wide(rows, by_w).T @ _wide(dy, by_w)).astype(by_w, copy=False)
+            dw = product_weight_grad(_wide(rows, by_w), _wide(dy, by_w)).astype(by_w, copy=False)
         if "b" in wrt and b is not None:
             # NumPy does not sum pairwise along this axis; a long float32 sum would drift.
             db = dy.sum(0, np.float64).astype(floating(dy=dy))
