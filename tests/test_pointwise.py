@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convkernels import dense
+from convkernels import dense, nn
 from convkernels.kernels import pointwise
 
 SHAPES = [(4, 3, 60, 50), (300, 127), (2, 1, 40000), (33000, 1)]
@@ -55,3 +55,16 @@ def test_sums_by_channel(shape, dtype, way):
 
 def test_sums_by_channel_of_many_equal_numbers_do_not_drift():
     assert pointwise.channel_sums(np.full((2, 2**22), np.float32(0.1)), 0)[0] == np.float64(np.float32(0.1)) * 2**22
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_takes_the_same_steps_compiled_or_not(dtype, monkeypatch):
+    results = []
+    for _ in range(2):
+        rng, rule = np.random.default_rng(0), nn.Adam(1e-2)
+        w, mean, square = rng.normal(size=70001).astype(dtype), *np.zeros((2, 70001), dtype)
+        for rule.steps in range(1, 5):
+            rule.update(w, rng.normal(size=70001).astype(dtype), mean, square)
+        results.append((w, mean, square))
+        monkeypatch.setattr(pointwise, "missing", lambda: "not here")
+    np.testing.assert_array_equal(*results)

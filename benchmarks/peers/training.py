@@ -94,7 +94,7 @@ def their_step(net, x, y, memory_format):
 
 
 def medians(steps, seconds):
-    """The median milliseconds of each function, run in turns, after the threads of the one before have gone to sleep."""
+    """The median milliseconds of each function, run in turns, after the threads of the last have gone to sleep."""
     for step in steps.values():
         for _ in range(3):
             step()

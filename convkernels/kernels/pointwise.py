@@ -13,7 +13,11 @@ from .compiled.available import late, missing
 
 WORTH = 2**15
 """Numbers from which on compiled code is used; both give the same."""
-_relu, _relu_grad, _channel_sums = (late("pointwise", name) for name in ("relu", "relu_grad", "channel_sums"))
+_relu, _relu_grad, _adam, _channel_sums = (
+    late("pointwise", name) for name in ("relu", "relu_grad", "adam", "channel_sums")
+)
+BLOCK = 2**16
+"""Numbers that NumPy's Adam takes at a time, so that its temporaries stay in the cache."""
 
 
 def compiles(*arrays: Array) -> bool:
@@ -41,6 +45,40 @@ def relu_grad(dy: Array, x: Array) -> Array:
     dx = empty(x.shape, x.dtype)
     _relu_grad(x, dy, dx, get_config().threads)
     return dx
+
+
+def adam(
+    w: Array,
+    dw: Array,
+    mean: Array,
+    square: Array,
+    *,
+    betas: tuple[float, float],
+    eps: float,
+    lr: float,
+    steps: int,
+) -> None:
+    """Change weights and their moments in place by Adam's rule, `steps` counting this one."""
+    first, second = betas
+    root, rate = math.sqrt(1 - second**steps), lr / (1 - first**steps)
+    if compiles(w, dw, mean, square):
+        _adam(w, dw, mean, square, (first, 1 - first, second, 1 - second, root, eps, rate), get_config().threads)
+        return
+    flat = [array.reshape(-1) for array in (w, dw, mean, square)]
+    for start in range(0, w.size, BLOCK):
+        w, dw, mean, square = (array[start : start + BLOCK] for array in flat)
+        mean *= first
+        mean += (1 - first) * dw
+        change = dw * dw
+        change *= 1 - second
+        square *= second
+        square += change
+        np.sqrt(square, out=change)
+        change /= root
+        change += eps
+        np.divide(mean, change, out=change)
+        change *= rate
+        w -= change
 
 
 def channel_sums(x: Array, axis: int) -> Array:

@@ -18,7 +18,7 @@ from ..operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, Operation
 from ..spec import ConvSpec
 from .compiled.available import missing
 
-FEW, MANY = 2**19, 2**27
+FEW, MANY = 2**19, {"conv": 2**27, "conv_input_grad": 2**30, "conv_weight_grad": 2**27}
 """Operations between which products are compiled: below, BLAS takes one thread, and above, it is the faster."""
 
 
@@ -33,7 +33,7 @@ class Compiled(NamedTuple):
 def compiled(operation: Operation, x: Array, columns: int) -> Compiled | None:
     """What computes x times a matrix of so many columns, or its gradients, if not BLAS."""
     rows, depth = x.shape
-    if missing() or not FEW <= 2 * rows * depth * columns <= MANY:
+    if missing() or not FEW <= 2 * rows * depth * columns <= MANY[operation.name]:
         return None
     spec, config = ConvSpec.make((1, depth, rows), (columns, depth, 1), x.dtype), get_config()
     implementation = operation.find("direct")

@@ -61,6 +61,35 @@ def relu_grad_some(words: int, begin: int, end: int, unused: int) -> None:
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def adam_step(w: Array, dw: Array, mean: Array, square: Array, rule: Array) -> None:
+    """Adam's rule, in the order of operations of NumPy's, so that the numbers are the same."""
+    kind = w.dtype.type
+    keep_mean, take_mean, keep_square, take_square = kind(rule[0]), kind(rule[1]), kind(rule[2]), kind(rule[3])
+    root, eps, rate = kind(rule[4]), kind(rule[5]), kind(rule[6])
+    for place in range(w.size):
+        mean[place] = mean[place] * keep_mean + take_mean * dw[place]
+        square[place] = square[place] * keep_square + dw[place] * dw[place] * take_square
+        w[place] -= mean[place] / (np.sqrt(square[place]) / root + eps) * rate
+
+
+@partial(entry, error_model="numpy")
+def adam_some(words: int, begin: int, end: int, unused: int) -> None:
+    """Adam's rule on some pieces.
+
+    The arguments are the addresses of weights, their gradient and moments and the rule's numbers, how many weights
+    there are, and their bytes.
+    """
+    at_w, at_dw, at_mean, at_square, rule, count, size = fixed(words_at(words, 7), 7)
+    first, last, settings = begin * PIECE, min(count, end * PIECE), doubles_at(rule, 7)
+    if size == 4:
+        w, dw = singles_at(at_w, last)[first:], singles_at(at_dw, last)[first:]
+        adam_step(w, dw, singles_at(at_mean, last)[first:], singles_at(at_square, last)[first:], settings)
+    else:
+        wide_w, wide_dw = doubles_at(at_w, last)[first:], doubles_at(at_dw, last)[first:]
+        adam_step(wide_w, wide_dw, doubles_at(at_mean, last)[first:], doubles_at(at_square, last)[first:], settings)
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def add_up(x: Array, total: Array, channels: int, inner: int) -> None:
     """Add rows of channels, each of `inner` numbers, to the channels' sums."""
     for start in range(0, x.size, channels * inner):
@@ -104,6 +133,13 @@ def relu_grad(x: Array, dy: Array, dx: Array, threads: int | None) -> None:
     """Write dy times the slope at x."""
     words = np.array([address(x), address(dy), address(dx), x.size, x.itemsize])
     run(relu_grad_some, words, -(-x.size // PIECE), now_usable(threads, PASS * x.size))
+
+
+def adam(w: Array, dw: Array, mean: Array, square: Array, rule: tuple[float, ...], threads: int | None) -> None:
+    """Change contiguous w and its moments by Adam's rule."""
+    settings = np.array(rule)
+    words = np.array([*map(address, (w, dw, mean, square, settings)), w.size, w.itemsize])
+    run(adam_some, words, -(-w.size // PIECE), now_usable(threads, PASS * w.size))
 
 
 def channel_sums(x: Array, rows: int, channels: int, inner: int, threads: int | None) -> Array:
