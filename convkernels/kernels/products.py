@@ -1,8 +1,8 @@
 """Matrix products: BLAS', or those of compiled convolutions, whose threads do not hold up each other.
 
 A product of matrices is a convolution of one tap along the rows of the first. BLAS' own threads wait for more work for
-some 25 ms after each product, on processors that the compiled kernels' threads want: a training step of the MNIST
-network took 58 ms on two threads with BLAS' products of a third of a millisecond, and 41 ms without.
+some 25 ms after each product, on processors that the compiled kernels' threads want: on two threads a training step of
+the MNIST network took 58 ms with BLAS' products, each a third of a millisecond, and 41 ms without.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from ..layout import Array
 from ..operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD, Operation
 from ..spec import ConvSpec
 from .compiled.available import missing
+from .compiled.thread_count import usable
 
-FEW, MANY = 2**19, {"conv": 2**27, "conv_input_grad": 2**30, "conv_weight_grad": 2**27}
-"""Operations between which products are compiled: below, BLAS takes one thread, and above, it is the faster."""
+FEW, MANY = 2**19, 2**30
+"""Operations between which products are compiled where there are threads: below, BLAS takes one thread, too."""
 
 
 class Compiled(NamedTuple):
@@ -33,9 +34,10 @@ class Compiled(NamedTuple):
 def compiled(operation: Operation, x: Array, columns: int) -> Compiled | None:
     """What computes x times a matrix of so many columns, or its gradients, if not BLAS."""
     rows, depth = x.shape
-    if missing() or not FEW <= 2 * rows * depth * columns <= MANY[operation.name]:
+    config, flops = get_config(), 2 * rows * depth * columns
+    if missing() or not FEW <= flops <= MANY or usable(config.threads, flops) == 1:
         return None
-    spec, config = ConvSpec.make((1, depth, rows), (columns, depth, 1), x.dtype), get_config()
+    spec = ConvSpec.make((1, depth, rows), (columns, depth, 1), x.dtype)
     implementation = operation.find("direct")
     if implementation.supports(spec) or implementation.workspace(spec, config.max_workspace) > config.max_workspace:
         return None
