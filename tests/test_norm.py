@@ -247,6 +247,17 @@ def test_problem_strings_read_back(text, operation):
     assert ck.explain(text, strategy="numpy").choices[0].chosen.name == "numpy"
 
 
+@pytest.mark.parametrize("call", ["batch_norm_train", "batch_norm_train_vjp"])
+def test_explaining_casts_no_uninitialised_statistics(monkeypatch, call):
+    """Cast to the type of the data, what memory happens to hold may overflow, which warns."""
+
+    def leftovers(shape, dtype=float, **_):
+        return np.full(shape, 1e300 if np.dtype(dtype) == float else 0, dtype)
+
+    monkeypatch.setattr(np, "empty", leftovers)
+    assert ck.explain(call, np.ones((2, 3, 4, 4), np.float32), None, None).choices
+
+
 x = np.ones((2, 6, 4, 4))
 ones = np.ones(6)
 BAD = [
