@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from .kernels import im2col, local_norm, naive, naive_norms, norms, pooling, stride_tricks, transposed
+from .kernels import im2col, local_norm, naive, naive_norms, norm_gradients, norms, pooling, stride_tricks, transposed
 from .kernels.compiled import available, norm_available, pool_blocks
 from .operation import (
     BATCH_NORM,
@@ -158,7 +158,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     ),
     BATCH_NORM_GRAD: (
         _compiled_norm(partial(available.late("norms", "norm_grad"), given=True)),
-        _numpy_norm(partial(norms.norm_grad, given=True)),
+        _numpy_norm(partial(norm_gradients.norm_grad, given=True)),
         _norm_definition(naive_norms.batch_norm_grad),
     ),
     BATCH_NORM_TRAIN: (
@@ -168,7 +168,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     ),
     BATCH_NORM_TRAIN_GRAD: (
         _compiled_norm(available.late("norms", "norm_grad")),
-        _numpy_norm(norms.norm_grad),
+        _numpy_norm(norm_gradients.norm_grad),
         _norm_definition(naive_norms.norm_grad),
     ),
     GROUP_NORM: (
@@ -178,7 +178,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     ),
     GROUP_NORM_GRAD: (
         _compiled_norm(available.late("norms", "norm_grad")),
-        _numpy_norm(norms.norm_grad),
+        _numpy_norm(norm_gradients.norm_grad),
         _norm_definition(naive_norms.norm_grad),
     ),
     LOCAL_RESPONSE_NORM: (

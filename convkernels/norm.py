@@ -127,7 +127,8 @@ def _axes(axes: object, layout: Layout) -> tuple[int, ...]:
 def train(problem: Problem, operation: Operation, options: Any) -> tuple[Array, Array, Array]:
     """Run a norm that takes its own statistics: the result, and these with axes of one."""
     spec = problem.spec
-    mean, var = (np.empty(spec.statistics_shape, spec.statistics_dtype) for _ in range(2))
+    # Zeros, as a call that is only explained leaves them, and they are cast to the type of the data.
+    mean, var = np.zeros((2, *spec.statistics_shape), spec.statistics_dtype)
     arrays = (
         problem.seen(problem.x),
         problem.spread("gamma", problem.gamma),

@@ -121,7 +121,7 @@ class NormSpec:
         """The shape of the mean and the variance, with axes of one."""
         return tuple(1 if axis in self.reduced else size for axis, size in enumerate(self.seen_shape))
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many cells share their statistics."""
         return math.prod(self.seen_shape[axis] for axis in self.reduced)

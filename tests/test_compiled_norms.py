@@ -132,8 +132,12 @@ def standard(kind, layout, *, dtype="float32", shape=(3, 32, 19, 21), **more):
 
 def no_numpy(monkeypatch):
     """Let NumPy's way fail, which is taken for other forms."""
-    for name in ("norm", "norm_grad", "batch_norm"):
-        monkeypatch.setattr(norms.numpy_norms, name, None)
+    for module, name in (
+        (norms.numpy_norms, "norm"),
+        (norms.numpy_norms, "batch_norm"),
+        (norms.norm_gradients, "norm_grad"),
+    ):
+        monkeypatch.setattr(module, name, None)
 
 
 @pytest.mark.parametrize("dtype", BOTH)
@@ -313,7 +317,7 @@ def test_auto_takes_it_for_large_problems_and_says_why_not_for_small_ones():
 def test_little_memory_is_left_to_numpy(monkeypatch):
     problem = standard("layer", "NHWC")
     called = []
-    monkeypatch.setattr(norms.numpy_norms, "norm_grad", lambda *_, **__: called.append(True))
+    monkeypatch.setattr(norms.norm_gradients, "norm_grad", lambda *_, **__: called.append(True))
     monkeypatch.setattr(norms, "ROOM", 100)
     run(OPERATIONS["group_norm_grad"].find("direct"), statistics_of(problem))
     assert called

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers import lay
@@ -171,6 +173,61 @@ def test_a_large_mean_leaves_the_variance_right(layout):
     np.testing.assert_allclose(mean, exact.mean(axes), rtol=1e-7)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("kind", ["batch", "instance"])
+def test_means_near_and_far_from_zero_side_by_side(kind, layout):
+    """Means of 0 to 1e4 deviations: the near ones are not taken off first, on either side of the border."""
+    means = np.array([0, -1, 1.9, -2.1, 5, 100, -1e4, 1.99], np.float32)
+    x = np.random.default_rng(0).normal(size=(8, 8, 24, 24)).astype(np.float32)
+    x += means[:, None, None]
+    x = np.ascontiguousarray(x if layout == "NCHW" else np.moveaxis(x, 1, -1))
+    exact, axes = x.astype(np.float64), [axis for axis, letter in enumerate(layout) if letter in "HW"]
+    axes = tuple(axes) if kind == "instance" else (0, *axes)
+    mean, var = exact.mean(axes, keepdims=True), exact.var(axes, keepdims=True)
+    got = function(kind)(x, None, None, layout=layout, strategy="numpy")
+    if kind == "batch":
+        got, found_mean, found_var = got
+        np.testing.assert_allclose(found_mean, mean.ravel(), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found_var, var.ravel(), rtol=5e-6)
+    np.testing.assert_allclose(got, (exact - mean) / np.sqrt(var + 1e-5), rtol=5e-6, atol=1e-6)
+    *_, vjp = function(kind, vjp=True)(x, None, None, layout=layout, strategy="numpy")
+    *_, wide = function(kind, vjp=True)(exact, None, None, layout=layout, strategy="numpy")
+    np.testing.assert_allclose(vjp(np.sin(x)).dx, wide(np.sin(exact)).dx, atol=2e-3)
+
+
+def test_the_settings_of_numpy_are_left_as_they_were():
+    x = np.ones((2, 3, 4, 4), np.float32)
+    with np.errstate(over="raise"):
+        np.setbufsize(4096)
+        before = np.geterr()
+        *_, vjp = ck.batch_norm_train_vjp(x, None, None, strategy="numpy")
+        vjp(x)
+        ck.batch_norm(x, None, None, np.ones(3), np.ones(3), strategy="numpy")
+        assert (np.getbufsize(), np.geterr()) == (4096, before)
+
+
+@pytest.mark.parametrize("far", [0, 9])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scratch_is_what_explain_says(kind, layout, far):
+    x = np.random.default_rng(0).normal(far, 1, size=(64, 32, 16, 16) if layout == "NCHW" else (64, 16, 16, 32))
+    x = x.astype(np.float32)
+    arguments = [x, np.ones(32, np.float32), np.ones(32, np.float32)][: 2 if kind == "rms" else 3]
+    options = {"layout": layout, "strategy": "numpy", "max_workspace": 2**20} | (
+        {"groups": 4} if kind == "group" else {}
+    )
+    name = function(kind).__name__
+    limit = ck.explain(name, *arguments, **options).choices[0].workspace_bytes
+    *_, vjp = function(kind, vjp=True)(*arguments, **options)
+    for run in (lambda: function(kind)(*arguments, **options), lambda: vjp(x)):
+        run()
+        tracemalloc.start()
+        run()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert x.nbytes <= peak < x.nbytes + limit + 2**17  # for Python's own objects, and the statistics
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_near_1e18_do_not_overflow(kind):
     x = (np.random.default_rng(0).normal(size=(4, 6, 3, 3)) * 1e18).astype(np.float32)
@@ -230,6 +287,29 @@ def test_a_sample_does_not_depend_on_its_batch_bit_for_bit(kind, layout, size):
         np.testing.assert_array_equal(single_vjp(dy[alone]).dx, dx[alone])
 
 
+@pytest.mark.parametrize("axes", [(1,), (3,), (1, 2, 3), ()], ids=["channels", "rows", "samples", "instance"])
+@pytest.mark.parametrize("layout", ["NCHW", "CHWN", "CHNW", "CWNH", "HNWC"])
+def test_nor_on_where_their_means_lie_or_how_it_is_strided(layout, axes):
+    """Samples near zero and far from it, whose axes of one may stand anywhere in memory."""
+    letters = [axis for axis, letter in enumerate(layout) if letter != "N"]
+    batch = layout.index("N")
+    for shape in ((4, 2, 5, 3), (4, 1, 3, 7), (3, 6, 1, 4), (2, 1, 40, 33), (3, 2, 30, 36)):
+        x = lay(reals(shape, np.dtype(np.float32), 0), Layout(layout))
+        x += 5 * np.arange(shape[0], dtype=np.float32).reshape([-1 if axis == batch else 1 for axis in range(4)])
+        options = {"layout": layout, "strategy": "numpy"}
+        if axes:
+            options["axes"] = tuple(letters[axis - 1] for axis in axes)
+        norm_vjp = ck.layer_norm_vjp if axes else ck.instance_norm_vjp
+        y, vjp = norm_vjp(x, None, None, **options)
+        dx = vjp(x).dx
+        for image in range(shape[0]):
+            alone = (*[slice(None)] * batch, slice(image, image + 1))
+            for sample in (x[alone], x[alone].copy()):
+                single, single_vjp = norm_vjp(sample, None, None, **options)
+                np.testing.assert_array_equal(single, y[alone])
+                np.testing.assert_array_equal(single_vjp(sample).dx, dx[alone])
+
+
 @pytest.mark.parametrize(
     ("text", "operation"),
     [
@@ -245,6 +325,17 @@ def test_problem_strings_read_back(text, operation):
     assert (found, str(spec)) == (operation, text)
     assert ck.parse_problem(str(spec))[1] == spec
     assert ck.explain(text, strategy="numpy").choices[0].chosen.name == "numpy"
+
+
+@pytest.mark.parametrize("call", ["batch_norm_train", "batch_norm_train_vjp"])
+def test_explaining_casts_no_uninitialised_statistics(monkeypatch, call):
+    """Cast to the type of the data, what memory happens to hold may overflow, which warns."""
+
+    def leftovers(shape, dtype=float, **_):
+        return np.full(shape, 1e300 if np.dtype(dtype) == float else 0, dtype)
+
+    monkeypatch.setattr(np, "empty", leftovers)
+    assert ck.explain(call, np.ones((2, 3, 4, 4), np.float32), None, None).choices
 
 
 x = np.ones((2, 6, 4, 4))

@@ -12,6 +12,7 @@ from ...config import Resources
 from ...layout import Array
 from ...norm_spec import NormSpec
 from ...views import slices
+from .. import norm_gradients
 from .. import norms as numpy_norms
 from . import norm_columns, norm_rows
 from .norm_available import ROOM
@@ -148,7 +149,7 @@ def norm_grad(
     how = {"given": given, "backward": True}
     parts = together(spec, (gamma, dgamma, dbeta), arrays, resources.max_workspace, **how)
     if not parts:
-        numpy_norms.norm_grad(
+        norm_gradients.norm_grad(
             spec, dy, x, gamma, mean, var, out=out, dgamma=dgamma, dbeta=dbeta, resources=resources, given=given
         )
         return
