@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -24,6 +27,13 @@ PYTHONS = nox.project.python_versions(PROJECT)
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 # One thread for each of the two workers: small products run no faster on more.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# What is compared and drawn unless asked otherwise: what users get, on channels last in float32.
+LOWER_IS_BETTER = (
+    r"^operations.*'auto', 'channels_last', 'float32'",
+    r"^training.*last",
+    r"^start\.(Dispatch|timeraw)",
+)
+HIGHER_IS_BETTER = (r"^yardsticks\.AgainstThePeak", r"^yardsticks\.AgainstTheDefinition.*'auto'")
 
 
 def group(name: str) -> list[str]:
@@ -39,6 +49,43 @@ def lowest(requirements: list[str]) -> list[str]:
 def run_tests(session: nox.Session, profile: str) -> None:
     """Run the suite on two processes, with whatever was given on the command line."""
     session.run("pytest", "-n", "2", f"--hypothesis-profile={profile}", *session.posargs, env=ONE_THREAD)
+
+
+def selected(patterns: Iterable[str]) -> list[str]:
+    """The options that choose benchmarks."""
+    return [f"--bench={pattern}" for pattern in patterns]
+
+
+def asv(session: nox.Session, *arguments: str, **options: Any) -> None:
+    """Run asv, which takes the machine as it finds it."""
+    session.chdir("benchmarks")
+    session.run("asv", "machine", "--yes", silent=True)
+    session.run("asv", *arguments, **options)
+    session.chdir("..")
+
+
+def git(*arguments: str) -> str:
+    """What git says; nothing if it fails."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def base() -> str:
+    """What HEAD is held against: where its branch left main, or on main the last tag, or the commit before."""
+    main = git("rev-parse", "--verify", "--quiet", "main") or git("rev-parse", "--verify", "--quiet", "origin/main")
+    found = main and git("merge-base", "HEAD", main)
+    if not found or found == git("rev-parse", "HEAD"):
+        found = git("describe", "--tags", "--abbrev=0", "HEAD^") or git("rev-parse", "HEAD^")
+    return found
+
+
+def milestones(count: int) -> list[str]:
+    """Tags and HEAD, or commits spread evenly over main's history since it has benchmarks."""
+    tags = git("tag", "--merged", "HEAD", "--sort=creatordate").split()
+    if len(tags) >= count - 1:
+        return [*tags, git("rev-parse", "HEAD")]
+    first = git("log", "--reverse", "--format=%H", "--", "benchmarks/suite").partition("\n")[0]
+    commits = [*git("rev-list", "--first-parent", "--reverse", f"{first}..HEAD").split()]
+    return [commits[(len(commits) - 1) * place // (count - 1)] for place in range(count)]
 
 
 @nox.session(python=PYTHONS)
@@ -105,9 +152,34 @@ def build(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks, once each, in this environment; arguments go to asv."""
     session.install("-e", ".[jit]", *group("bench"))
-    session.chdir("benchmarks")
-    session.run("asv", "machine", "--yes")
-    session.run("asv", "run", "--quick", "--show-stderr", "--environment=existing:python", *session.posargs)
+    asv(session, "run", "--quick", "--show-stderr", "--environment=existing:python", *session.posargs)
+
+
+@nox.session(default=False)
+def bench_compare(session: nox.Session) -> None:
+    """HEAD against where its branch began, or against the last tag; fails where a benchmark takes 1.3 times as long.
+
+    Arguments go to asv: ``--factor 1.1``, or ``--bench REGEX`` for others than the chosen ones.
+    """
+    session.install(*group("bench"))
+    chosen = [] if "--bench" in session.posargs else selected(LOWER_IS_BETTER)
+    asv(session, "continuous", "--factor=1.3", "--interleave-rounds", *chosen, *session.posargs, base(), "HEAD")
+
+
+@nox.session(default=False)
+def dashboard(session: nox.Session) -> None:
+    """The history's speed as a site in benchmarks/.asv/html: the tags, or where there are few some commits.
+
+    Arguments, where there are any, are the commits to measure. What was measured before stays.
+    """
+    session.install(*group("bench"))
+    commits = Path(session.create_tmp()).resolve() / "commits"
+    commits.write_text("\n".join(session.posargs or milestones(4)) + "\n")
+    brief = ["--attribute=rounds=1", "--attribute=repeat=3", "--attribute=warmup_time=0"]
+    measured = selected([*LOWER_IS_BETTER, *HIGHER_IS_BETTER])
+    # A commit from before what a benchmark calls fails there, and has no point in its graph.
+    asv(session, "run", "--skip-existing", *brief, *measured, f"HASHFILE:{commits}", success_codes=[0, 2])
+    asv(session, "publish")
 
 
 @nox.session(default=False)
