@@ -27,11 +27,13 @@ PYTHONS = nox.project.python_versions(PROJECT)
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 # One thread for each of the two workers: small products run no faster on more.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-# What is compared and drawn unless asked otherwise: what users get, on channels last in float32.
+# What is compared and drawn unless asked otherwise: what users get by default, and what the dashboard selects at first,
+# the first value of each parameter.
 LOWER_IS_BETTER = (
-    r"^operations.*'auto', 'channels_last', 'float32'",
-    r"^training.*last",
-    r"^start\.(Dispatch|timeraw)",
+    r"^operations.*'auto', 'channels_first', 'float32'",
+    r"^training.*first",
+    r"^start\.(Dispatch|timeraw|FirstCall.*direct)",
+    r"^yardsticks\.(Error|Memory).*'auto'",
 )
 HIGHER_IS_BETTER = (r"^yardsticks\.AgainstThePeak", r"^yardsticks\.AgainstTheDefinition.*'auto'")
 
@@ -79,13 +81,14 @@ def base() -> str:
 
 
 def milestones(count: int) -> list[str]:
-    """Tags and HEAD, or commits spread evenly over main's history since it has benchmarks."""
+    """Tags and HEAD, or where there are few, commits of which each lies twice as far back as the next."""
     tags = git("tag", "--merged", "HEAD", "--sort=creatordate").split()
-    if len(tags) >= count - 1:
+    if len(tags) + 1 >= count:
         return [*tags, git("rev-parse", "HEAD")]
     first = git("log", "--reverse", "--format=%H", "--", "benchmarks/suite").partition("\n")[0]
-    commits = [*git("rev-list", "--first-parent", "--reverse", f"{first}..HEAD").split()]
-    return [commits[(len(commits) - 1) * place // (count - 1)] for place in range(count)]
+    latest = git("rev-list", "--first-parent", f"{first}..HEAD").split()
+    places = {0, *(len(latest) // 2**halving for halving in range(1, count))}
+    return [latest[place] for place in sorted(places, reverse=True)]
 
 
 @nox.session(python=PYTHONS)
@@ -174,7 +177,7 @@ def dashboard(session: nox.Session) -> None:
     """
     session.install(*group("bench"))
     commits = Path(session.create_tmp()).resolve() / "commits"
-    commits.write_text("\n".join(session.posargs or milestones(4)) + "\n")
+    commits.write_text("\n".join(session.posargs or milestones(5)) + "\n")
     brief = ["--attribute=rounds=1", "--attribute=repeat=3", "--attribute=warmup_time=0"]
     measured = selected([*LOWER_IS_BETTER, *HIGHER_IS_BETTER])
     # A commit from before what a benchmark calls fails there, and has no point in its graph.
