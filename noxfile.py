@@ -37,6 +37,21 @@ LOWER_IS_BETTER = (
 )
 HIGHER_IS_BETTER = (r"^yardsticks\.AgainstThePeak", r"^yardsticks\.AgainstTheDefinition.*'auto'")
 
+# What an installed package must be able to do.
+TRIAL = """
+import numpy as np
+import convkernels as ck
+
+x, w = np.arange(2 * 9 * 9 * 3.0).reshape(2, 9, 9, 3) % 7, np.arange(3 * 3 * 3 * 4.0).reshape(3, 3, 3, 4) % 5
+options = {"stride": 2, "padding": "same", "layout": "NHWC"}
+(y, vjp), (expected, expected_vjp) = (ck.conv2d_vjp(x, w, strategy=name, **options) for name in ("auto", "naive"))
+assert np.array_equal(y, expected)
+assert all(map(np.array_equal, vjp(y, wrt=("x", "w"))[:2], expected_vjp(y, wrt=("x", "w"))[:2]))
+assert np.array_equal(ck.max_pool2d(x, 3, layout="NHWC"), ck.max_pool2d(x, 3, layout="NHWC", strategy="naive"))
+print(ck.__file__, ck.__version__, "NumPy", np.__version__)
+print(ck.explain("conv2d", x, w, **options))
+"""
+
 
 def group(name: str) -> list[str]:
     """The requirements of a dependency group."""
@@ -137,18 +152,27 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The source distribution and the wheel, checked, and the wheel tried with NumPy alone."""
+    """The source distribution and the wheel, checked; then the session `wheel` tries what was built."""
     session.install("build", "twine", "check-wheel-contents")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build")
     built = [str(path) for path in sorted(Path("dist").iterdir())]
     session.run("twine", "check", "--strict", *built)
-    wheel = next(path for path in built if path.endswith(".whl"))
-    session.run("check-wheel-contents", wheel)
-    session.install("--force-reinstall", wheel)
+    session.run("check-wheel-contents", next(path for path in built if path.endswith(".whl")))
+    for version in PYTHONS:
+        session.notify(f"wheel-{version}")
+
+
+@nox.session(python=PYTHONS, default=False)
+def wheel(session: nox.Session) -> None:
+    """The built wheel in an empty environment, with NumPy alone and with the oldest NumPy and Numba."""
+    session.install("--force-reinstall", *map(str, Path("dist").resolve().glob("*.whl")))
+    oldest = lowest([*PROJECT["project"]["dependencies"], *EXTRAS["jit"]])
     # Away from the source tree, so that what is imported is the wheel's.
     session.chdir(session.create_tmp())
-    session.run("python", "-c", "import convkernels as ck; print(ck.__version__, ck.__file__)")
+    session.run("python", "-W", "error", "-c", TRIAL)
+    session.install(*oldest)
+    session.run("python", "-W", "error", "-c", TRIAL)
 
 
 @nox.session(default=False)
