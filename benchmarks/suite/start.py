@@ -71,7 +71,7 @@ class FirstCall:
 
     params = (list(CALLS),)
     param_names = ("call",)
-    number, repeat, rounds, warmup_time = 1, (3, 5, 60.0), 1, 0
+    number, repeat, rounds, warmup_time, timeout = 1, (3, 5, 60.0), 1, 0, 300
 
     def setup(self, call):
         strategy = call if call in ("winograd", "depthwise") else "direct"

@@ -56,7 +56,8 @@ def main():
         axes.imshow(y[0].clip(0, 255).astype(np.uint8), interpolation="nearest")
         axes.set_axis_off()
         middle = left + SIDE / width / 2
-        figure.text(middle, 1 - 5 / height, title, ha="center", va="top", fontsize=9, family="monospace", color=GREY)
+        style = {"ha": "center", "va": "top", "fontsize": 10, "family": "monospace", "color": GREY}
+        figure.text(middle, 1 - 4 / height, title, **style)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", transparent=True)
     picture = Image.open(buffer).quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
