@@ -17,7 +17,7 @@ def prepared(problem, direction, strategy, order, dtype, *, warm=True):
     """The call that a benchmark makes; if `warm` its first run is done."""
     operation, spec = ck.parse_problem(problem)
     make = {"conv": _convolution, "conv_transpose": _transposed, "pool": _pool}.get(operation, _norm)
-    run = make(spec, direction, order, dtype, {"strategy": strategy, "threads": 1})
+    run = make(operation, spec, direction, order, dtype, {"strategy": strategy, "threads": 1})
     if warm:
         run()  # compiles, and finds what later runs remember
     return run
@@ -59,7 +59,7 @@ def drawn(shape, dtype, layout=None):
     return array if layout is None else np.ascontiguousarray(layout.restore(array))
 
 
-def _convolution(spec, direction, order, dtype, execution):
+def _convolution(operation, spec, direction, order, dtype, execution):
     window, rank = spec.window, spec.window.rank
     data, weights = Layout(axes(order, rank)), Layout(axes(order, rank, "OI"), "OI")
     x, dy = (drawn(shape, dtype, data) for shape in (spec.x_shape, spec.y_shape))
@@ -75,7 +75,7 @@ def _convolution(spec, direction, order, dtype, execution):
     return partial(getattr(ck, name), *arguments, **options)
 
 
-def _transposed(spec, direction, order, dtype, execution):
+def _transposed(operation, spec, direction, order, dtype, execution):
     window, rank = spec.window, spec.window.rank
     data, weights = Layout(axes(order, rank)), Layout(axes(order, rank, "IO"), "IO")
     options = {"stride": window.stride, "padding": spec.padding, "output_padding": spec.output_padding}
@@ -83,7 +83,7 @@ def _transposed(spec, direction, order, dtype, execution):
     return _one_of("conv_transpose", arguments, options | execution, direction, drawn(spec.y_shape, dtype, data), data)
 
 
-def _pool(spec, direction, order, dtype, execution):
+def _pool(operation, spec, direction, order, dtype, execution):
     data = Layout(axes(order, spec.window.rank))
     name = {"max": "max_pool", "mean": "avg_pool"}[spec.reducer.name]
     options = {"stride": spec.window.stride, "padding": spec.window.padding}
@@ -91,12 +91,19 @@ def _pool(spec, direction, order, dtype, execution):
     return _one_of(name, arguments, options | execution, direction, drawn(spec.y_shape, dtype, data), data)
 
 
-def _norm(spec, direction, order, dtype, execution):
+def _norm(operation, spec, direction, order, dtype, execution):
     data = Layout(axes(order, len(spec.x_shape) - 2))
-    gamma, beta = (drawn(spec.x_shape[1:2], dtype) for _ in range(2))
-    arguments = [drawn(spec.x_shape, dtype, data), gamma, beta, *([spec.groups] if spec.kind == "group" else [])]
-    options = {"axes": tuple(data.permutation[axis] for axis in spec.axes)} if spec.kind == "layer" else {}
-    name = "batch_norm_train" if spec.kind == "batch" else f"{spec.kind}_norm"
+    channels = drawn(spec.x_shape[1:2], dtype)
+    arguments, options = [drawn(spec.x_shape, dtype, data)], {}
+    if operation == "local_response_norm":
+        name, arguments = operation, [*arguments, spec.size]
+    elif spec.kind == "batch":
+        name, arguments = operation, [*arguments, channels, channels]
+        arguments += [channels, channels**2] if operation == "batch_norm" else []
+    else:
+        name, arguments = f"{spec.kind}_norm", [*arguments, channels, channels]
+        arguments += [spec.groups] if spec.kind == "group" else []
+        options |= {"axes": tuple(data.permutation[axis] for axis in spec.axes)} if spec.kind == "layer" else {}
     return _one_of(name, arguments, options | execution, direction, drawn(spec.y_shape, dtype, data), data)
 
 

@@ -24,6 +24,8 @@ NORMS = [
     "norm:n8c256_in14x14_batch",  # ResNet-50
     "norm:n1c320g32_in64x64_group",  # Stable Diffusion
     "norm:n1c768_in197_layer_axes1",  # ViT-B/16
+    "batch_norm:n1c256_in56x56_batch",  # ResNet-50, with the statistics given
+    "local_response_norm:n1c96_in27x27_size5",  # AlexNet
 ]
 SMALL = [
     "n1g1i16o12_in32x32_k3x3_s1x1_p1+1x1+1_d1x1",  # DenseNet
