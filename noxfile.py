@@ -202,7 +202,7 @@ def dashboard(session: nox.Session) -> None:
     session.install(*group("bench"))
     commits = Path(session.create_tmp()).resolve() / "commits"
     commits.write_text("\n".join(session.posargs or milestones(5)) + "\n")
-    brief = ["--attribute=rounds=1", "--attribute=repeat=3", "--attribute=warmup_time=0"]
+    brief = ["--attribute=rounds=1", "--attribute=repeat=7", "--attribute=warmup_time=0"]
     measured = selected([*LOWER_IS_BETTER, *HIGHER_IS_BETTER])
     # A commit from before what a benchmark calls fails there, and has no point in its graph.
     asv(session, "run", "--skip-existing", *brief, *measured, f"HASHFILE:{commits}", success_codes=[0, 2])
