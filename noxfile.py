@@ -166,13 +166,11 @@ def build(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, default=False)
 def wheel(session: nox.Session) -> None:
     """The built wheel in an empty environment, with NumPy alone and with the oldest NumPy and Numba."""
-    session.install("--force-reinstall", *map(str, Path("dist").resolve().glob("*.whl")))
-    oldest = lowest([*PROJECT["project"]["dependencies"], *EXTRAS["jit"]])
-    # Away from the source tree, so that what is imported is the wheel's.
-    session.chdir(session.create_tmp())
-    session.run("python", "-W", "error", "-c", TRIAL)
-    session.install(*oldest)
-    session.run("python", "-W", "error", "-c", TRIAL)
+    trial = ["python", "-I", "-W", "error", "-c", TRIAL]  # isolated, so that what is imported is the wheel's
+    session.install("--force-reinstall", *map(str, Path("dist").glob("*.whl")))
+    session.run(*trial)
+    session.install(*lowest([*PROJECT["project"]["dependencies"], *EXTRAS["jit"]]))
+    session.run(*trial)
 
 
 @nox.session(default=False)
