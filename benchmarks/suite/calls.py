@@ -12,10 +12,14 @@ import numpy as np
 import convkernels as ck
 from convkernels.layout import Layout
 
+from .problems import BOTH, GRADIENTS
+
 
 def prepared(problem, direction, strategy, order, dtype, *, warm=True):
     """The call that a benchmark makes; if `warm` its first run is done."""
     operation, spec = ck.parse_problem(problem)
+    if direction not in (GRADIENTS if operation == "conv" else BOTH):
+        raise NotImplementedError(f"{operation} has no {direction}")
     make = {"conv": _convolution, "conv_transpose": _transposed, "pool": _pool}.get(operation, _norm)
     run = make(operation, spec, direction, order, dtype, {"strategy": strategy, "threads": 1})
     if warm:
@@ -53,16 +57,16 @@ def axes(order, rank, leading="NC"):
     return f"N{spatial}C" if leading == "NC" else spatial + leading[::-1]
 
 
-def drawn(shape, dtype, layout=None):
+def drawn(shape, dtype, layout=None, seed=0):
     """Data of a canonical shape, contiguous in the layout; the same numbers in each type."""
-    array = np.random.default_rng(0).standard_normal(shape, np.float32).astype(dtype)
+    array = np.random.default_rng(seed).standard_normal(shape, np.float32).astype(dtype)
     return array if layout is None else np.ascontiguousarray(layout.restore(array))
 
 
 def _convolution(operation, spec, direction, order, dtype, execution):
     window, rank = spec.window, spec.window.rank
     data, weights = Layout(axes(order, rank)), Layout(axes(order, rank, "OI"), "OI")
-    x, dy = (drawn(shape, dtype, data) for shape in (spec.x_shape, spec.y_shape))
+    x, dy = drawn(spec.x_shape, dtype, data), drawn(spec.y_shape, dtype, data, seed=1)
     w = drawn(spec.w_shape, dtype, weights)
     name, arguments, options = {
         "forward": ("conv", (x, w), {}),
@@ -80,7 +84,7 @@ def _transposed(operation, spec, direction, order, dtype, execution):
     data, weights = Layout(axes(order, rank)), Layout(axes(order, rank, "IO"), "IO")
     options = {"stride": window.stride, "padding": spec.padding, "output_padding": spec.output_padding}
     arguments = drawn(spec.x_shape, dtype, data), drawn(spec.w_shape, dtype, weights)
-    return _one_of("conv_transpose", arguments, options | execution, direction, drawn(spec.y_shape, dtype, data), data)
+    return _one_of("conv_transpose", arguments, options | execution, direction, spec, data)
 
 
 def _pool(operation, spec, direction, order, dtype, execution):
@@ -88,7 +92,7 @@ def _pool(operation, spec, direction, order, dtype, execution):
     name = {"max": "max_pool", "mean": "avg_pool"}[spec.reducer.name]
     options = {"stride": spec.window.stride, "padding": spec.window.padding}
     arguments = drawn(spec.x_shape, dtype, data), spec.window.kernel_size
-    return _one_of(name, arguments, options | execution, direction, drawn(spec.y_shape, dtype, data), data)
+    return _one_of(name, arguments, options | execution, direction, spec, data)
 
 
 def _norm(operation, spec, direction, order, dtype, execution):
@@ -104,14 +108,14 @@ def _norm(operation, spec, direction, order, dtype, execution):
         name, arguments = f"{spec.kind}_norm", [*arguments, channels, channels]
         arguments += [spec.groups] if spec.kind == "group" else []
         options |= {"axes": tuple(data.permutation[axis] for axis in spec.axes)} if spec.kind == "layer" else {}
-    return _one_of(name, arguments, options | execution, direction, drawn(spec.y_shape, dtype, data), data)
+    return _one_of(name, arguments, options | execution, direction, spec, data)
 
 
-def _one_of(name, arguments, options, direction, dy, data):
+def _one_of(name, arguments, options, direction, spec, data):
     """A function, or the vjp that it returns."""
     options = options | {"layout": data.axes}
     skip_what_is_declined(f"{name}_vjp", *arguments, **options)
     if direction == "forward":
         return partial(getattr(ck, name), *arguments, **options)
     *_, vjp = getattr(ck, f"{name}_vjp")(*arguments, **options)
-    return partial(vjp, dy)
+    return partial(vjp, drawn(spec.y_shape, arguments[0].dtype, data, seed=1))

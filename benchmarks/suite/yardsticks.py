@@ -7,7 +7,10 @@ import numpy as np
 import convkernels as ck
 
 from .calls import prepared, seconds
-from .problems import CONVOLUTIONS, CONVOLVED, GRADIENTS, NORMALISED, NORMS, POOLED, POOLS, SMALL, TRANSPOSED
+from .problems import CONVOLUTIONS, CONVOLVED, GRADIENTS, NORMS, POOLS, SMALL, TRANSPOSED
+
+STRATEGIES = [*CONVOLVED, "numpy"]
+"""Of any operation."""
 
 
 class AgainstTheDefinition:
@@ -30,10 +33,10 @@ class AgainstTheDefinition:
 class AgainstThePeak:
     """The share of what this machine can do: the register tile in the first-level cache, or a copy of large arrays."""
 
-    params = ([*CONVOLUTIONS, *TRANSPOSED, *POOLS, *NORMS],)
-    param_names = ("problem",)
+    params = ([*CONVOLUTIONS, *TRANSPOSED, *POOLS, *NORMS], GRADIENTS)
+    param_names = ("problem", "direction")
 
-    def setup(self, problem):
+    def setup(self, problem, direction):
         try:
             from convkernels.cli.bench import machine  # noqa: PLC0415  # commits before this one lack it
         except ImportError as missing:
@@ -46,9 +49,9 @@ class AgainstThePeak:
         self.peak = machine.peak(self.unit, "float32", 1)
         if self.peak is None:
             raise NotImplementedError("the tile needs Numba")
-        self.run = prepared(problem, "forward", "auto", "channels_last", "float32")
+        self.run = prepared(problem, direction, "auto", "channels_last", "float32")
 
-    def track_share_of_peak(self, problem):
+    def track_share_of_peak(self, problem, direction):
         return self.amount / seconds(self.run, 15) / 1e9 / self.peak
 
     track_share_of_peak.unit = "share"
@@ -57,14 +60,14 @@ class AgainstThePeak:
 class Error:
     """The largest error of a result in units of eps times the largest result, against float64."""
 
-    params = ([*CONVOLUTIONS, *TRANSPOSED, *POOLS[2:], *NORMS], sorted({*CONVOLVED, *POOLED, *NORMALISED}))
-    param_names = ("problem", "strategy")
+    params = ([*CONVOLUTIONS, *TRANSPOSED, *POOLS[2:], *NORMS], [*GRADIENTS, "backward"], STRATEGIES)
+    param_names = ("problem", "direction", "strategy")
 
-    def setup(self, problem, strategy):
-        self.run = prepared(problem, "forward", strategy, "channels_first", "float32")
-        self.exact = prepared(problem, "forward", "auto", "channels_first", "float64")
+    def setup(self, problem, direction, strategy):
+        self.run = prepared(problem, direction, strategy, "channels_first", "float32")
+        self.exact = prepared(problem, direction, "auto", "channels_first", "float64")
 
-    def track_error(self, problem, strategy):
+    def track_error(self, problem, direction, strategy):
         exact = first(self.exact())
         scale = np.finfo(np.float32).eps * np.abs(exact).max()
         return float(np.abs(first(self.run()) - exact).max() / scale)
@@ -75,7 +78,7 @@ class Error:
 class Memory:
     """The memory of a process that runs one, and of one that only prepares to."""
 
-    params = ([*CONVOLUTIONS[:3], POOLS[0], NORMS[1]], sorted({*CONVOLVED, *POOLED, *NORMALISED}))
+    params = ([*CONVOLUTIONS[:3], POOLS[0], NORMS[1]], STRATEGIES)
     param_names = ("problem", "strategy")
 
     def setup(self, problem, strategy):
@@ -91,5 +94,5 @@ class Memory:
 
 
 def first(result):
-    """The result itself, where statistics come with it."""
+    """The result itself, where statistics come with it, or the gradient of `x`."""
     return result[0] if isinstance(result, tuple) else result
