@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from convkernels.cli.bench.results import Report, Row, load
-from convkernels.cli.bench.summary import means
+from convkernels.cli.bench.summary import Mean, means
 
 LAYOUTS = ("NCHW", "NHWC")
 LIBRARIES = ("PyTorch", "ONNX Runtime", "NumPy", "Numba")
@@ -18,8 +18,8 @@ LIBRARIES = ("PyTorch", "ONNX Runtime", "NumPy", "Numba")
 
 def cell(rows: list[Row], kind: str, layout: str, *, forward: bool) -> str:
     """The mean of a kind in a layout, forward or over all its gradients; bold where the library is faster."""
-    chosen = [row for row in rows if row.layout == layout and (row.direction == "forward") == forward]
-    ratio = means(chosen, "kind")[(kind,)].ratio
+    chosen = [row for row in rows if (row.kind, row.layout) == (kind, layout)]
+    ratio = Mean.of(row for row in chosen if (row.direction == "forward") == forward).ratio
     if ratio is None:
         return "-"
     return f"**{ratio:.2f}**" if ratio > 1 else f"{ratio:.2f}"
