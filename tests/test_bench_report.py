@@ -13,6 +13,7 @@ pytest.importorskip("typer", reason="the command line needs the extra convkernel
 pytest.importorskip("matplotlib", reason="the command line needs the extra convkernels[cli]")
 pytest.importorskip("threadpoolctl", reason="the command line needs the extra convkernels[cli]")
 
+from helpers import load_script
 from PIL import Image
 from rich.console import Console
 
@@ -193,6 +194,15 @@ def test_precisions_stand_together_where_they_are_the_same():
 )
 def test_small_numbers_keep_a_digit(value, text):
     assert tables.number(value) == text
+
+
+def test_the_readmes_table(report):
+    slow = [row(ratio, direction=name) for ratio, name in ((0.5, "input_grad"), (2.0, "weight_grad"))]
+    highest = row(9.0, precision="highest")
+    *lines, _, place = load_script("peers/table.py").table(report.with_rows([*slow, highest])).splitlines()
+    assert lines[0] == "| layers | forward, NCHW | forward, NHWC | gradients, NCHW | gradients, NHWC |"
+    assert lines[2:] == ["| 1x1 | **2.00** | 0.50 | 1.00 | - |"]
+    assert place == "P, 1 thread, float32; PyTorch 2.6."
 
 
 def test_the_picture_has_a_panel_for_each_type_and_layout(report):

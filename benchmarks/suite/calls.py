@@ -1,99 +1,121 @@
 """What the benchmarks call: a public function on the data of a problem string, in a layout, by a strategy.
 
-Parameters are literal, so that a result always means the same problem; what the library declines at some commit, or
-with some packages missing, is skipped for the reason that `explain` gives.
+What the library declines at some commit, or with some packages missing, is skipped for the reason that `explain` gives.
 """
 
 from functools import partial
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 
 import convkernels as ck
 from convkernels.layout import Layout
 
-ORDERS = ["channels_first", "channels_last"]
+from .problems import BOTH, GRADIENTS
 
 
-def axes(order, rank, leading="NC"):
-    """The layout of data, or of weights where OI or IO leads, that has the channels first or last."""
-    first, second = leading
-    spatial = "DHW"[3 - rank :]
-    if order == "channels_first":
-        return first + second + spatial
-    return f"N{spatial}C" if leading == "NC" else spatial + second + first
-
-
-def drawn(shape, dtype, layout=None):
-    """Data of a canonical shape, contiguous in the layout; the same numbers in each type."""
-    array = np.random.default_rng(0).standard_normal(shape, np.float32).astype(dtype)
-    return array if layout is None else np.ascontiguousarray(layout.restore(array))
-
-
-def skip_what_is_declined(name, *arguments, **options):
-    """Raise what tells asv to skip."""
-    with np.errstate(all="ignore"):  # explaining computes nothing, so that statistics are whatever lay in memory
-        explained = ck.explain(name, *arguments, **options)
-    for choice in explained.choices:
-        if choice.error:
-            raise NotImplementedError(choice.error)
-
-
-def convolution(problem, direction, strategy, order, dtype, *, warm=True):
-    """One of a convolution's three operations, ready to run; if `warm` its first run is done."""
-    spec = ck.parse_problem(problem)[1]
-    window, rank = spec.window, spec.window.rank
-    data, weights = Layout(axes(order, rank)), Layout(axes(order, rank, "OI"), "OI")
-    x, dy = (drawn(shape, dtype, data) for shape in (spec.x_shape, spec.y_shape))
-    w = drawn(spec.w_shape, dtype, weights)
-    options = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
-    options |= {"groups": spec.groups, "layout": data.axes, "strategy": strategy, "threads": 1}
-    name, arguments, more = {
-        "forward": ("conv", (x, w), {}),
-        "input_grad": ("conv_input_grad", (dy, w), {"x_shape": x.shape}),
-        "weight_grad": ("conv_weight_grad", (x, dy), {"kernel_size": window.kernel_size}),
-    }[direction]
-    options |= more
-    skip_what_is_declined(name, *arguments, **options)
-    run = partial(getattr(ck, name), *arguments, **options)
+def prepared(problem, direction, strategy, order, dtype, *, warm=True):
+    """The call that a benchmark makes; if `warm` its first run is done."""
+    operation, spec = ck.parse_problem(problem)
+    if direction not in (GRADIENTS if operation == "conv" else BOTH):
+        raise NotImplementedError(f"{operation} has no {direction}")
+    make = {"conv": _convolution, "conv_transpose": _transposed, "pool": _pool}.get(operation, _norm)
+    run = make(operation, spec, direction, order, dtype, {"strategy": strategy, "threads": 1})
     if warm:
         run()  # compiles, and finds what later runs remember
     return run
 
 
-def transposed(problem, order, dtype):
-    """A transposed convolution, forward and backward."""
-    spec = ck.parse_problem(problem)[1]
+def seconds(run, count):
+    """The median of so many runs."""
+    taken = []
+    for _ in range(count):
+        start = perf_counter()
+        run()
+        taken.append(perf_counter() - start)
+    return median(taken)
+
+
+def skip_what_is_declined(name, *arguments, **options):
+    """Raise what tells asv to skip."""
+    try:
+        with np.errstate(all="ignore"):  # explaining computes nothing, so that statistics are whatever lay in memory
+            choices = ck.explain(name, *arguments, **options).choices
+    except ck.UnknownStrategyError as unknown:  # of a commit that does not have it yet
+        raise NotImplementedError(str(unknown)) from None
+    for choice in choices:
+        if choice.error:
+            raise NotImplementedError(choice.error)
+
+
+def axes(order, rank, leading="NC"):
+    """The layout of data, or of weights where OI or IO leads, that has the channels first or last."""
+    spatial = "DHW"[3 - rank :]
+    if order == "channels_first":
+        return leading + spatial
+    return f"N{spatial}C" if leading == "NC" else spatial + leading[::-1]
+
+
+def drawn(shape, dtype, layout=None, seed=0):
+    """Data of a canonical shape, contiguous in the layout; the same numbers in each type."""
+    array = np.random.default_rng(seed).standard_normal(shape, np.float32).astype(dtype)
+    return array if layout is None else np.ascontiguousarray(layout.restore(array))
+
+
+def _convolution(operation, spec, direction, order, dtype, execution):
+    window, rank = spec.window, spec.window.rank
+    data, weights = Layout(axes(order, rank)), Layout(axes(order, rank, "OI"), "OI")
+    x, dy = drawn(spec.x_shape, dtype, data), drawn(spec.y_shape, dtype, data, seed=1)
+    w = drawn(spec.w_shape, dtype, weights)
+    name, arguments, options = {
+        "forward": ("conv", (x, w), {}),
+        "input_grad": ("conv_input_grad", (dy, w), {"x_shape": x.shape}),
+        "weight_grad": ("conv_weight_grad", (x, dy), {"kernel_size": window.kernel_size}),
+    }[direction]
+    options |= {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
+    options |= {"groups": spec.groups, "layout": data.axes} | execution
+    skip_what_is_declined(name, *arguments, **options)
+    return partial(getattr(ck, name), *arguments, **options)
+
+
+def _transposed(operation, spec, direction, order, dtype, execution):
     window, rank = spec.window, spec.window.rank
     data, weights = Layout(axes(order, rank)), Layout(axes(order, rank, "IO"), "IO")
     options = {"stride": window.stride, "padding": spec.padding, "output_padding": spec.output_padding}
     arguments = drawn(spec.x_shape, dtype, data), drawn(spec.w_shape, dtype, weights)
-    return _both("conv_transpose", arguments, options | {"groups": spec.groups}, drawn(spec.y_shape, dtype, data), data)
+    return _one_of("conv_transpose", arguments, options | execution, direction, spec, data)
 
 
-def pool(problem, order, dtype):
-    """A max or average pool, forward and backward."""
-    spec = ck.parse_problem(problem)[1]
+def _pool(operation, spec, direction, order, dtype, execution):
     data = Layout(axes(order, spec.window.rank))
     name = {"max": "max_pool", "mean": "avg_pool"}[spec.reducer.name]
     options = {"stride": spec.window.stride, "padding": spec.window.padding}
     arguments = drawn(spec.x_shape, dtype, data), spec.window.kernel_size
-    return _both(name, arguments, options, drawn(spec.y_shape, dtype, data), data)
+    return _one_of(name, arguments, options | execution, direction, spec, data)
 
 
-def norm(problem, order, dtype):
-    """A batch, group or layer norm in training, forward and backward."""
-    spec = ck.parse_problem(problem)[1]
+def _norm(operation, spec, direction, order, dtype, execution):
     data = Layout(axes(order, len(spec.x_shape) - 2))
-    gamma, beta = (drawn(spec.x_shape[1:2], dtype) for _ in range(2))
-    arguments = [drawn(spec.x_shape, dtype, data), gamma, beta, *([spec.groups] if spec.kind == "group" else [])]
-    options = {"axes": tuple(data.permutation[axis] for axis in spec.axes)} if spec.kind == "layer" else {}
-    name = "batch_norm_train" if spec.kind == "batch" else f"{spec.kind}_norm"
-    return _both(name, arguments, options, drawn(spec.y_shape, dtype, data), data)
+    channels = drawn(spec.x_shape[1:2], dtype)
+    arguments, options = [drawn(spec.x_shape, dtype, data)], {}
+    if operation == "local_response_norm":
+        name, arguments = operation, [*arguments, spec.size]
+    elif spec.kind == "batch":
+        name, arguments = operation, [*arguments, channels, channels]
+        arguments += [channels, channels**2] if operation == "batch_norm" else []
+    else:
+        name, arguments = f"{spec.kind}_norm", [*arguments, channels, channels]
+        arguments += [spec.groups] if spec.kind == "group" else []
+        options |= {"axes": tuple(data.permutation[axis] for axis in spec.axes)} if spec.kind == "layer" else {}
+    return _one_of(name, arguments, options | execution, direction, spec, data)
 
 
-def _both(name, arguments, options, dy, data):
-    options = options | {"layout": data.axes, "threads": 1}
+def _one_of(name, arguments, options, direction, spec, data):
+    """A function, or the vjp that it returns."""
+    options = options | {"layout": data.axes}
     skip_what_is_declined(f"{name}_vjp", *arguments, **options)
+    if direction == "forward":
+        return partial(getattr(ck, name), *arguments, **options)
     *_, vjp = getattr(ck, f"{name}_vjp")(*arguments, **options)
-    vjp(dy)
-    return {"forward": partial(getattr(ck, name), *arguments, **options), "backward": partial(vjp, dy)}
+    return partial(vjp, drawn(spec.y_shape, arguments[0].dtype, data, seed=1))

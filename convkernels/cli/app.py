@@ -79,7 +79,7 @@ def convkernels(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Convolution and pooling for NumPy arrays, forward and backward, in any axis layout."""
+    """Convolution, pooling and normalisation for NumPy arrays, forward and backward, in any axis layout."""
 
 
 @app.command(
