@@ -13,14 +13,21 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
 html_theme = "furo"
 html_title = f"convkernels {release}"
 exclude_patterns = ["_build", "pages"]
+templates_path = ["_templates"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+nitpicky = True  # a link to a name that does not exist is an error
 
+# What is linked to elsewhere, in Sphinx' oldest and readable form: building needs no network.
+intersphinx_mapping = {
+    "numpy": ("https://numpy.org/doc/stable", "inventories/numpy.txt"),
+}
 autosummary_generate = True
 numpydoc_show_class_members = False
 # The four ranks of a function differ in nothing but their name and layout, which the signature shows.

@@ -1,0 +1,57 @@
+"""The documentation holds all that is public, and nothing that is not there."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import convkernels as ck
+from convkernels import losses, nn, testing
+from convkernels.courses import cs231n, deeplearning_ai
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+MODULES = (ck, losses, testing, nn, nn.data, nn.models, cs231n, deeplearning_ai)
+
+
+def is_of(value, module):
+    """Whether a function or class is a module's own, and not imported."""
+    return (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__
+
+
+def offered(module):
+    """The full names of what a module offers, modules left out."""
+    own = getattr(module, "__all__", None)
+    if own is None:
+        own = [name for name, value in vars(module).items() if name[0] != "_" and is_of(value, module)]
+    return {f"{module.__name__}.{name}" for name in own if not inspect.ismodule(getattr(module, name))}
+
+
+def listed():
+    """The full names in the reference's tables, in their order."""
+    names, module = [], ""
+    for line in (DOCS / "reference" / "index.md").read_text().splitlines():
+        found = re.fullmatch(r"\.\. currentmodule:: (\S+)", line)
+        if found:
+            module = found[1]
+        elif re.fullmatch(r"   \w[\w.]*", line):
+            names.append(f"{module}.{line.strip()}")
+    return names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_the_reference_has_every_public_name(module):
+    missing = offered(module) - set(listed())
+    assert not missing
+
+
+def test_the_reference_has_each_name_once_and_all_of_them_exist():
+    names = listed()
+    assert len(names) == len(set(names))
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(import_module(module), attribute), name
