@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 from importlib import import_module
 from pathlib import Path
 
@@ -55,3 +56,17 @@ def test_the_reference_has_each_name_once_and_all_of_them_exist():
     for name in names:
         module, _, attribute = name.rpartition(".")
         assert hasattr(import_module(module), attribute), name
+
+
+@pytest.mark.parametrize("image", sorted(DOCS.glob("images/*.svg")), ids=lambda path: path.name)
+def test_every_picture_is_on_a_page(image):
+    assert any(f":file: images/{image.name}\n" in page.read_text() for page in PAGES)
+
+
+def test_the_pictures_are_what_their_script_draws(tmp_path):
+    script = tmp_path / "draw.py"
+    script.write_text((DOCS / "images" / "draw.py").read_text())
+    runpy.run_path(str(script), run_name="__main__")
+    drawn = {path.name: path.read_text() for path in tmp_path.glob("*.svg")}
+    assert drawn == {path.name: path.read_text() for path in DOCS.glob("images/*.svg")}
+    assert drawn
