@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import runpy
+import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 import convkernels as ck
 from convkernels import losses, nn, testing
 from convkernels.courses import cs231n, deeplearning_ai
+from convkernels.operation import ENTRY_POINTS
+from convkernels.testing.harness import sampling
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -70,3 +74,48 @@ def test_the_pictures_are_what_their_script_draws(tmp_path):
     drawn = {path.name: path.read_text() for path in tmp_path.glob("*.svg")}
     assert drawn == {path.name: path.read_text() for path in DOCS.glob("images/*.svg")}
     assert drawn
+
+
+def files_of(page):
+    """The files that a page tells to write, by name."""
+    return dict(re.findall(r"```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)```", page, flags=re.DOTALL))
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A folder with the files of the page on implementations, from which Python imports."""
+    page = (DOCS / "implementation.md").read_text()
+    for name, text in files_of(page).items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path, page
+    sys.modules.pop("taps", None)
+
+
+def test_the_implementation_that_the_how_to_ends_with_is_proven(written):
+    taps = import_module("taps")
+    checks = testing.checks_for("conv", taps.CLAIMS)
+    with sampling(seed=0, max_examples=10):
+        for check in checks:
+            check(taps.taps)
+    tests = runpy.run_path(str(written[0] / "test_taps.py"))
+    (mark,) = tests["test_taps"].pytestmark
+    assert len(mark.args[1]) == len(checks)
+    assert f"{len(checks)} of them" in written[1]
+
+
+def test_the_how_to_shows_what_its_program_prints(written, capsys):
+    folder, page = written
+    try:
+        runpy.run_path(str(folder / "use.py"))
+    finally:
+        ck.unregister("conv", "taps")
+    assert f"```text\n{capsys.readouterr().out}```" in page
+
+
+def test_the_how_tos_package_offers_what_its_module_has(written):
+    folder, _ = written
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    (entry,) = project["entry-points"][ENTRY_POINTS].values()
+    module, _, name = entry.partition(":")
+    assert callable(getattr(import_module(module), name))
