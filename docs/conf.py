@@ -19,6 +19,8 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = f"convkernels {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 exclude_patterns = ["_build", "pages"]
 templates_path = ["_templates"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
@@ -45,3 +47,13 @@ sphinx_gallery_conf = {
 }
 copybutton_prompt_text = r">>> |\.\.\. ?|\$ "
 copybutton_prompt_is_regexp = True
+
+
+def without_last_line(app, name, source):
+    """Take the empty line from the end of examples, by which a doctest ends."""
+    source[0] = source[0].replace("\n\n```\n", "\n```\n")
+
+
+def setup(app):
+    """Register what this file adds."""
+    app.connect("source-read", without_last_line)
