@@ -1,5 +1,6 @@
 """The site's configuration."""
 
+from functools import partial
 from importlib.metadata import version as installed_version
 
 project = "convkernels"
@@ -18,6 +19,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 html_theme = "furo"
+html_math_renderer = "mathml"  # which browsers draw themselves, without a script from elsewhere
 html_title = f"convkernels {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -41,6 +43,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_signature": False,
+    "write_computation_times": False,
     "remove_config_comments": True,
     "min_reported_time": 5,
     "abort_on_example_error": True,
@@ -56,4 +59,13 @@ def without_last_line(app, name, source):
 
 def setup(app):
     """Register what this file adds."""
+    from docutils import nodes  # noqa: PLC0415  # the tests import this file where there is no Sphinx
+    from docutils.utils.math.latex2mathml import tex2mathml  # noqa: PLC0415
+
+    def render(writer, node, as_block=False):
+        formula = tex2mathml(node.astext(), as_block=as_block)
+        writer.body.append(f'<div class="formula">{formula}</div>' if as_block else formula)
+        raise nodes.SkipNode
+
     app.connect("source-read", without_last_line)
+    app.add_html_math_renderer("mathml", (render, None), (partial(render, as_block=True), None))
