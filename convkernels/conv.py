@@ -29,6 +29,7 @@ from .call import (
     magnitude,
 )
 from .errors import OptionError, ShapeError
+from .kernels.pointwise import channel_sums
 from .layout import Array, Layout, data_layout, weight_layout_for
 from .operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD
 from .spec import ConvSpec, Shape, check_padding_mode, common_dtype, compute_dtype
@@ -163,17 +164,14 @@ def bias_grad(dy: ArrayLike, layout: Layout) -> Array:
     """Sum the gradient over everything but the channels."""
     gradient = layout.view(as_array("dy", dy), "dy")
     common_dtype(dy=gradient)
-    axes = (0, *range(2, gradient.ndim))
     if is_recording():
         return np.zeros(gradient.shape[1], gradient.dtype)
     accumulator = compute_dtype(gradient.dtype)
     if accumulator.kind in "iu":
         terms = math.prod(gradient.shape) // gradient.shape[1]
         check_overflow(terms * magnitude(gradient), accumulator)
-        return np.add.reduce(gradient, axes, accumulator)  # type: ignore[no-any-return]
-    # NumPy sums pairwise along contiguous memory only; elsewhere a long float32 sum would drift.
-    wide = np.result_type(gradient.dtype, np.float64)
-    return np.add.reduce(gradient, axes, wide).astype(gradient.dtype.newbyteorder("="))  # type: ignore[no-any-return]
+        return np.add.reduce(gradient, (0, *range(2, gradient.ndim)), accumulator)  # type: ignore[no-any-return]
+    return channel_sums(as_array("dy", dy), layout.axes.index("C")).astype(gradient.dtype.newbyteorder("="))
 
 
 def _conv(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, **options: Unpack[ConvKeywords]) -> Array:

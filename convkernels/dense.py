@@ -18,7 +18,11 @@ from numpy.typing import ArrayLike
 
 from .call import as_array, check_wrt
 from .errors import ConvkernelsError, DTypeError, OptionError, ShapeError, one_of
+from .kernels.pointwise import relu as positive_part
+from .kernels.pointwise import relu_grad
+from .kernels.products import product, product_input_grad, product_weight_grad
 from .layout import Array, data_layout
+from .recycling import empty
 from .spec import check_sizes, common_dtype, compute_dtype
 
 P = ParamSpec("P")
@@ -188,10 +192,7 @@ def _affine(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None) -> tuple[Arr
     check_sizes("w", w.shape, "DM")
     if b is not None and b.shape != w.shape[1:]:
         raise ShapeError(f"b has shape {b.shape}, must have {w.shape[1:]}: one number for each column of w")
-    product = _wide(rows, dtype) @ _wide(w, dtype)
-    if b is not None:
-        product += b
-    y = product.astype(dtype, copy=False)
+    y = product(_wide(rows, dtype), _wide(w, dtype), None if b is None else _wide(b, dtype)).astype(dtype, copy=False)
 
     def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "w", "b")) -> AffineGradients:
         wrt = check_wrt(wrt, ("x", "w", "b"))
@@ -200,15 +201,21 @@ def _affine(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None) -> tuple[Arr
         _check_dy(dy, y.shape)
         dx = dw = db = None
         if "x" in wrt:
-            dx = (_wide(dy, by_x) @ _wide(w, by_x).T).astype(by_x, copy=False).reshape(x.shape)
+            dx = product_input_grad(_wide(dy, by_x), _wide(w, by_x)).astype(by_x, copy=False).reshape(x.shape)
         if "w" in wrt:
-            dw = (_wide(rows, by_w).T @ _wide(dy, by_w)).astype(by_w, copy=False)
+            dw = product_weight_grad(_wide(rows, by_w), _wide(dy, by_w)).astype(by_w, copy=False)
         if "b" in wrt and b is not None:
             # NumPy does not sum pairwise along this axis; a long float32 sum would drift.
             db = dy.sum(0, np.float64).astype(floating(dy=dy))
         return AffineGradients(dx, dw, db)
 
     return y, vjp
+
+
+def multiplied(first: Array, second: Array) -> Array:
+    """The product of an array and one that is no larger, in memory that is used again."""
+    product: Array = np.multiply(first, second, out=empty(first.shape, np.result_type(first, second)))
+    return product
 
 
 def _elementwise(x: Array, y: Array, slope: Callable[[], Array]) -> tuple[Array, Vjp]:
@@ -218,7 +225,7 @@ def _elementwise(x: Array, y: Array, slope: Callable[[], Array]) -> tuple[Array,
         dy = as_array("dy", dy)
         dtype = floating(dy=dy, x=x)
         _check_dy(dy, x.shape)
-        return np.asarray(_wide(dy, dtype) * slope(), dtype)
+        return np.asarray(multiplied(_wide(dy, dtype), slope()), dtype)
 
     return np.asarray(y, floating(x=x)), vjp
 
@@ -236,7 +243,14 @@ def _relu(x: ArrayLike) -> tuple[Array, Vjp]:
     (array([0., 0., 3.]), array([0., 0., 7.]))
     """
     x, wide = taken("x", x)
-    return _elementwise(x, np.maximum(wide, 0), lambda: ~(wide <= 0))
+
+    def vjp(dy: ArrayLike) -> Array:
+        dy = as_array("dy", dy)
+        dtype = floating(dy=dy, x=x)
+        _check_dy(dy, x.shape)
+        return np.asarray(relu_grad(_wide(dy, dtype), wide), dtype)
+
+    return np.asarray(positive_part(wide), floating(x=x)), vjp
 
 
 def _leaky_relu(x: ArrayLike, slope: float = 0.01) -> tuple[Array, Vjp]:
@@ -380,7 +394,7 @@ def _dropout(x: ArrayLike, rate: float, generator: np.random.Generator) -> tuple
     x, wide = taken("x", x)
     kept, factor = _kept(x.shape, rate, generator)
     mask = np.multiply(kept, factor, dtype=wide.dtype)
-    return _elementwise(x, wide * mask, lambda: mask)
+    return _elementwise(x, multiplied(wide, mask), lambda: mask)
 
 
 def _dropout2d(x: ArrayLike, rate: float, generator: np.random.Generator, layout: str = "NCHW") -> tuple[Array, Vjp]:
@@ -406,7 +420,7 @@ def _dropout2d(x: ArrayLike, rate: float, generator: np.random.Generator, layout
     shape = order.view(x, "x").shape
     kept, factor = _kept((*shape[:2], *[1] * order.rank), rate, generator)
     mask = order.restore(np.multiply(kept, factor, dtype=wide.dtype))
-    return _elementwise(x, wide * mask, lambda: mask)
+    return _elementwise(x, multiplied(wide, mask), lambda: mask)
 
 
 affine, affine_vjp = both(_affine, DOC)

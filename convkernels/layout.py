@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import recycling
 from .errors import LayoutError, ShapeError
 
 Array: TypeAlias = NDArray[Any]
@@ -112,7 +113,7 @@ class Layout:
 
     def empty(self, canonical: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Allocate an array contiguous in this layout, from its canonical shape."""
-        return np.empty(self.shape(canonical), dtype)
+        return recycling.empty(self.shape(canonical), dtype)
 
 
 @lru_cache(maxsize=256)

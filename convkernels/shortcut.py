@@ -15,6 +15,7 @@ import numpy as np
 from .config import Config, Resources, get_config
 from .layout import Array
 from .operation import Implementation, Operation
+from .recycling import empty
 
 Key: TypeAlias = tuple[Any, ...]
 MOST = 1024
@@ -101,6 +102,6 @@ class Shortcut:
         """Run on other arrays of the same kind."""
         arrays = [None if axes is None else array.transpose(axes) for array, axes in zip(args, self.axes, strict=False)]
         arrays += [None] * (len(self.axes) - len(arrays))
-        result = np.empty(self.shape, self.dtype)
+        result = empty(self.shape, self.dtype)
         self.run(self.spec, *arrays, out=result.transpose(self.out_axes), resources=self.resources)
         return result

@@ -18,7 +18,7 @@ if available.missing():
 
 from guard import Flush, child
 
-from convkernels.kernels.compiled import isa, norm_columns, norm_forms, norms, parallel
+from convkernels.kernels.compiled import isa, norm_columns, norm_forms, norms, thread_count
 from convkernels.layout import SPATIAL, Layout
 from convkernels.norm_spec import NormSpec
 from convkernels.operation import OPERATIONS
@@ -155,7 +155,8 @@ def test_the_usual_orders_are_compiled(kind, layout, form, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", BOTH)
 @pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
 def test_results_do_not_depend_on_the_threads(kind, layout, form, dtype, monkeypatch):
-    monkeypatch.setattr(parallel, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     monkeypatch.setattr(norm_columns, "PIECE", 2**12)
     problem = standard(kind, layout, dtype=dtype)
     problems = [problem, statistics_of(problem)]

@@ -24,7 +24,7 @@ if not util.find_spec("numba"):
 
 from guard import Flush, child
 
-from convkernels.kernels.compiled import isa, parallel, pool_blocks, row_tables
+from convkernels.kernels.compiled import isa, pool_blocks, row_tables, thread_count
 
 WINDOWS = [
     "in9x40_k3x3_s2x2_p1+1x1+1_d1x1",
@@ -135,7 +135,8 @@ def test_a_vjp_with_and_without_room_for_winners(shape, dtype):
 @pytest.mark.parametrize("operation", ["pool", "pool_grad"])
 @pytest.mark.parametrize("order", ORDERS[:3])
 def test_results_do_not_depend_on_the_threads(order, operation, reducer, monkeypatch):
-    monkeypatch.setattr(parallel, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     for window in WINDOWS:
         problem = problem_of(operation, window, reducer, order, data="reals", dtype="float32")
         arrays = [problem.arrays[role] for role in INPUTS[operation]]
@@ -160,7 +161,8 @@ def test_sums_do_not_depend_on_the_batch(order):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_kept_winners_and_indices_do_not_depend_on_the_threads(threads, monkeypatch):
-    monkeypatch.setattr(parallel, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     x = np.random.default_rng(0).integers(0, 9, (3, 5, 13, 37)).astype(np.float32)
     y, indices, vjp = ck.max_pool2d_with_indices_vjp(x, 3, stride=2, padding=1, strategy="direct", threads=threads)
     expected, wanted, defined = ck.max_pool2d_with_indices_vjp(x, 3, stride=2, padding=1, strategy="stride_tricks")

@@ -24,7 +24,7 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import isa, parallel, reach
+from convkernels.kernels.compiled import isa, reach, thread_count
 
 APART = [
     "n2g16i16o16_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -93,7 +93,8 @@ def test_transposed(order):
 @pytest.mark.parametrize("operation", OPERATION)
 @pytest.mark.parametrize("text", [APART[0], APART[4], APART[7]])
 def test_results_do_not_depend_on_the_threads(operation, text, order, monkeypatch):
-    monkeypatch.setattr(parallel, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     problem = replace(problem_of(operation, text, order), data="reals")
     implementation = OPERATIONS[operation].find("depthwise")
     arrays = [problem.arrays[role] for role in INPUTS[operation]]

@@ -25,7 +25,7 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import copies, filters, isa, parallel
+from convkernels.kernels.compiled import copies, filters, isa, thread_count
 from convkernels.kernels.compiled.filters import split
 from convkernels.kernels.compiled.tile import Shape, address
 
@@ -65,7 +65,8 @@ def test_many_channels(operation, text, order):
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
 @pytest.mark.parametrize("text", [WIDE[0], WIDE[3], WIDE[5]])
 def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
-    monkeypatch.setattr(parallel, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     problem = replace(problem_of(operation, text, ORDERS[0]), data="reals")
     implementation = OPERATIONS[operation].find("direct")
     arrays = [problem.arrays[role] for role in INPUTS[operation]]
@@ -85,19 +86,6 @@ def test_many_callers_at_once():
     with ThreadPoolExecutor(6) as pool:
         for got in pool.map(lambda _: ck.conv2d(x, w, padding=1, strategy="direct", threads=2), range(24)):
             assert_same(got, expected)
-
-
-def test_a_thread_that_fails_is_heard_after_all_have_ended():
-    ended = []
-
-    def work(begin, end):
-        ended.append((begin, end))
-        if begin == 1:
-            raise RuntimeError("lost")
-
-    with pytest.raises(RuntimeError, match="lost"):
-        parallel.run(work, 3, 3)
-    assert sorted(ended) == [(0, 1), (1, 2), (2, 3)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")

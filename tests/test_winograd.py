@@ -23,7 +23,7 @@ from convkernels.testing.problems import INPUTS, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import isa, parallel, toom_cook
+from convkernels.kernels.compiled import isa, thread_count, toom_cook
 
 SQUARES = [
     "n2g1i16o33_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -66,7 +66,8 @@ def test_squares_in_little_memory(limit):
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad"])
 @pytest.mark.parametrize("text", [SQUARES[0], SQUARES[1], SQUARES[-1]])
 def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
-    monkeypatch.setattr(parallel, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
     problem = replace(problem_of(operation, text, ORDERS[0]), data="reals")
     implementation = OPERATIONS[operation].find("winograd")
     arrays = [problem.arrays[role] for role in INPUTS[operation]]

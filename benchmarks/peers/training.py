@@ -10,7 +10,7 @@ the median time of PyTorch's better format over ours, and the medians in millise
 
 import argparse
 import os
-from time import perf_counter
+from statistics import median
 
 arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 arguments.add_argument("--threads", type=int, default=1)
@@ -24,6 +24,7 @@ import torch
 
 import convkernels as ck
 from convkernels import nn
+from convkernels.cli.bench.timing import Rules, race, sample
 from convkernels.losses import softmax_cross_entropy_vjp
 
 torch.set_num_threads(GIVEN.threads)
@@ -93,18 +94,13 @@ def their_step(net, x, y, memory_format):
 
 
 def medians(steps, seconds):
-    """The median time of each function, run in turns."""
+    """The median milliseconds of each function, run in turns, after the threads of the last have gone to sleep."""
     for step in steps.values():
         for _ in range(3):
             step()
-    times = {name: [] for name in steps}
-    end = perf_counter() + seconds
-    while perf_counter() < end:
-        for name, step in steps.items():
-            start = perf_counter()
-            step()
-            times[name].append(perf_counter() - start)
-    return {name: 1000 * float(np.median(taken)) for name, taken in times.items()}
+    round_of_all = sum(sample(step) for step in steps.values())
+    found = race(steps, Rules(alternations=max(3, int(seconds / (6 * round_of_all))), repeats=3, shortest=1e-3)).medians
+    return {name: 1000 * median(repeats) for name, repeats in found.items()}
 
 
 def main():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -10,12 +9,9 @@ import numpy as np
 
 from ..dense import real
 from ..errors import DataError, OptionError
+from ..kernels.pointwise import adam
 from ..layout import Array
 from .layer import Layer
-
-BLOCK = 1 << 16
-"""Numbers updated at a time, so that a rule's temporaries stay in the cache: Adam on four million takes 8.3 ms, not
-10.4."""
 
 
 class Optimiser:
@@ -49,10 +45,7 @@ class Optimiser:
             if parameter.name not in self.moments:
                 self.moments[parameter.name] = {name: np.zeros_like(value) for name in self.names}
             decay = self.weight_decay if parameter.key == "w" else 0.0
-            flat = [array.reshape(-1) for array in (value, grad, *self.moments[parameter.name].values())]
-            for start in range(0, value.size, BLOCK):
-                w, dw, *moments = (array[start : start + BLOCK] for array in flat)
-                self.decayed(w, dw, decay, *moments)
+            self.decayed(value, grad, decay, *self.moments[parameter.name].values())
 
     def decayed(self, w: Array, dw: Array, decay: float, *moments: Array) -> None:
         """Update with the gradient of the loss and of decay / 2 * sum(w**2)."""
@@ -212,19 +205,7 @@ class Adam(Optimiser):
     def update(self, w: Array, dw: Array, *moments: Array) -> None:
         """Change a parameter in place."""
         mean, square = moments
-        first, second = self.betas
-        mean *= first
-        mean += (1 - first) * dw
-        change = dw * dw
-        change *= 1 - second
-        square *= second
-        square += change
-        np.sqrt(square, out=change)
-        change /= math.sqrt(1 - second**self.steps)
-        change += self.eps
-        np.divide(mean, change, out=change)
-        change *= self.lr / (1 - first**self.steps)
-        w -= change
+        adam(w, dw, mean, square, betas=self.betas, eps=self.eps, lr=self.lr, steps=self.steps)
 
 
 class AdamW(Adam):

@@ -21,8 +21,8 @@ from .axes import (
     winograd_amounts,
     winograd_axes,
 )
-from .parallel import usable
 from .reach import depthwise_amounts
+from .thread_count import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
@@ -75,8 +75,9 @@ def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
 
 
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
-    """All but few channels: rows are the input channels, columns the output channels."""
-    if spec.flops > SMALL and min(spec.group_in, spec.group_out) < FEW:
+    """All but few channels: rows are the input channels with the last axis' taps, columns the output channels."""
+    rows = spec.group_in * spec.window.kernel_size[-1]
+    if spec.flops > SMALL and min(rows, spec.group_out) < FEW:
         return f"groups of {spec.group_in} to {spec.group_out} channels fill few rows or columns of a tile"
     return None
 
@@ -158,16 +159,16 @@ def workspace_depthwise(spec: ConvSpec, limit: int) -> int:
     return depthwise_amounts(spec, limit, threads)[1].bytes(threads, limit)
 
 
-def late(module: str, name: str) -> Callable[..., None]:
-    """An implementation of this package's that is imported when it is first run."""
+def late(module: str, name: str) -> Callable[..., Any]:
+    """A function of this package's whose module is imported when it is first run."""
 
     @cache
-    def found() -> Callable[..., None]:
-        imported: Callable[..., None] = getattr(import_module(f".{module}", __package__), name)
+    def found() -> Callable[..., Any]:
+        imported: Callable[..., Any] = getattr(import_module(f".{module}", __package__), name)
         return imported
 
-    def run(*arguments: Any, **keywords: Any) -> None:
-        found()(*arguments, **keywords)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        return found()(*arguments, **keywords)
 
     return run
 
@@ -210,5 +211,5 @@ def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_weight_grad`: the sums, and for each thread a block of the input and of the gradient."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
     channels = (spec.group_in, spec.group_out)
-    found = weight_amounts(forward_axes(spec), spec.batch, spec.groups, *channels, size, limit)
+    found, _ = weight_amounts(forward_axes(spec), spec.batch, spec.groups, *channels, size, limit)
     return found.bytes(threads, limit)

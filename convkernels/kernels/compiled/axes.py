@@ -25,6 +25,10 @@ SQUARES = 3 * 2**19
 """Bytes of squares in all their forms that are worked on at a time: few would make products of few rows."""
 PLACES = 6
 """Cells that a square reads along an axis, of which 4 outputs of 3 taps are made, or 2 of 5."""
+NARROW = 512
+"""Columns of all groups above which panels are enough for threads to share."""
+PARTS, PARTED = 8, 2**20
+"""The most parts of a sum, and the bytes that these take at most."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -220,12 +224,22 @@ def correlation_amounts(
 
 
 @lru_cache(maxsize=512)
-def weight_amounts(axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int) -> Amounts:
-    """The amounts of a weight gradient, of which the sums are shared."""
-    taps = math.prod(len(axis.taps) for axis in axes)
-    shared = groups * channels * columns * taps * size + PANEL + 2 * LINES
-    blocks = tuple(axis.block for axis in axes)
-    return amounts(blocks, batch, 1, channels, columns, shared, size, limit, 1)
+def weight_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int
+) -> tuple[Amounts, int]:
+    """The amounts of a weight gradient, of which the sums are shared, and into how many parts to cut what it sums over.
+
+    Parts have sums of their own, which are added in their order: threads share them where columns are few.
+    """
+    sums = groups * channels * columns * math.prod(len(axis.taps) for axis in axes) * size
+    blocks, fixed = tuple(axis.block for axis in axes), PANEL + 2 * LINES
+
+    def found(parts: int, limit: int) -> Amounts:
+        return amounts(blocks, batch, 1, channels, columns, parts * sums + fixed, size, limit, 1)
+
+    spare = limit - found(1, 0).bytes(1, 0)
+    parts = max(1, min(PARTS, PARTED // sums, 1 + spare // (4 * sums))) if groups * columns <= NARROW else 1
+    return found(parts, limit), parts
 
 
 def winograd_axes(axes: Axes) -> Axes:

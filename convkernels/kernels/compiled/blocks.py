@@ -15,7 +15,7 @@ from numba import types
 from ...layout import Array
 from .copies import TURNER, Copy, Turner, copy_array, copy_matrix
 from .geometry import Piece, Product, Source, Target
-from .machine import clear_bytes, fixed, invoke
+from .machine import array_in, entry, fixed, invoke, set_bytes, words_at
 
 
 def words(kind: Any) -> types.Type:
@@ -41,9 +41,9 @@ def clear(s: Source, row: int, begin: int, end: int, channel: int, several: int)
     """Put zeros into some cells of a row of a block, in several channels; all of them, where they lie innermost."""
     if s.read_channel != s.size:
         for place in range(channel, min(s.channels, channel + several)):
-            clear_bytes(row + place * s.read_channel + begin * s.read_w, (end - begin) * s.read_w)
+            set_bytes(row + place * s.read_channel + begin * s.read_w, (end - begin) * s.read_w, 0)
     elif channel == 0:
-        clear_bytes(row + begin * s.read_w, (end - begin) * s.read_w)
+        set_bytes(row + begin * s.read_w, (end - begin) * s.read_w, 0)
 
 
 @numba.njit(types.void(SOURCE, TURNER, PIECE, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -97,7 +97,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.size, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, LIST, LIST, LIST, LIST, *[WORD] * 4), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, LIST, LIST, LIST, LIST, *[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -111,12 +111,14 @@ def multiply(
     weights: int,
     biases: int,
     kept: int,
+    first: int,
+    count: int,
 ) -> None:
-    """Run the tiles of a block; the depth's first chunk starts from the bias, each later one from its forerunner."""
+    """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner."""
     step = s.step_w * s.read_w
     for k in range(0, p.depth, p.chunk):
         depth = min(p.chunk, p.depth - k)
-        for panel in range(t.panels):
+        for panel in range(first, first + count):
             columns = t.last if panel == t.panels - 1 else t.width
             b = weights + panel * p.w_panel + k * p.w_depth
             across = panel * t.width * t.size
@@ -139,32 +141,22 @@ def multiply(
                             )
 
 
-@numba.njit(  # type: ignore[untyped-decorator]
-    types.void(LIST, LIST, LIST, LIST, LIST, TABLE, *[WORD] * 8), nogil=True, cache=True
-)
-def correlate(
-    numbers: Array,
-    codes: Array,
-    starts: Array,
-    a_offsets: Array,
-    b_offsets: Array,
-    pieces: Array,
-    begin: int,
-    end: int,
-    x: int,
-    weights: int,
-    biases: int,
-    out: int,
-    block: int,
-    results: int,
-) -> None:
-    """Compute some of the pieces; `block` and `results` are the scratch memory that what is copied takes."""
+@entry
+def correlate(words: int, begin: int, end: int, block: int) -> None:
+    """Compute some of the pieces.
+
+    The arguments are six tables, the bytes of a block, which copies of what tiles write follow, and four addresses.
+    """
+    given = words_at(words, 17)
+    numbers, codes, starts, pieces = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 5)
+    a_offsets, b_offsets, results = array_in(given, 3), array_in(given, 4), block + given[12]
+    x, weights, biases, out = given[13], given[14], given[15], given[16]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
     for place in range(begin, end):
-        of = pieces[place]
-        piece = Piece(of[0], of[1], of[2], of[3], of[4], of[5], of[6])
+        piece = Piece(*fixed(pieces[9 * place :], 7))
+        first, count = pieces[9 * place + 7], pieces[9 * place + 8]
         origin = x + piece.group * s.group + piece.image * s.image
         target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * t.h
         read = block
@@ -177,30 +169,29 @@ def correlate(
         multiply(
             *(s, t, p, piece, codes, starts, a_offsets, b_offsets),
             *(read, weights + piece.group * p.w_group, biases + piece.group * p.bias_group, kept),
+            *(first, count),
         )
         if not t.stored:
-            move(t, how, piece, results, target, (t.panels - 1) * t.width + t.last, 0)
+            columns = (count - 1) * t.width + (t.last if first + count == t.panels else t.width)
+            across = first * t.width
+            move(t, how, piece, results + across * t.size, target + across * t.channel, columns, 0)
 
 
-@numba.njit(types.void(LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def pack(
-    numbers: Array,
-    panels: int,
-    begin: int,
-    end: int,
-    to_group: int,
-    to_panel: int,
-    from_group: int,
-    from_panel: int,
-    target: int,
-    source: int,
-) -> None:
-    """Copy some of the panels of all groups' weights."""
+@entry
+def pack(words: int, begin: int, end: int, unused: int) -> None:
+    """Copy some of the panels of all groups' weights.
+
+    The arguments are a table, the panels of a group, the strides of what is written between groups and panels, those of
+    what is read, and two addresses.
+    """
+    given = words_at(words, 9)
+    numbers, panels, target, source = array_in(given, 0), given[2], given[7], given[8]
     how, rest = Turner(*fixed(numbers, TURNERS)), numbers[TURNERS:]
     inner, last = Copy(*fixed(rest, COPIES)), Copy(*fixed(rest[COPIES:], COPIES))
     for place in range(begin, end):
         group, panel = place // panels, place % panels
-        plan = last if panel == panels - 1 else inner
-        copy_array(
-            *(how, plan, target + group * to_group + panel * to_panel, source + group * from_group + panel * from_panel)
-        )
+        to, origin = target + group * given[3] + panel * given[4], source + group * given[5] + panel * given[6]
+        if panel == panels - 1:
+            copy_array(how, last, to, origin)
+        else:
+            copy_array(how, inner, to, origin)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +14,10 @@ from ...window import Ints
 from .boxes import Boxes, Given, bits, table
 from .isa import host
 from .lines import HEAD, LOOPS, OPERAND, Operand
+from .machine import address, array_in, entry, fixed, invoke, set_bytes, tables, words_at
 from .parallel import run
 from .row_tables import RowBoxes, row_table
-from .scratch import arena
-
-FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-"""Code as Python calls it; the interpreter's lock is released meanwhile."""
+from .scratch import rounded
 
 
 @dataclass(frozen=True)
@@ -59,48 +56,85 @@ def views(*arrays: Array) -> tuple[View, ...]:
 class Call(NamedTuple):
     """A call but for the addresses of its arrays, to which its words' offsets are added; what they point to is kept."""
 
-    function: Any
-    words: Array
+    code: int
+    words: list[int]
     places: list[int]
     kept: Any
-
-    def start(self, addresses: Array) -> None:
-        """Run on arrays at these addresses."""
-        words = self.words.copy()
-        words[HEAD::OPERAND] += addresses[self.places]
-        self.function(words.ctypes.data)
 
 
 class Task(NamedTuple):
     """Calls one after the other, and the scratch memory they share, which is the last of the arrays.
 
-    Before, its bytes are set to `fill`, if that is not None.
+    Before, its bytes are set to `fill`, if that is not negative.
     """
 
     calls: tuple[Call, ...]
     scratch: int = 0
-    fill: int | None = None
+    fill: int = -1
 
 
-def execute(tasks: Sequence[Task], threads: int, *arrays: Array) -> None:
-    """Share tasks out."""
-    addresses = np.array([*(array.ctypes.data for array in arrays), 0], np.int64)
+class Program(NamedTuple):
+    """Tasks as the arguments of `perform`, but for the addresses of arrays; `kept` is what they point to."""
 
-    def work(begin: int, end: int) -> None:
-        for task in tasks[begin:end]:
-            if task.scratch:
-                with arena:
-                    given = addresses.copy()
-                    memory = given[-1] = arena.reserve(task.scratch)
-                    if task.fill is not None:
-                        ctypes.memset(memory, task.fill, task.scratch)
-                    for call in task.calls:
-                        call.start(given)
-            else:
-                for call in task.calls:
-                    call.start(addresses)
+    words: Array
+    kept: Any
+    tasks: int
+    room: int
 
-    run(work, len(tasks), threads)
+
+ARRAYS = 4
+"""As many as a program has at most, beside scratch memory."""
+
+
+def program(tasks: Sequence[Task]) -> Program:
+    """String tasks together."""
+    lines, calls, numbers, places = [], [], [], []  # type: ignore[var-annotated]
+    for task in tasks:
+        lines += [len(calls) // 5, len(calls) // 5 + len(task.calls), task.scratch, task.fill]
+        for call in task.calls:
+            calls += [call.code, len(numbers), len(call.words), len(places), len(call.places)]
+            numbers += call.words
+            places += call.places
+    listed = [np.array(each, np.int64) for each in (lines, calls, numbers, places)]
+    scratch = rounded(max((task.scratch for task in tasks), default=0))
+    copied = 8 * max((len(call.words) for task in tasks for call in task.calls), default=0)
+    words = np.array([*tables(*listed), scratch, 0, *[0] * (ARRAYS + 1)], np.int64)
+    return Program(words, (listed, tasks), len(tasks), scratch + copied)
+
+
+@entry
+def perform(words: int, begin: int, end: int, memory: int) -> None:
+    """Carry out some of the tasks.
+
+    The arguments are four tables, the bytes of scratch memory, which a copy of a call's words follows, how many arrays
+    there are, and their addresses; the one behind them is scratch memory, or 0 where a task has none.
+    """
+    given = words_at(words, 11 + ARRAYS)
+    tasks, calls, numbers, places = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
+    local = memory + given[8]
+    for place in range(begin, end):
+        first, last, scratch, fill = fixed(tasks[4 * place :], 4)
+        if scratch and fill >= 0:
+            set_bytes(memory, scratch, fill)
+        for n in range(first, last):
+            code, start, count, operands_start, operands = fixed(calls[5 * n :], 5)
+            changed = words_at(local, count)
+            for k in range(count):
+                changed[k] = numbers[start + k]
+            for k in range(operands):
+                array = places[operands_start + k]
+                start = memory if scratch and array == given[9] else given[10 + array]
+                changed[HEAD + k * OPERAND] += start
+            invoke(code, (local,))
+
+
+def execute(what: Program, threads: int, *arrays: Array) -> None:
+    """Carry out a program on arrays like those it was made for."""
+    words = what.words.copy()
+    words[9] = len(arrays)
+    for place, array in enumerate(arrays):
+        words[10 + place] = address(array)
+    run(perform, words, what.tasks, threads, what.room)
 
 
 Maker = tuple[Callable[..., int], *tuple[Any, ...]]
@@ -110,8 +144,7 @@ Maker = tuple[Callable[..., int], *tuple[Any, ...]]
 def made(make: Maker, operands: Sequence[Operand], words: list[int], arrays: Sequence[View], kept: Any) -> Call:
     """A call of code for some operands."""
     function, *more = make
-    code = FUNCTION(function(*operands, *more, host()))
-    return Call(code, np.array(words, np.int64), [array.place for array in arrays], kept)
+    return Call(function(*operands, *more, host()), words, [array.place for array in arrays], kept)
 
 
 def moves(asked: Boxes, array: View, *, near: bool) -> Ints:

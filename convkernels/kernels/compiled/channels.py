@@ -8,9 +8,9 @@ import numba
 from numba import types
 
 from ...layout import Array
-from .blocks import TABLE, WORD, words
+from .blocks import COPIES, LIST, TURNERS, WORD, words
 from .copies import TURNER, Copy, Turner, copy_array
-from .machine import clear_bytes, invoke
+from .machine import array_in, entry, fixed, invoke, set_bytes, words_at
 
 
 class Steps(NamedTuple):
@@ -52,16 +52,15 @@ class Steps(NamedTuple):
     y_ahead: int
 
 
-STEPS = words(Steps)
-SCENE = (STEPS, TURNER, TABLE, TABLE, TABLE, TABLE, TABLE)
+STEPS, STEPPED = words(Steps), len(Steps._fields)
+SCENE = (STEPS, TURNER, *[LIST] * 5)
+"""The tables beside: copies, jobs, visits, planes and pieces, of `COPIES`, 8, 3, 2 and 6 numbers a line."""
 
 
-@numba.njit(types.void(TURNER, TABLE, *[WORD] * 3), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(TURNER, LIST, *[WORD] * 3), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def copy_channels(how: Turner, copies: Array, number: int, target: int, source: int) -> None:
-    """Copy some channels, as one of a list of plans says; a list, for a call is quicker than with tuples."""
-    c = copies[number]
-    plan = Copy(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12], c[13], c[14])
-    copy_array(how, plan, target, source)
+    """Copy some channels, as one of a list of plans says."""
+    copy_array(how, Copy(*fixed(copies[COPIES * number :], COPIES)), target, source)
 
 
 @numba.njit(types.void(*SCENE, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -83,7 +82,7 @@ def sweep(
     y_block: int,
 ) -> None:
     """Run the stencils of one piece of an image, with copies of x and y where these are needed."""
-    piece = pieces[number]
+    piece = pieces[6 * number : 6 * number + 6]
     channel, channels, whole = piece[0], piece[1], int(piece[1] == s.chunk)
     source, target = x + image * s.x_image + channel * s.x_channel, y + image * s.y_image + channel * s.y_channel
     array = y + image * s.y_from_image + channel * s.y_from_channel
@@ -96,9 +95,9 @@ def sweep(
         copy_channels(how, copies, 2 + whole, target, array)
     vectors = -(-channels // s.across) if s.across else 0
     for visit in range(piece[2], piece[3]):
-        table = planes.ctypes.data + 16 * visits[visit, 1]
+        depths = planes.ctypes.data + 16 * visits[3 * visit + 1]
         for place in range(piece[4], piece[5]):
-            job = jobs[place]
+            job = jobs[8 * place : 8 * place + 8]
             tiles = (job[4], job[5], job[6], 0, job[7], 0)
             lanes = (vectors, 0, s.width, s.width, s.width, s.width)
             apart = (channels, 0, s.x_channel, s.w_channel, s.y_channel, s.bias_channel)
@@ -107,8 +106,8 @@ def sweep(
                 invoke(
                     job[0],
                     (
-                        *(source + job[1], w + j * s.w_repeat, target + job[2] + visits[visit, 0] + j * s.y_repeat),
-                        *(bias + j * s.bias_repeat, table, visits[visit, 2], job[3], s.rows),
+                        *(source + job[1], w + j * s.w_repeat, target + job[2] + visits[3 * visit] + j * s.y_repeat),
+                        *(bias + j * s.bias_repeat, depths, visits[3 * visit + 2], job[3], s.rows),
                         *(s.x_h, s.x_w, s.w_h, s.w_w, s.y_h, s.y_w, channels),
                         *inner,
                         *outer,
@@ -119,60 +118,46 @@ def sweep(
         copy_channels(how, copies, 2 + whole, array, target)
 
 
-@numba.njit(types.void(*SCENE, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def convolve(
-    s: Steps,
-    how: Turner,
-    copies: Array,
-    jobs: Array,
-    visits: Array,
-    planes: Array,
-    pieces: Array,
-    begin: int,
-    end: int,
-    x: int,
-    w: int,
-    y: int,
-    bias: int,
-    x_block: int,
-    y_block: int,
-) -> None:
-    """Compute some of the pieces of all images."""
+@entry
+def convolve(words: int, begin: int, end: int, x_block: int) -> None:
+    """Compute some of the pieces of all images.
+
+    The arguments are six tables, the first of steps and turner, the bytes of a block of x, which one of y follows, and
+    four addresses.
+    """
+    given = words_at(words, 17)
+    numbers, copies, jobs = array_in(given, 0), array_in(given, 1), array_in(given, 2)
+    visits, planes, pieces = array_in(given, 3), array_in(given, 4), array_in(given, 5)
+    y_block, x, w, y, bias = x_block + given[12], given[13], given[14], given[15], given[16]
+    s, how, count = Steps(*fixed(numbers, STEPPED)), Turner(*fixed(numbers[STEPPED:], TURNERS)), len(pieces) // 6
     for place in range(begin, end):
-        image, number = place // len(pieces), place % len(pieces)
-        channel = pieces[number, 0]
+        image, number = place // count, place % count
+        channel = pieces[6 * number]
         sweep(
             *(s, how, copies, jobs, visits, planes, pieces, number, image),
             *(x, w + channel * s.w_channel, y, bias + channel * s.bias_channel, x_block, y_block),
         )
 
 
-@numba.njit(types.void(*SCENE, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def weigh(
-    s: Steps,
-    how: Turner,
-    copies: Array,
-    jobs: Array,
-    visits: Array,
-    planes: Array,
-    pieces: Array,
-    begin: int,
-    end: int,
-    x: int,
-    sums: int,
-    y: int,
-    x_block: int,
-    y_block: int,
-    lanes: int,
-    fold: int,
-) -> None:
-    """Sum over all images for the channels of some pieces, in `lanes` that are added last where these are outputs."""
+@entry
+def weigh(words: int, begin: int, end: int, x_block: int) -> None:
+    """Sum over all images for the channels of some pieces, in lanes that are added last where these are outputs.
+
+    The arguments are the same tables, the bytes of the blocks of x and y, which the lanes follow, the code that adds
+    them, and three addresses.
+    """
+    given = words_at(words, 18)
+    numbers, copies, jobs = array_in(given, 0), array_in(given, 1), array_in(given, 2)
+    visits, planes, pieces = array_in(given, 3), array_in(given, 4), array_in(given, 5)
+    y_block, fold, x, sums, y = x_block + given[12], given[14], given[15], given[16], given[17]
+    lanes = y_block + given[13]
+    s, how = Steps(*fixed(numbers, STEPPED)), Turner(*fixed(numbers[STEPPED:], TURNERS))
     for number in range(begin, end):
-        channel, channels = pieces[number, 0], pieces[number, 1]
+        channel, channels = pieces[6 * number], pieces[6 * number + 1]
         total = sums + channel * s.w_channel
         if not s.across:
             total = lanes
-            clear_bytes(lanes, channels * s.w_channel)
+            set_bytes(lanes, channels * s.w_channel, 0)
         for image in range(s.images):
             sweep(
                 *(s, how, copies, jobs, visits, planes, pieces, number, image),

@@ -7,15 +7,12 @@ outside is read or written. Numbers in memory are float32 or float64; *wide* ari
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
-from ...layout import Array
 from .isa import Isa
 from .tile import INDEX, WORD
 
@@ -276,32 +273,3 @@ class Code:
         left = self.spread(self.build.trunc(self.build.sub(count, column), INDEX))
         mask = self.build.icmp_signed(">", left, ir.Constant(left.type, list(range(self.lanes))))
         return self.loop(column, count, self.word(self.lanes), state, lambda place, *now: body(place, mask, *now))
-
-
-class Function:
-    """Code at an address. While it runs, other threads may."""
-
-    def __init__(self, address: int, names: Sequence[str]) -> None:
-        self.run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(address)
-        self.places = {name: place for place, name in enumerate(names)}
-
-    def pack(self, arguments: Mapping[str, Any]) -> Array:
-        """Arguments as words: integers, floating numbers by their bits, arrays by their addresses; 0 if not given."""
-        words = np.zeros(len(self.places), np.int64)
-        self.put(words, arguments)
-        return words
-
-    def put(self, words: Array, arguments: Mapping[str, Any]) -> None:
-        """Change some of the words."""
-        floating = words.view(np.float64)
-        for name, value in arguments.items():
-            if isinstance(value, float):
-                floating[self.places[name]] = value
-            elif value is not None:
-                words[self.places[name]] = value.ctypes.data if isinstance(value, np.ndarray) else value
-
-    def __call__(self, packed: Array, **changed: Any) -> None:
-        """Run with these arguments, some changed."""
-        words = packed.copy()
-        self.put(words, changed)
-        self.run(words.ctypes.data)

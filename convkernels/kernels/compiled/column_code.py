@@ -15,7 +15,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import DOUBLE, TINY, Code, Function
+from .code import DOUBLE, TINY, Code
+from .function import Function
 from .isa import Isa
 from .tile import WORD, compiled
 

@@ -17,7 +17,6 @@ What depends on shapes and strides alone is a plan, which is remembered.
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -31,26 +30,30 @@ from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
 from .geometry import Product, cells_of, source, target
 from .isa import Isa
+from .machine import address, tables
 from .operands import Memory, Problem
-from .parallel import run
+from .parallel import SHARES, run
 from .scratch import LINE, arena, rounded
 
 FEW_CHANNELS = 32
 """Input channels below which it pays to go over the taps of a row together with them."""
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
+APART = 64
+"""Output channels up to which copying what they read takes more than a tenth of the time."""
+EVEN = 1.1
+"""How much longer the busiest thread may work than the mean of all."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
 
 
 class Part(NamedTuple):
-    """The correlation along some axes; its outputs start at an offset."""
+    """The correlation along some axes: its arguments but for four addresses, their tables, and where outputs start."""
 
-    numbers: Array
-    tile: Tiling
-    a_offsets: Array
-    b_offsets: Array
-    pieces: Array
+    words: Array
+    tables: tuple[Array, ...]
+    pieces: int
+    room: int
     offset: int
 
 
@@ -58,15 +61,14 @@ class Plan(NamedTuple):
     """Correlations by the same weights, as far as they are known without data."""
 
     parts: tuple[Part, ...]
-    filters: Filters
     zeros: Array
-    no_bias: int
-    groups: int
-    panels: int
     threads: int
-    block: int
-    results: int
+    # Copying the weights: the bytes and the panels of all groups, arguments but for two addresses, and their table.
+    bytes: int
+    panels: int
     packing: Array
+    table: Array
+    start: int
 
 
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
@@ -81,21 +83,15 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     vectors = vectors_for(max(axes[2].outputs for axes in every), columns, size, isa)
     tiles = [tiling(axes[2].outputs, columns, vectors, size, isa) for axes in every]
     filters = filters_of(problem, memory, tiles[0], outputs, way if merged else 0)
-    parts = []
-    block = results = 0
-    for axes, amounts, tile in zip(every, chosen, tiles, strict=True):
-        parts.append(part(problem, axes, memory, filters, amounts, tile, isa, merged=merged))
-        if not lies(axes, problem, memory):
-            cells = cells_of(tuple(axis.block for axis in axes), amounts)
-            block = max(block, rounded(amounts.images * math.prod(cells) * channels * size))
-        if not stored(problem, memory):
-            counts = (amounts.images, *amounts.rows, axes[2].outputs)
-            results = max(results, math.prod(counts) * columns * size)
-    zeros = np.zeros(groups * columns, np.dtype(f"f{size}"))
-    packing = together(turner(size, isa), filters.inner, filters.last)
-    return Plan(
-        tuple(parts), filters, zeros, zeros.ctypes.data, groups, tiles[0].panels, threads, block, results, packing
+    parts = tuple(
+        part(problem, axes, memory, filters, amounts, tile, isa, threads, merged=merged)
+        for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
     )
+    zeros, copies = np.zeros(groups * columns, f"f{size}"), together(turner(size, isa), filters.inner, filters.last)
+    strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
+    panels = tiles[0].panels
+    packing = np.array([*tables(copies), panels, *strides, 0, 0], np.int64)
+    return Plan(parts, zeros, threads, filters.bytes, groups * panels, packing, copies, filters.start)
 
 
 def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
@@ -136,6 +132,7 @@ def part(
     amounts: Amounts,
     tile: Tiling,
     isa: Isa,
+    threads: int,
     *,
     merged: bool,
 ) -> Part:
@@ -153,44 +150,50 @@ def part(
         *(len(a_offsets), depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
         *(tile.tallest, LINE // max(1, len(a_offsets)) if read.lies else 0),
     )
-    rows = (slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False))
+    rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
+    blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
+    heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
+    panels = slices(tile.panels, panels_at_a_time(tile, heights, threads, lies=read.lies))
+    numbered = product(slices(groups, 1), *blocks_of, panels)
     pieces = [
-        (group, *(number for place in places for number in (place.start, place.stop - place.start)))
-        for group, *places in product(range(groups), slices(batch, amounts.images), *rows)
+        (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
+        for group, *places in numbered
     ]
+    counts, cells = (amounts.images, *amounts.rows, axes[2].outputs), cells_of(tuple(a.block for a in axes), amounts)
+    block = 0 if read.lies else rounded(amounts.images * math.prod(cells) * channels * size)
+    results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
+    numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
+    every = (numbers, tile.codes, tile.starts, a_offsets, b_offsets, listed)
+    words = np.array([*tables(*every), block, 0, 0, 0, 0], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
-    numbers = together(read, written, sums, turner(size, isa))
-    return Part(numbers, tile, a_offsets, b_offsets, np.array(pieces, np.int64).reshape(-1, 7), offset)
+    return Part(words, every, len(pieces), block + results, offset)
 
 
-def execute(what: Plan, x: int, w: int, bias: Array | None, out: int) -> None:
-    """Run planned correlations on arrays at these addresses."""
-    filters = what.filters
-    given = None if bias is None else np.ascontiguousarray(bias)
-    biases = what.no_bias if given is None else given.ctypes.data
+def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: int) -> int:
+    """How many panels of a block go together: fewer where blocks of such heights leave threads without work.
+
+    A block that is copied is copied for each.
+    """
+    longest = -(-len(heights) // threads) * max(heights, default=0)
+    if longest * threads <= EVEN * sum(heights):
+        return tile.panels
+    fewest = 1 if lies else -(-APART // tile.width)
+    parts = min(-(-SHARES * threads // len(heights)), tile.panels // fewest)
+    return -(-tile.panels // max(1, parts))
+
+
+def execute(what: Plan, x: Array, w: Array, bias: Array | None, out: Array) -> None:
+    """Run planned correlations."""
+    given = what.zeros if bias is None else np.ascontiguousarray(bias)
+    weights = address(w)
     with arena:
-        if filters.bytes:
-            target = arena.reserve(filters.bytes)
-            copy = partial(copied, what, w + filters.start, target)
-            run(copy, what.groups * what.panels, what.threads if filters.bytes > PACK_SERIAL else 1)
-            w = target
+        if what.bytes:
+            target = arena.reserve(what.bytes)
+            words = what.packing.copy()
+            words[-2], words[-1] = target, weights + what.start
+            run(pack, words, what.panels, what.threads if what.bytes > PACK_SERIAL else 1)
+            weights = target
         for each in what.parts:
-            run(partial(computed, what, each, x, w, biases, out + each.offset), len(each.pieces), what.threads)
-
-
-def copied(what: Plan, w: int, target: int, begin: int, end: int) -> None:
-    """Copy some of the panels of weights."""
-    filters = what.filters
-    strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
-    pack(what.packing, what.panels, begin, end, *strides, target, w)
-
-
-def computed(what: Plan, each: Part, x: int, w: int, biases: int, out: int, begin: int, end: int) -> None:
-    """Compute some of the pieces."""
-    tile = each.tile
-    with arena:
-        block = arena.reserve(what.block + what.results)
-        correlate(
-            *(each.numbers, tile.codes, tile.starts, each.a_offsets, each.b_offsets, each.pieces, begin, end),
-            *(x, w, biases, out, block, block + what.block),
-        )
+            words = each.words.copy()
+            words[-4], words[-3], words[-2], words[-1] = address(x), weights, address(given), address(out) + each.offset
+            run(correlate, words, each.pieces, what.threads, each.room)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,15 +24,18 @@ from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
 from .axes import contiguous
+from .blocks import pack, together
 from .channels import Steps, convolve, weigh
-from .copies import Copy, Turner, copy_array, copy_plan, turner
+from .copies import Copy, copy_plan, turner
 from .cover import Form, Lying, cover, lanes_for, outer
 from .isa import Isa, host
+from .machine import address, tables
 from .operands import lying, spread
-from .parallel import run, usable
+from .parallel import run
 from .reach import WHOLE, Reach, Reaches, backward_reaches, depthwise_amounts, forward_reaches
-from .scratch import arena
+from .scratch import arena, rounded
 from .stencil import fold_address
+from .thread_count import now_usable
 
 UNROLLED = 128
 """Taps of a plane up to which there is code for each."""
@@ -42,24 +45,20 @@ NOTHING = Copy(*[0] * len(Copy._fields))
 
 
 class DepthwisePlan(NamedTuple):
-    """A depthwise operation as far as it is known without data."""
+    """A depthwise operation as far as it is known without data.
 
-    steps: Steps
-    turner: Turner
-    copies: Array
-    jobs: Array
-    visits: Array
-    planes: Array
-    pieces: Array
+    Arguments lack some addresses at the end; `kept` is what they point to. Weights in the order in which stencils take
+    them, or their sums, take some bytes, and a copy to or from w's own order.
+    """
+
+    words: Array
+    copying: Array
+    kept: tuple[Array, ...]
     zeros: Array
+    pieces: int
     threads: int
-    x_block: int
-    y_block: int
-    # Weights in the order in which stencils take them, or their sums: bytes, and the copy to or from w's own order.
+    room: int
     weights: int
-    copy: Copy | None
-    lanes: int
-    fold: int
 
 
 class Task(NamedTuple):
@@ -110,23 +109,26 @@ def depthwise_plan(
         (channel.start, channel.stop - channel.start, part.start, part.stop, *row)
         for channel, part, row in product(slices(channels, chunk), parts, rows)
     ]
+    x_block = rounded(copied[0] * math.prod(each.cells for each in reaches) * chunk * x.several * size)
+    y_block = rounded(copied[1] * math.prod(each.outputs for each in reaches) * chunk * y.several * size)
+    zeros, how = np.zeros(channels * multiplier, f"f{size}"), turner(size, isa)
+    every = (together(steps, how), *map(listed, ([*x_copies, *y_copies], found.jobs, visits, planes, pieces)))
+    copies = together(how, copy, copy)
+    words = [*tables(*every), x_block]
+    if weights:
+        lanes_room = 0 if across else chunk * multiplier * math.prod(taps) * lanes * size
+        words += [y_block, 0 if across else fold_address(lanes, size, isa), 0, 0, 0]
+    else:
+        lanes_room, words = 0, [*words, 0, 0, 0, 0]
     return DepthwisePlan(
-        steps,
-        turner(size, isa),
-        np.array([*x_copies, *y_copies], np.int64),
-        found.jobs,
-        np.array(visits, np.int64).reshape(-1, 3),
-        np.array(planes, np.int64).reshape(-1, 2),
-        np.array(pieces, np.int64).reshape(-1, 6),
-        np.zeros(channels * multiplier, f"f{size}"),
-        threads,
-        copied[0] * math.prod(each.cells for each in reaches) * chunk * x.several * size,
-        copied[1] * math.prod(each.outputs for each in reaches) * chunk * y.several * size,
-        total,
-        copy,
-        chunk * multiplier * math.prod(taps) * lanes * size if weights and not across else 0,
-        fold_address(lanes, size, isa) if weights and not across else 0,
+        *(listed([words]), listed([[*tables(copies), 1, 0, 0, 0, 0, 0, 0]]), (*every, copies), zeros),
+        *(len(pieces) * (1 if weights else batch), threads, x_block + y_block + lanes_room, total),
     )
+
+
+def listed(rows: Any) -> Array:
+    """Rows of numbers, one behind the other."""
+    return np.array(rows, np.int64).reshape(-1)
 
 
 def folded(h: Reach, w: Reach) -> bool:
@@ -148,8 +150,8 @@ def block(
     return array._replace(image=0, channel=to[0], d=to[1], h=to[2], w=to[3]), copies
 
 
-def ordered(task: Task, w: Ints, form: Form) -> tuple[Ints, int, Copy | None]:
-    """Weights or their sums in the order of stencils: strides, bytes, and the copy to that, or back, if there is one.
+def ordered(task: Task, w: Ints, form: Form) -> tuple[Ints, int, Copy]:
+    """Weights or their sums in the order of stencils: strides, bytes if that is another than w's, and the copy.
 
     Where lanes are channels these lie innermost. Where they are outputs, a sum is a vector until its lanes are added.
     """
@@ -158,52 +160,42 @@ def ordered(task: Task, w: Ints, form: Form) -> tuple[Ints, int, Copy | None]:
     total = math.prod(sizes) * size
     if form.across:
         if w[0] == size and not task.weights:
-            return w, 0, None
+            return w, 0, NOTHING
         order: Ints = (size, *contiguous((*taps, channels), size)[:3])
         return order, total, copy_plan(sizes, *((w, order) if task.weights else (order, w)), size)
     if not task.weights:
-        return w, 0, None
+        return w, 0, NOTHING
     return contiguous(sizes, form.lanes * size), total, copy_plan(sizes, w, contiguous(sizes, size), size)
 
 
-def run_depthwise(what: DepthwisePlan, x: int, w: int, bias: Array | None, y: int) -> None:
-    """Run a planned convolution or input gradient on arrays at these addresses."""
-    biases = (what.zeros if bias is None else np.ascontiguousarray(bias)).ctypes.data
+def copy_weights(what: DepthwisePlan, target: int, source: int) -> None:
+    """Copy weights, or sums, from one order to the other."""
+    words = what.copying.copy()
+    words[-2], words[-1] = target, source
+    run(pack, words, 1)
+
+
+def run_depthwise(what: DepthwisePlan, x: Array, w: Array, bias: Array | None, y: Array) -> None:
+    """Run a planned convolution or input gradient."""
+    given = what.zeros if bias is None else np.ascontiguousarray(bias)
+    words, weights = what.words.copy(), address(w)
     with arena:
-        if what.copy is not None:
-            packed = arena.reserve(what.weights)
-            copy_array(what.turner, what.copy, packed, w)
-            w = packed
-        run(partial(convolved, what, x, w, y, biases), len(what.pieces) * what.steps.images, what.threads)
+        if what.weights:
+            weights = arena.reserve(what.weights)
+            copy_weights(what, weights, address(w))
+        words[-4], words[-3], words[-2], words[-1] = address(x), weights, address(y), address(given)
+        run(convolve, words, what.pieces, what.threads, what.room)
 
 
-def convolved(what: DepthwisePlan, x: int, w: int, y: int, biases: int, begin: int, end: int) -> None:
-    """Compute some of the pieces."""
-    with arena:
-        convolve(
-            *(what.steps, what.turner, what.copies, what.jobs, what.visits, what.planes, what.pieces, begin, end),
-            *(x, w, y, biases, arena.reserve(what.x_block), arena.reserve(what.y_block)),
-        )
-
-
-def run_depthwise_weights(what: DepthwisePlan, x: int, dy: int, dw: int) -> None:
-    """Run a planned weight gradient on arrays at these addresses."""
-    assert what.copy is not None, "sums lie in their own order"
+def run_depthwise_weights(what: DepthwisePlan, x: Array, dy: Array, dw: Array) -> None:
+    """Run a planned weight gradient."""
+    words = what.words.copy()
     with arena:
         sums = arena.reserve(what.weights)
         ctypes.memset(sums, 0, what.weights)
-        run(partial(weighed, what, x, dy, sums), len(what.pieces), what.threads)
-        copy_array(what.turner, what.copy, dw, sums)
-
-
-def weighed(what: DepthwisePlan, x: int, dy: int, sums: int, begin: int, end: int) -> None:
-    """Sum over all images for some of the pieces."""
-    with arena:
-        weigh(
-            *(what.steps, what.turner, what.copies, what.jobs, what.visits, what.planes, what.pieces, begin, end),
-            *(x, sums, dy, arena.reserve(what.x_block), arena.reserve(what.y_block), arena.reserve(what.lanes)),
-            what.fold,
-        )
+        words[-3], words[-2], words[-1] = address(x), sums, address(dy)
+        run(weigh, words, what.pieces, what.threads, what.room)
+        copy_weights(what, address(dw), sums)
 
 
 @lru_cache(maxsize=512)
@@ -223,20 +215,20 @@ def plan_of(spec: ConvSpec, operation: str, x: Ints, w: Ints, y: Ints, limit: in
 
 def depthwise(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate each channel by itself."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     what = plan_of(spec, "conv", x.strides, w.strides, out.strides, *how)
-    run_depthwise(what, x.ctypes.data, w.ctypes.data, b, out.ctypes.data)
+    run_depthwise(what, x, w, b, out)
 
 
 def depthwise_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate, with the outputs that took each cell."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     what = plan_of(spec, "conv_input_grad", out.strides, w.strides, dy.strides, *how)
-    run_depthwise(what, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)
+    run_depthwise(what, dy, w, None, out)
 
 
 def depthwise_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
     """Sum over images and pixels for each channel by itself."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     what = plan_of(spec, "conv_weight_grad", x.strides, out.strides, dy.strides, *how)
-    run_depthwise_weights(what, x.ctypes.data, dy.ctypes.data, out.ctypes.data)
+    run_depthwise_weights(what, x, dy, out)

@@ -12,7 +12,7 @@ from .axes import forward_axes, input_grad_axes
 from .correlation import Plan, execute, plan
 from .isa import host
 from .operands import backward, forward
-from .parallel import usable
+from .thread_count import now_usable
 
 
 @lru_cache(maxsize=512)
@@ -31,13 +31,13 @@ def input_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, th
 
 def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = conv_plan(spec, x.strides, w.strides, out.strides, *how)
-    execute(found, x.ctypes.data, w.ctypes.data, b, out.ctypes.data)
+    execute(found, x, w, b, out)
 
 
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate, for each remainder of the stride."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = input_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
-    execute(found, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)
+    execute(found, dy, w, None, out)

@@ -124,6 +124,10 @@ class Sums(NamedTuple):
     block_images: int
     block_d: int
     block_h: int
+    # In what is read, from a row of a tile to the next. The parts of the sum, and the bytes of each one's sums.
+    row: int
+    parts: int
+    part: int
 
 
 class Piece(NamedTuple):

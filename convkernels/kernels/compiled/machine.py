@@ -1,20 +1,31 @@
-"""What loops over addresses need of the machine: calling emitted code, copying bytes and clearing them.
+"""What loops over addresses need of the machine: calls of emitted code, arrays at addresses, bytes, words of threads.
 
-Each has a twin in plain Python, so that the loops run uncompiled under NUMBA_DISABLE_JIT, too.
+What loops use has a twin in plain Python, so that they run uncompiled under NUMBA_DISABLE_JIT, too.
 """
 
 from __future__ import annotations
 
 import ctypes
+import platform
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from ...layout import Array
 from .tile import WORD
+
+DISABLED = bool(numba.config.DISABLE_JIT)
+WORDS = types.int64
+PAUSES = {"x86_64": "llvm.x86.sse2.pause", "AMD64": "llvm.x86.sse2.pause"}
+"""The instruction by which a thread that waits for a word leaves the processor's units to others."""
 
 
 @intrinsic
@@ -44,14 +55,79 @@ def copy_bytes(typing_context, target, source, count):  # type: ignore[no-untype
 
 
 @intrinsic
-def clear_bytes(typing_context, target, count):  # type: ignore[no-untyped-def]
-    """Set so many bytes to zero."""
+def set_bytes(typing_context, target, count, value):  # type: ignore[no-untyped-def]
+    """Set so many bytes to a value."""
 
     def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        cgutils.memset(builder, builder.inttoptr(given[0], cgutils.voidptr_t), given[1], 0)
+        to, byte = builder.inttoptr(given[0], cgutils.voidptr_t), builder.trunc(given[2], cgutils.int8_t)
+        cgutils.memset(builder, to, given[1], byte)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), generate
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def pointer(typing_context, address, kind):  # type: ignore[no-untyped-def]
+    """Take an address for that of numbers of a kind."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(kind.instance_type)(types.int64, kind), generate
+
+
+@intrinsic
+def read(typing_context, address):  # type: ignore[no-untyped-def]
+    """Read a word that other threads write."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        return builder.load_atomic(builder.inttoptr(given[0], WORD.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def increase(typing_context, address, amount):  # type: ignore[no-untyped-def]
+    """Add to a word to which other threads add, too; what it was before. All that came before it is seen by then."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        return builder.atomic_rmw("add", builder.inttoptr(given[0], WORD.as_pointer()), given[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def pause(typing_context):  # type: ignore[no-untyped-def]
+    """Wait for an instant."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        if platform.machine() in PAUSES:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, PAUSES[platform.machine()]), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def words_at(address: int, count: int) -> Array:
+    """The words at an address as an array."""
+    found: Array = numba.carray(pointer(address, WORDS), count)
+    return found
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def singles_at(address: int, count: int) -> Array:
+    """The float32 numbers at an address."""
+    found: Array = numba.carray(pointer(address, types.float32), count)
+    return found
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def doubles_at(address: int, count: int) -> Array:
+    """The float64 numbers at an address."""
+    found: Array = numba.carray(pointer(address, types.float64), count)
+    return found
 
 
 fixed = to_fixed_tuple
@@ -60,7 +136,15 @@ fixed = to_fixed_tuple
 Numba takes 5 microseconds to unpack a call's named tuples of 60 integers, and 1 for an array that is unpacked inside.
 """
 
-if numba.config.DISABLE_JIT:
+if DISABLED:
+
+    def numbers_at(kind: Any, address: int, count: int) -> Array:
+        """The numbers at an address as an array."""
+        return np.ctypeslib.as_array((kind * int(count)).from_address(int(address)))
+
+    words_at = partial(numbers_at, ctypes.c_int64)
+    singles_at = partial(numbers_at, ctypes.c_float)
+    doubles_at = partial(numbers_at, ctypes.c_double)
 
     def fixed(array, count):  # type: ignore[no-untyped-def]
         """The first numbers of an array."""
@@ -74,6 +158,48 @@ if numba.config.DISABLE_JIT:
         """Copy bytes."""
         ctypes.memmove(int(target), int(source), int(count))
 
-    def clear_bytes(target, count):  # type: ignore[no-untyped-def]
-        """Set bytes to zero."""
-        ctypes.memset(int(target), 0, int(count))
+    def set_bytes(target, count, value):  # type: ignore[no-untyped-def]
+        """Set bytes to a value."""
+        ctypes.memset(int(target), int(value), int(count))
+
+
+class Entry(NamedTuple):
+    """Compiled code by its address and, where nothing is compiled, the function itself.
+
+    It takes the address of its arguments as words, the first piece of its work and the one behind the last, and scratch
+    memory.
+    """
+
+    code: int
+    function: Callable[[int, int, int, int], None]
+
+
+def entry(function: Callable[[int, int, int, int], None], **options: Any) -> Entry:
+    """Compile a function of that kind."""
+    if DISABLED:
+        return Entry(0, function)
+    return Entry(numba.cfunc(types.void(*[WORDS] * 4), cache=True, **options)(function).address, function)
+
+
+_word = ctypes.c_int64.from_address
+_BEHIND_HEADER = object.__basicsize__
+
+
+def address(array: Array) -> int:
+    """Where an array's first element is.
+
+    NumPy's C interface promises it right behind the object's header; ``array.ctypes.data`` takes 1 us to say the same.
+    """
+    return _word(id(array) + _BEHIND_HEADER).value
+
+
+def tables(*arrays: Array) -> list[int]:
+    """Arrays of words as arguments: where each is, and its size."""
+    return [number for array in arrays for number in (address(array), array.size)]
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def array_in(words: Array, place: int) -> Array:
+    """One of the arrays that arguments begin with."""
+    found: Array = words_at(words[2 * place], words[2 * place + 1])
+    return found

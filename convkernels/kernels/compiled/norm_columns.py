@@ -14,7 +14,6 @@ from ...norm_spec import NormSpec
 from .column_code import FIRST, LINES, MEAN, SETTLE, SUM, WRITE, Variant, compiled_for
 from .isa import host
 from .norm_forms import THREADS, Columns, offsets
-from .parallel import run
 from .scratch import arena
 
 PIECE = 256 * 2**10
@@ -97,31 +96,23 @@ class Passes:
         """Memory for the sums of some blocks."""
         return arena.empty((blocks, self.pieces, 2, self.form.columns), FLOAT)
 
-    def scratch(self) -> dict[str, Any]:
-        """Memory that blocks use one after the other, as arguments."""
-        lines = arena.empty((LINES, self.form.columns), FLOAT)
-        return {"lines": lines, "mode": arena.empty((1,), FLOAT), "sums": self.sums if self.keeps else self.sums_of(1)}
-
     def run(self, *phases: int) -> None:
         """Go through the phases: each thread through all of them with its blocks, or all with the pieces of a block."""
-        blocks, packed = self.form.count, self.code.pack(self.arguments)
-
-        def whole_blocks(begin: int, end: int) -> None:
-            with arena:
-                self.code(packed, phases=sum(phases), first=begin, last=end, **self.scratch())
-
+        blocks = self.form.count
+        lines = {"lines": 8 * LINES * self.form.columns, "mode": 8}
         if self.threads == 1 or blocks >= self.threads:
-            run(whole_blocks, blocks, self.threads)
+            if not self.keeps:
+                lines["sums"] = 8 * 2 * self.pieces * self.form.columns
+            packed = self.code.pack({**self.arguments, "phases": sum(phases)})
+            self.code.share(packed, self.threads, blocks, ("first", "last"), lines)
             return
-        scratch = self.scratch()
+        common: dict[str, Any] = {name: arena.empty((size // 8,), FLOAT) for name, size in lines.items()}
+        if not self.keeps:
+            common["sums"] = self.sums_of(1)
         for block, phase in product(range(blocks), phases):
-            common = {**scratch, "phases": phase, "first": block, "last": block + 1}
-
-            def some_pieces(begin: int, end: int, common: dict[str, Any] = common) -> None:
-                self.code(packed, **{**common, "first_piece": begin, "last_piece": end})
-
-            cut = phase in (SUM, WRITE)
-            run(some_pieces, self.pieces, self.threads if cut else 1)
+            packed = self.code.pack({**self.arguments, **common, "phases": phase, "first": block, "last": block + 1})
+            threads = self.threads if phase in (SUM, WRITE) else 1
+            self.code.share(packed, threads, self.pieces, ("first_piece", "last_piece"))
 
 
 def normalise(

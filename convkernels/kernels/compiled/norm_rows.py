@@ -12,7 +12,6 @@ from ...layout import Array
 from ...norm_spec import NormSpec
 from .isa import host
 from .norm_forms import THREADS, Rows, offsets
-from .parallel import run
 from .row_code import Variant, compiled_for
 from .scratch import arena
 
@@ -73,12 +72,7 @@ def normalise(
     arguments = common(form, spec, gamma, {"x": x, "out": out})
     arguments |= {"beta": form.coefficients(beta, 0, spec.compute_dtype), "mean": mean, "var": var}
 
-    packed = code.pack(arguments)
-
-    def work(begin: int, end: int) -> None:
-        code(packed, first=begin, last=end)
-
-    run(work, form.count, threads)
+    code.share(code.pack(arguments), threads, form.count, ("first", "last"))
     return mean, var
 
 
@@ -103,12 +97,7 @@ def pull_back(
     sums = arena.empty((pieces, 2, form.columns.size) if form.columns.varies else (*(a.size for a in own), 2), FLOAT)
     sums[...] = 0
     arguments |= {"mean": mean, "rstd": rstd, "sums": sums, "families": form.count, "pieces": pieces}
-    packed = code.pack(arguments)
-
-    def work(begin: int, end: int) -> None:
-        code(packed, first=begin, last=end)
-
-    run(work, pieces, threads)
+    code.share(code.pack(arguments), threads, pieces, ("first", "last"))
     if form.columns.varies:
         added: Array = np.add.reduce(sums, 0)
         return added

@@ -16,8 +16,8 @@ from .. import norms as numpy_norms
 from . import norm_columns, norm_rows
 from .norm_available import ROOM
 from .norm_forms import THREADS, Columns, Rows, form_of
-from .parallel import usable
 from .scratch import arena
+from .thread_count import now_usable
 
 CELL = 40
 """Floating-point operations in whose time a cell passes through: memory, not arithmetic, takes it."""
@@ -25,7 +25,7 @@ CELL = 40
 
 def threads_for(spec: NormSpec, resources: Resources) -> int:
     """How many threads to use."""
-    return min(THREADS, usable(resources.threads, CELL * math.prod(spec.shape)))
+    return min(THREADS, now_usable(resources.threads, CELL * math.prod(spec.shape)))
 
 
 def together(

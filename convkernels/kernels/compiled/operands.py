@@ -45,14 +45,22 @@ def sizes(spec: ConvSpec, ins: int, outs: int) -> Problem:
     return Problem(spec.batch, spec.groups, ins, outs, taps, spec.compute_dtype.itemsize)
 
 
+def ordered(problem: Problem, w: Ints) -> Ints:
+    """Strides of w with those of one column or channel, which are of no account, as they are best."""
+    columns, channels, *taps = w
+    return (problem.size if problem.columns == 1 else columns, taps[-1] if problem.channels == 1 else channels, *taps)
+
+
 def forward(spec: ConvSpec, x: Ints, w: Ints, out: Ints) -> tuple[Problem, Memory]:
     """A convolution of arrays with such strides, as a correlation."""
     ins, outs = spec.group_in, spec.group_out
-    return sizes(spec, ins, outs), Memory(lying(x, ins), spread(w), lying(out, outs), outs * w[0])
+    problem = sizes(spec, ins, outs)
+    return problem, Memory(lying(x, ins), ordered(problem, spread(w)), lying(out, outs), outs * w[0])
 
 
 def backward(spec: ConvSpec, dy: Ints, w: Ints, out: Ints) -> tuple[Problem, Memory]:
     """An input gradient as a correlation: channels are exchanged."""
     ins, outs = spec.group_in, spec.group_out
     first, second, *rest = spread(w)
-    return sizes(spec, outs, ins), Memory(lying(dy, outs), (second, first, *rest), lying(out, ins), outs * w[0])
+    problem = sizes(spec, outs, ins)
+    return problem, Memory(lying(dy, outs), ordered(problem, (second, first, *rest)), lying(out, ins), outs * w[0])

@@ -1,64 +1,199 @@
-"""One pool of threads for everything that is compiled; its work releases the interpreter's lock."""
+"""One pool of threads for everything that is compiled, to which work is handed over in a microsecond.
+
+Work is an `Entry` and a number of pieces, which the threads take by increasing a counter. A thread that has nothing to
+do waits for the next work in compiled code, without the interpreter's lock, and sleeps if none comes. It must not sleep
+at once: waking takes the system some 50 us, and where the system sees no cache that processors share, the woken thread
+stays on the processor of the one that woke it for milliseconds (calls of up to 2.5 ms took as long on two threads as on
+one). Nobody waits for a thread that is not there yet: the others do its part.
+
+The words that threads share are on a *board*, each on a cache line of its own:
+
+    ticket      odd while there is work; no number is used twice
+    next        the first piece that nobody took
+    inside      how many threads beside the caller are at work, or about to look at the ticket again
+    work        what to do: code, words, pieces, how many to take at a time, threads, memory, each one's bytes of it
+    asleep      for each thread, whether it sleeps
+
+A thread goes inside, looks at the ticket again, and works only if it is the one that it came for; the caller changes
+the ticket, then waits until nobody is inside. So whichever comes first, no thread works for a call that is over.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import ctypes
 import os
-from collections.abc import Callable
-from itertools import pairwise
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import Lock, Thread
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+import numba
+import numpy as np
+from numba import types
 
-SERIAL = 20_000_000
-"""Floating-point operations, some 0.2 ms of a thread's time, below which handing work over costs more than it saves."""
+from ...layout import Array
+from .machine import DISABLED, WORDS, Entry, address, increase, invoke, pause, read, words_at
+from .scratch import LINE, arena
+
+TICKET, NEXT, INSIDE, WORK, ASLEEP = range(0, 5 * LINE, LINE)
+"""Where the words are on the board, in bytes; from ASLEEP on there is a line for each thread."""
+BYTES = 8
+"""Of a word."""
+PATIENCE = 100_000
+"""How often a thread looks for work before it sleeps, which takes some 2 ms."""
+SHARES = 4
+"""The parts that a thread's share is cut into, so that one that is held up does not hold up the others."""
+
+
+@numba.njit(types.void(*[WORDS] * 2), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def take(board: int, slot: int) -> None:
+    """Work on pieces until none are left."""
+    of = words_at(board + WORK, 7)
+    code, words, count, step, memory = of[0], of[1], of[2], of[3], of[5] + slot * of[6]
+    begin = increase(board + NEXT, step)
+    while begin < count:
+        invoke(code, (words, begin, min(count, begin + step), memory))
+        begin = increase(board + NEXT, step)
+
+
+@numba.njit(types.void(*[WORDS] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def share(board: int, code: int, words: int, count: int, step: int, threads: int, memory: int, room: int) -> None:
+    """Work together with the threads that are there."""
+    of = words_at(board + WORK, 7)
+    of[0], of[1], of[2], of[3], of[4], of[5], of[6] = code, words, count, step, threads, memory, room
+    words_at(board + NEXT, 1)[0] = 0
+    increase(board + TICKET, 1)
+    take(board, 0)
+    increase(board + TICKET, 1)
+    while read(board + INSIDE):
+        pause()
+
+
+@numba.njit(types.void(*[WORDS] * 3), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def serve(board: int, slot: int, patience: int) -> None:
+    """Take part in all work, until there was none for a while."""
+    increase(board + ASLEEP + slot * LINE, -1)
+    done = waited = 0
+    while waited < patience:
+        ticket = read(board + TICKET)
+        if ticket % 2 and ticket != done:
+            increase(board + INSIDE, 1)
+            if read(board + TICKET) == ticket and slot < words_at(board + WORK, 7)[4]:
+                take(board, slot)
+            increase(board + INSIDE, -1)
+            done, waited = ticket, 0
+        else:
+            waited += 1
+            pause()
+    increase(board + ASLEEP + slot * LINE, 1)
+
+
+@numba.njit(types.void(*[WORDS] * 4), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def alone(code: int, words: int, count: int, memory: int) -> None:
+    """Work on all pieces."""
+    invoke(code, (words, 0, count, memory))
+
+
+def run(entry: Entry, words: Array, count: int, threads: int = 1, room: int = 0) -> None:
+    """Run an entry on so many pieces, with so many bytes of scratch memory for each thread; neighbours go together."""
+    threads = min(threads, count)
+    if room:
+        with arena:
+            _run(entry, words, count, threads, arena.reserve(room * threads), room)
+    else:
+        _run(entry, words, count, threads, 0, 0)
+
+
+def _run(entry: Entry, words: Array, count: int, threads: int, memory: int, room: int) -> None:
+    if DISABLED:
+        entry.function(address(words), 0, count, memory)
+    elif threads < 2 or not _pool.share(entry.code, words, count, threads, memory, room):
+        alone(entry.code, address(words), count, memory)
 
 
 class _Pool:
-    """Made when it is first needed, and again by a process that was forked, which has no threads of its parent's."""
+    """Threads that come into being when they are first needed."""
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.executor: ThreadPoolExecutor | None = None
-        self.workers = 0
+        self.threads: list[Thread] = []
+        self.parks: list[Lock] = []
+        self.room, self.over, self.caller = 0, False, -1
 
-    def get(self, workers: int) -> ThreadPoolExecutor:
-        with self.lock:
-            if self.executor is None or workers > self.workers:
-                from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # takes 8 ms of the import
+    def share(self, code: int, words: Array, count: int, threads: int, memory: int, room: int) -> bool:
+        """Work together with other threads, unless they have work already."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if threads > self.room:
+                self.grow(threads)
+            self.wake(threads)
+            step = max(1, count // (SHARES * threads))
+            share(self.board, code, address(words), count, step, threads, memory, room)
+        finally:
+            self.lock.release()
+        return True
 
-                # One that is too small ends by itself when its last task is done.
-                self.executor, self.workers = ThreadPoolExecutor(workers, "convkernels"), workers
-            return self.executor
+    def grow(self, room: int) -> None:
+        """Make a board for so many threads, of which the caller is one, and start them."""
+        self.end()
+        memory = np.zeros((ASLEEP + (room + 1) * LINE) // BYTES, np.int64)
+        self.memory = memory[-address(memory) % LINE // BYTES :]
+        self.board, self.asleep = address(self.memory), self.memory[ASLEEP // BYTES :: LINE // BYTES]
+        self.asleep[...] = 1
+        self.room, self.over = room, False
+        for slot in range(1, room):
+            self.parks.append(Lock())
+            self.threads.append(Thread(target=self.stay, args=(slot, self.parks[-1]), daemon=True))
+            self.threads[-1].name = f"convkernels-{slot}"
+            self.threads[-1].start()
+
+    def wake(self, threads: int) -> None:
+        """Wake those that sleep."""
+        for slot in range(1, threads):
+            if self.asleep[slot] and self.parks[slot - 1].locked():
+                self.caller = processor()
+                self.parks[slot - 1].release()
+
+    def stay(self, slot: int, park: Lock) -> None:
+        """What a thread does: it sleeps and serves in turn."""
+        while True:
+            park.acquire()
+            if self.over:
+                return
+            step_aside(self.caller)
+            serve(self.board, slot, PATIENCE)
+
+    def end(self) -> None:
+        """Let all threads go."""
+        self.over = True
+        for park in self.parks:
+            if park.locked():
+                park.release()
+        for thread in self.threads:
+            thread.join()
+        self.threads.clear()
+        self.parks.clear()
+
+
+PLACED = hasattr(os, "sched_setaffinity") and hasattr(ctypes.PyDLL(None), "sched_getcpu")
+"""Whether the system tells where threads run."""
+
+
+def processor() -> int:
+    """The processor that this runs on, if that can be known."""
+    return int(ctypes.PyDLL(None).sched_getcpu()) if PLACED else -1
+
+
+def step_aside(busy: int) -> None:
+    """Leave the processor of the one that woke this thread, where the system is likely to have put it."""
+    if PLACED and len(every := os.sched_getaffinity(0)) > 1:
+        with contextlib.suppress(OSError):  # the processors that this process may use were changed in between
+            os.sched_setaffinity(0, every - {busy})
+            os.sched_setaffinity(0, every)
 
 
 _pool = _Pool()
+atexit.register(_pool.end)
 if hasattr(os, "register_at_fork"):
+    # A process that was forked has none of its parent's threads.
     os.register_at_fork(after_in_child=_pool.__init__)  # type: ignore[misc]  # a new, empty state
-
-
-def usable(threads: int | None, flops: int) -> int:
-    """How many threads to use: those asked for or this process's processors, and one for little work."""
-    if flops < SERIAL:
-        return 1
-    if threads is not None:
-        return threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run(work: Callable[[int, int], None], count: int, threads: int) -> None:
-    """Share out ``work(begin, end)`` over so many pieces, neighbours together; this thread takes the first."""
-    threads = min(threads, count)
-    if threads <= 1:
-        work(0, count)
-        return
-    shares = list(pairwise(count * place // threads for place in range(threads + 1)))
-    futures = [_pool.get(threads - 1).submit(work, *share) for share in shares[1:]]
-    try:
-        work(*shares[0])
-    finally:
-        for future in futures:
-            future.exception()  # waits, for what they write must not outlive the call
-    for future in futures:
-        future.result()

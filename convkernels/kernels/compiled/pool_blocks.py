@@ -13,8 +13,8 @@ from ...layout import Array, Order
 from ...pool_spec import PoolSpec
 from ...reducers import builtin_reducer
 from .available import missing
-from .parallel import usable
 from .runs import margins
+from .thread_count import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 REDUCERS = ("max", "min", "sum", "mean", "lp1", "lp2")

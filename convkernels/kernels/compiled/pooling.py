@@ -22,29 +22,28 @@ from ...pool_spec import PoolSpec
 from ...views import slices
 from . import reductions
 from .boxes import Boxes
-from .calls import Task, View, by_lines, by_planes, by_rows, execute, views
+from .calls import Program, Task, View, by_lines, by_planes, by_rows, execute, program, views
 from .isa import Isa, host
-from .parallel import usable
 from .pool_blocks import MOST, ROOM, block, code_size, extreme, family, grad_threads, pool_threads, rule, work_of
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
 from .row_tables import RowBoxes
 from .runs import margins
+from .thread_count import now_usable
 
 SLAB = 2**17
 """Bytes of targets that all boxes go through together."""
-Tasks = tuple[Task, ...]
 
 
 def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Reduce every window."""
-    threads = pool_threads(spec, resources.threads, resources.max_workspace)
+    threads = pool_threads(spec, now_usable(resources.threads, work_of(spec)), resources.max_workspace)
     execute(planned_pool(spec, *views(x, out), threads, resources.max_workspace, host()), threads, x, out)
 
 
 def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, resources: Resources) -> None:
     """Collect the gradient of every cell."""
     limit = resources.max_workspace
-    threads = grad_threads(spec, resources.threads, limit)
+    threads = grad_threads(spec, now_usable(resources.threads, work_of(spec)), limit)
     if extreme(spec):
         execute(planned_extrema(spec, *views(dy, x, out), threads, limit, host()), threads, dy, x, out)
     elif family(spec) in ("lp1", "lp2"):
@@ -148,16 +147,18 @@ def reduced(
     limit: int,
     *,
     forward: bool,
-) -> Tasks:
+) -> Program:
     """Windows to outputs, or outputs to cells."""
     ordered = reduction.name in ("max", "min") or not any(map(images_inside, arrays))
     if ordered and whole(spec, arrays[0 if forward else 1]) and reduction.name in ("max", "min", "sum"):
         make = reductions.by_planes if forward else reductions.over_planes
         divisor = spec.divisor_override or spec.window.taps
         first, second = arrays
-        return tuple(
-            Task((by_planes((first.cut(0, images), second.cut(0, images)), divisor, (make, reduction)),))
-            for images in slices(first.shape[0], max(1, -(-first.shape[0] // threads)))
+        return program(
+            [
+                Task((by_planes((first.cut(0, images), second.cut(0, images)), divisor, (make, reduction)),))
+                for images in slices(first.shape[0], max(1, -(-first.shape[0] // threads)))
+            ]
         )
     (source, target), axis = aligned(*arrays)
     phases = 1 if forward else phases_of(axis, spec, source, target)
@@ -174,18 +175,18 @@ def reduced(
             buffer = View(2, 0, (rows.buffer,), (1,), read.kind, read.itemsize)
             call = by_rows(rows, read, buffer, written, (reductions.by_rows, reduction, phases))
             tasks.append(Task((call,), rows.buffer))
-    return tuple(tasks)
+    return program(tasks)
 
 
 @lru_cache(maxsize=256)
-def planned_pool(spec: PoolSpec, x: View, out: View, threads: int, limit: int, isa: Isa) -> Tasks:
-    """The tasks of a pool."""
+def planned_pool(spec: PoolSpec, x: View, out: View, threads: int, limit: int, isa: Isa) -> Program:
+    """The program of a pool."""
     reduction = Reduction("sum", "end") if family(spec) == "mean" else Reduction(family(spec))
     return reduced(spec, (x, out), reduction, threads, limit, forward=True)
 
 
 @lru_cache(maxsize=256)
-def planned_sums(spec: PoolSpec, dy: View, out: View, threads: int, limit: int, isa: Isa) -> Tasks:
+def planned_sums(spec: PoolSpec, dy: View, out: View, threads: int, limit: int, isa: Isa) -> Program:
     """Sum the gradients of the windows that hold a cell, divided by their counts."""
     same = spec.divisor_override or isinstance(spec.count(spec.window.whole), int)
     divide = ("end" if same else "each") if family(spec) == "mean" else ""
@@ -193,7 +194,7 @@ def planned_sums(spec: PoolSpec, dy: View, out: View, threads: int, limit: int, 
 
 
 @lru_cache(maxsize=256)
-def planned_norms(spec: PoolSpec, dy: View, y: View, x: View, out: View, threads: int, isa: Isa) -> Tasks:
+def planned_norms(spec: PoolSpec, dy: View, y: View, x: View, out: View, threads: int, isa: Isa) -> Program:
     """Sum the gradients of the windows that hold a cell, in proportion to it."""
     arrays, axis = aligned(dy, y, x, out)
     tasks, out = [], arrays[-1]
@@ -201,11 +202,11 @@ def planned_norms(spec: PoolSpec, dy: View, y: View, x: View, out: View, threads
         boxes = Boxes(spec, (part.start, part.stop), False, axis, 1, out.shape[1], "count", near(out, axis))
         some = [array.cut(0, images) for array in arrays]
         tasks.append(Task((by_lines(boxes, some[:2], some[2:], (weighing, family(spec))),)))
-    return tuple(tasks)
+    return program(tasks)
 
 
 @lru_cache(maxsize=256)
-def planned_extrema(spec: PoolSpec, dy: View, x: View, out: View, threads: int, limit: int, isa: Isa) -> Tasks:
+def planned_extrema(spec: PoolSpec, dy: View, x: View, out: View, threads: int, limit: int, isa: Isa) -> Program:
     """Find the winners of a block's windows, and give their cells the gradients."""
     (x, dy, out), axis = aligned(x, dy, out)
     window, ties = spec.window, Ties(rule(spec), family(spec))
@@ -225,7 +226,7 @@ def planned_extrema(spec: PoolSpec, dy: View, x: View, out: View, threads: int, 
         if outputs.stop > outputs.start:
             calls.insert(0, by_lines(find, (read,), (codes,), (finding, ties, "")))
         tasks.append(Task(tuple(calls), taken, fill_of(ties)))
-    return tuple(tasks)
+    return program(tasks)
 
 
 def scratch(spec: PoolSpec, cells: View, part: slice, axis: int | None) -> tuple[View, int]:
@@ -260,7 +261,7 @@ class Kept(NamedTuple):
 
 def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept | None:
     """Reduce every window, and keep the codes of the winners if there is room for them."""
-    threads, ties = usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
+    threads, ties = now_usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
     seen = views(x, out)
     codes, taken = kept_codes(spec, *seen)
     if taken > resources.max_workspace:
@@ -274,13 +275,13 @@ def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) 
 
 def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resources: Resources) -> None:
     """Collect the gradient of every cell by the codes that were kept."""
-    threads = usable(resources.threads, work_of(spec))
+    threads = now_usable(resources.threads, work_of(spec))
     execute(planned_collection(spec, *views(dy, out), codes.view, threads, host()), threads, dy, out, codes.memory)
 
 
 def pool_with_indices(spec: PoolSpec, x: Array, *, out: Array, indices: Array, resources: Resources) -> None:
     """Reduce every window, and say where in its plane each winner stands."""
-    threads = usable(resources.threads, work_of(spec))
+    threads = now_usable(resources.threads, work_of(spec))
     tasks = planned_winners(spec, *views(x, out, indices), "indices", threads, host())
     execute(tasks, threads, x, out, indices)
 
@@ -296,8 +297,8 @@ def kept_codes(spec: PoolSpec, x: View, out: View) -> tuple[View, int]:
 
 
 @lru_cache(maxsize=256)
-def planned_winners(spec: PoolSpec, x: View, out: View, third: View, kept: str, threads: int, isa: Isa) -> Tasks:
-    """The tasks of a pool that keeps where its winners stand."""
+def planned_winners(spec: PoolSpec, x: View, out: View, third: View, kept: str, threads: int, isa: Isa) -> Program:
+    """The program of a pool that keeps where its winners stand."""
     (x, out, third), axis = aligned(x, out, third)
     ties, tasks = Ties(rule(spec), family(spec)), []
     cells = spec.window.in_size
@@ -317,12 +318,12 @@ def planned_winners(spec: PoolSpec, x: View, out: View, third: View, kept: str, 
         # The numbers of cells, as an array that begins at address 0.
         places = (View(3, 0, read.shape, (0, 0, *plane), "i", 8),) if kept == "indices" else ()
         tasks.append(Task((by_lines(boxes, (read, *places), written, (finding, ties, kept)),)))
-    return tuple(tasks)
+    return program(tasks)
 
 
 @lru_cache(maxsize=256)
-def planned_collection(spec: PoolSpec, dy: View, out: View, codes: View, threads: int, isa: Isa) -> Tasks:
-    """The tasks of a gradient by codes."""
+def planned_collection(spec: PoolSpec, dy: View, out: View, codes: View, threads: int, isa: Isa) -> Program:
+    """The program of a gradient by codes."""
     (dy, out, codes), axis = aligned(dy, out, codes)
     ties, tasks, phases = Ties(rule(spec), family(spec)), [], phases_of(axis, spec, dy, out)
     for images, part in shares(out.shape[0], out.shape[2], threads, spec.window.stride[0]):
@@ -330,4 +331,4 @@ def planned_collection(spec: PoolSpec, dy: View, out: View, codes: View, threads
         numbers, bounds = "bit" if ties.shared else "code", (part.start, part.stop)
         boxes = Boxes(spec, bounds, False, axis, phases, out.shape[1], numbers, near(out, axis), bounded=False)
         tasks.append(Task((by_lines(boxes, some[:2], some[2:], (collecting, ties, phases)),)))
-    return tuple(tasks)
+    return program(tasks)

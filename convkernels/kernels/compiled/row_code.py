@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .code import DOUBLE, Code, Function
+from .code import DOUBLE, Code
+from .function import Function
 from .isa import Isa
 from .tile import WORD, compiled
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...layout import Array
 from ...window import Ints
 
-KEPT = 32 * 2**20
+KEPT = 64 * 2**20
 """Bytes that a thread keeps at most; what is larger is allocated for the call."""
 LINE = 64
 """Bytes of a cache line, to which pieces are aligned."""

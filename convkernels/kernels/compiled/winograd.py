@@ -15,7 +15,7 @@ and is left as it is. A block of squares goes through all steps while it stays i
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -31,11 +31,9 @@ from ...window import Ints
 from .axes import Amounts, Axes, direction, forward_axes, input_grad_axes, winograd_amounts, winograd_axes
 from .blocks import (
     COPIES,
-    LIST,
     PIECE,
     SOURCE,
     SOURCES,
-    TABLE,
     TARGET,
     TARGETS,
     TURNERS,
@@ -46,15 +44,17 @@ from .blocks import (
     words,
 )
 from .copies import Copy, Turner, copy_array, turner
-from .filters import PACK_SERIAL, Filters, packed, tiling, vectors_for
+from .filters import PACK_SERIAL, packed, tiling, vectors_for
 from .geometry import Piece, Source, Target, cells_of, source, target
 from .isa import Isa, host
-from .machine import fixed, invoke
+from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Memory, Problem, backward, forward
-from .parallel import run, usable
-from .scratch import LINE, arena
+from .parallel import run
+from .scratch import LINE, arena, rounded
+from .thread_count import now_usable
 from .toom_cook import transforms
-from .transform import Square, address
+from .transform import Square
+from .transform import address as transform_address
 
 
 class Squares(NamedTuple):
@@ -86,22 +86,16 @@ class Squares(NamedTuple):
 SQUARES, PLACED = words(Squares), len(Squares._fields)
 
 
-@numba.njit(types.void(LIST, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def transform_weights(
-    numbers: Array,
-    begin: int,
-    end: int,
-    from_group: int,
-    from_panel: int,
-    channels: int,
-    channel: int,
-    row: int,
-    column: int,
-    w: int,
-    panel_of_w: int,
-    u: int,
-) -> None:
-    """U of some panels of all groups' weights, each copied first with its output channels innermost."""
+@entry
+def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
+    """U of some panels of all groups' weights, each copied first with its output channels innermost.
+
+    The arguments are a table, strides of w between groups and panels, channels, strides of a panel between channels and
+    taps, and two addresses.
+    """
+    given = words_at(words, 10)
+    numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
+    channels, channel, row, column, w, u = given[4], given[5], given[6], given[7], given[8], given[9]
     t, rest = Target(*fixed(numbers, TARGETS)), numbers[TARGETS:]
     q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
     copies = rest[PLACED + TURNERS :]
@@ -166,35 +160,25 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
                     m += t.width * t.size
 
 
-@numba.njit(  # type: ignore[untyped-decorator]
-    types.void(LIST, TABLE, TABLE, TABLE, *[WORD] * 11), nogil=True, cache=True
-)
-def convolve(
-    numbers: Array,
-    codes: Array,
-    starts: Array,
-    pieces: Array,
-    begin: int,
-    end: int,
-    x: int,
-    u: int,
-    biases: int,
-    zero: int,
-    out: int,
-    block: int,
-    v: int,
-    m: int,
-    results: int,
-) -> None:
-    """Compute some of the pieces."""
+@entry
+def convolve(words: int, begin: int, end: int, block: int) -> None:
+    """Compute some of the pieces.
+
+    The arguments are four tables, the tiles of a row of the second and the third, the bytes of a block, V and M, which
+    follow each other in memory and are followed by results, the address of zeros, and four more.
+    """
+    given = words_at(words, 17)
+    numbers, codes, starts, pieces = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
+    tiles, v = given[8], block + given[9]
+    m = v + given[10]
+    results = m + given[11]
+    zero, x, u, biases, out = given[12], given[13], given[14], given[15], given[16]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
     line, width = s.channels * s.size, t.width * t.size
     for place in range(begin, end):
-        of = pieces[place]
-        piece = Piece(of[0], of[1], of[2], of[3], of[4], of[5], of[6])
-        kind = of[7]
+        piece, kind = Piece(*fixed(pieces[8 * place :], 7)), pieces[8 * place + 7]
         target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * q.outs_h * t.h
         fill(s, how, piece, x + piece.group * s.group + piece.image * s.image, block)
         transform_source(s, q, piece, block, v)
@@ -203,11 +187,11 @@ def convolve(
             columns = t.last if panel == t.panels - 1 else t.width
             b = u + piece.group * q.u_group + panel * q.u_panel
             for xi in range(q.places_h * q.places_w):
-                for n in range(codes.shape[1]):
-                    if codes[kind, n]:
-                        first = starts[kind, n]
+                for n in range(kind * tiles, (kind + 1) * tiles):
+                    if codes[n]:
+                        first = starts[n]
                         invoke(
-                            codes[kind, n],
+                            codes[n],
                             (
                                 *(v + xi * q.v_place + first * line, b + xi * q.u_place),
                                 *(m + xi * q.m_place + first * width, zero, zero, zero, 1, s.channels),
@@ -222,35 +206,24 @@ def convolve(
             move(t, how, written, results, target, (t.panels - 1) * t.width + t.last, 0)
 
 
-class Room(NamedTuple):
-    """Bytes of scratch memory: U for all, and for each thread a panel of w, a block, V, M and results."""
+class WinogradPlan(NamedTuple):
+    """A convolution by squares, as far as it is known without data.
 
+    Arguments lack some addresses at the end; `kept` is what they point to. There are bytes for U, and for each thread
+    some to transform weights, and some to convolve.
+    """
+
+    words: Array
+    packing: Array
+    kept: tuple[Array, ...]
+    zeros: Array
+    start: int
+    panels: int
+    pieces: int
+    threads: int
     u: int
     panel: int
-    block: int
-    v: int
-    m: int
-    results: int
-
-
-class WinogradPlan(NamedTuple):
-    """A convolution by squares, as far as it is known without data."""
-
-    numbers: Array
-    packing: Array
-    channels: int
-    panels: int
-    filters: Filters
-    # The strides of taps in a panel of w, in the order of their cells.
-    tap_h: int
-    tap_w: int
-    codes: Array
-    starts: Array
-    zeros: Array
-    pieces: Array
-    groups: int
-    threads: int
-    room: Room
+    room: int
 
 
 def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa) -> WinogradPlan:
@@ -276,40 +249,31 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
     found = Squares(*numbers)
     pieces, kinds = cut(problem, squares, amounts)
     tilings = [tiling(count, columns, vectors, size, isa) for count in kinds]
-    room = Room(
-        groups * found.u_group,
-        filters.panel,
-        amounts.images * math.prod(cells_of(squares, amounts)) * channels * size,
-        places * found.v_place,
-        places * found.m_place,
-        0 if stored else most * steps[1] * steps[2] * columns * size,
-    )
+    block = rounded(amounts.images * math.prod(cells_of(squares, amounts)) * channels * size)
+    v, m = rounded(places * found.v_place), rounded(places * found.m_place)
+    results = 0 if stored else rounded(most * steps[1] * steps[2] * columns * size)
     tap_h, tap_w = (filters.taps[axis] * direction(axes[axis], taps[axis]) for axis in (1, 2))
     how = turner(size, isa)
     read = source(squares, amounts, memory.x, channels, size, lies=False, inner=True)
     written = target(axes, rows, memory.y, tile, columns, size, stored=stored)
+    convolving = together(read, written, found, how)
+    packing = together(written, found, how, filters.inner, filters.last)
+    codes, starts = padded([each.codes for each in tilings]), padded([each.starts for each in tilings])
+    zeros = np.zeros(max(tile.width, groups * columns), f"f{size}")
+    every = (convolving, codes.reshape(-1), starts.reshape(-1), pieces.reshape(-1))
+    words = [*tables(*every), codes.shape[1], block, v, m, address(zeros), 0, 0, 0, 0]
+    strides = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w)
     return WinogradPlan(
-        together(read, written, found, how),
-        together(written, found, how, filters.inner, filters.last),
-        channels,
-        tile.panels,
-        filters,
-        tap_h,
-        tap_w,
-        table([each.codes for each in tilings]),
-        table([each.starts for each in tilings]),
-        np.zeros(max(tile.width, groups * columns), f"f{size}"),
-        pieces,
-        groups,
-        amounts.threads(threads, limit),
-        room,
+        *(np.array(words, np.int64), np.array([*tables(packing), *strides, 0, 0], np.int64), (*every, packing), zeros),
+        *(filters.start, groups * tile.panels, len(pieces), amounts.threads(threads, limit)),
+        *(groups * found.u_group, filters.panel, block + v + m + results),
     )
 
 
 def code(axes: Axes, steps: list[int], name: str, size: int, isa: Isa) -> int:
     """Where the code of a transform is."""
     along = [getattr(transforms(step, len(axis.taps)), name) for step, axis in zip(steps, axes, strict=True)]
-    return address(Square(along[1], along[2], size, biased=name == "output"), isa)
+    return transform_address(Square(along[1], along[2], size, biased=name == "output"), isa)
 
 
 def cut(problem: Problem, squares: Axes, amounts: Amounts) -> tuple[Array, list[int]]:
@@ -326,7 +290,7 @@ def cut(problem: Problem, squares: Axes, amounts: Amounts) -> tuple[Array, list[
     return np.array(pieces, np.int64).reshape(-1, 8), list(kinds)
 
 
-def table(rows: list[Array]) -> Array:
+def padded(rows: list[Array]) -> Array:
     """Rows of different lengths, filled up with zeros."""
     found = np.zeros((len(rows), max((len(row) for row in rows), default=0)), np.int64)
     for place, row in enumerate(rows):
@@ -334,38 +298,16 @@ def table(rows: list[Array]) -> Array:
     return found
 
 
-def run_winograd(what: WinogradPlan, x: int, w: int, bias: Array | None, out: int) -> None:
-    """Run a planned convolution on arrays at these addresses."""
-    biases = (what.zeros if bias is None else np.ascontiguousarray(bias)).ctypes.data
+def run_winograd(what: WinogradPlan, x: Array, w: Array, bias: Array | None, out: Array) -> None:
+    """Run a planned convolution."""
+    given = what.zeros if bias is None else np.ascontiguousarray(bias)
     with arena:
-        u = arena.reserve(what.room.u)
-        run(
-            partial(transformed, what, w, u),
-            what.groups * what.panels,
-            what.threads if what.room.u > PACK_SERIAL else 1,
-        )
-        run(partial(convolved, what, x, u, biases, out), len(what.pieces), what.threads)
-
-
-def transformed(what: WinogradPlan, w: int, u: int, begin: int, end: int) -> None:
-    """Transform some of the panels of weights."""
-    filters = what.filters
-    with arena:
-        transform_weights(
-            *(what.packing, begin, end, filters.from_group, filters.from_panel),
-            *(what.channels, filters.depth, what.tap_h, what.tap_w, w, arena.reserve(what.room.panel), u),
-        )
-
-
-def convolved(what: WinogradPlan, x: int, u: int, biases: int, out: int, begin: int, end: int) -> None:
-    """Compute some of the pieces."""
-    room = what.room
-    with arena:
-        convolve(
-            *(what.numbers, what.codes, what.starts, what.pieces),
-            *(begin, end, x, u, biases, what.zeros.ctypes.data, out),
-            *(arena.reserve(size) for size in (room.block, room.v, room.m, room.results)),
-        )
+        u, words = arena.reserve(what.u), what.packing.copy()
+        words[-2], words[-1] = address(w) + what.start, u
+        run(transform_weights, words, what.panels, what.threads if what.u > PACK_SERIAL else 1, what.panel)
+        words = what.words.copy()
+        words[-4], words[-3], words[-2], words[-1] = address(x), u, address(given), address(out)
+        run(convolve, words, what.pieces, what.threads, what.room)
 
 
 @lru_cache(maxsize=512)
@@ -384,13 +326,13 @@ def squares_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, 
 
 def winograd(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate by squares."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = squares_plan(spec, x.strides, w.strides, out.strides, *how)
-    run_winograd(found, x.ctypes.data, w.ctypes.data, b, out.ctypes.data)
+    run_winograd(found, x, w, b, out)
 
 
 def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate by squares."""
-    how = (resources.max_workspace, usable(resources.threads, spec.flops))
+    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
-    run_winograd(found, dy.ctypes.data, w.ctypes.data, None, out.ctypes.data)
+    run_winograd(found, dy, w, None, out)
