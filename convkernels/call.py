@@ -60,7 +60,7 @@ COMMON_DOC = {
         strategy takes the problem (UnknownStrategyError, UnsupportedError, WorkspaceError), or sums of integer data
         might leave 64 bits (IntegerOverflowError).""",
     "<execution>": """strategy : str
-        "auto", or the name of an implementation: "im2col", "stride_tricks", "naive", or one that was registered.
+        "auto", or the name of an implementation, such as "direct", "im2col" or "naive"; `explain` lists them.
     precision : {"default", "highest"}, optional
         Which implementations "auto" may take; see `Config`. By default the configured one.
     out : ndarray, optional

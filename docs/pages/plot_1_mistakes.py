@@ -110,7 +110,7 @@ show(wrong=13 * 13 * 256 * 4096, right=6 * 6 * 256 * 4096)
 
 # %%
 # More of the kind
-# ================
+# ----------------
 # These functions are handed to :func:`!convkernels.testing.check_kernel`, which finds the smallest input by itself, and
 # mostly says what is wrong.
 
@@ -175,7 +175,7 @@ show(wrong=dw[0, 0].T, right=dw[0, 0])
 
 # %%
 # What is not wrong
-# =================
+# -----------------
 # Where a window holds its maximum twice, the first, the last, or both in equal shares may take the gradient: each is a
 # subgradient, and the course's tests cannot tell them apart. Only the whole gradient for each is none, though
 # deeplearning.ai's mask gives it.
