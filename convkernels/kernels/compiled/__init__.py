@@ -1,6 +1,7 @@
 """What needs Numba and its llvmlite (the extra ``jit``); importing this package imports neither.
 
     available.py    what can be said without Numba: what each strategy takes, when, and in what memory
+    thread_count.py how many threads work gets
     isa.py          what vectors the processor has
     tile.py         the register tile: a small matrix product in registers, emitted as LLVM vectors
     turn.py         a square of a matrix turned in registers
@@ -29,7 +30,9 @@
     norms.py         the norms, by the form in which data lie in memory (norm_forms.py)
     norm_rows.py     runs of row_code.py: rows of numbers that share statistics
     norm_columns.py  runs of column_code.py: rows that go through many families of them
-    code.py          what both are written with: loops over vectors, as LLVM assembly
+    code.py          what both are written with: loops over vectors, as LLVM assembly; function.py runs it
+
+    pointwise.py  numbers one by one, and sums by channel
 
 "Anatomy of High-Performance Matrix Multiplication" (Goto and van de Geijn, 2008) and BLIS (Van Zee and van de Geijn,
 2015) explain the tile; "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures" (Georganas et
