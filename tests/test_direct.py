@@ -62,6 +62,27 @@ def test_many_channels(operation, text, order):
     assert_same(got, expected)
 
 
+SHARED = [
+    "n1g1i24o300_in7x9_k3x3_s1x1_p1+1x1+1_d1x1_bias",  # few rows, many panels
+    "n1g1i300o24_in1x50_k1x1_s1x1_p0+0x0+0_d1x1",
+    "n40g1i1o32_in28x28_k3x3_s1x1_p1+1x1+1_d1x1",  # few channels: sums are cut into parts
+    "n1g1i3o40_in150x90_k7x7_s2x2_p3+3x3+3_d1x1",
+    "n3g2i26o34_in40x60_k3x3_s1x1_p1+1x1+1_d1x1",
+]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+@pytest.mark.parametrize("text", SHARED)
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
+def test_work_that_is_shared_by_panels_and_parts(operation, text, order, threads, monkeypatch):
+    monkeypatch.setattr(thread_count, "LONELY", 0)
+    problem = problem_of(operation, text, order)
+    out, arrays = problem.outputs()["out"], [problem.arrays[role] for role in INPUTS[operation]]
+    OPERATIONS[operation].find("direct").run(problem.spec, *arrays, out=out, resources=Resources(2**26, threads))
+    assert_same(out, run(OPERATIONS[operation].find("im2col"), problem)["out"])
+
+
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
 @pytest.mark.parametrize("text", [WIDE[0], WIDE[3], WIDE[5]])
 def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):

@@ -18,6 +18,11 @@
     toom_cook.py    Winograd's algebra
     transform.py    his transforms, emitted
     winograd.py     the strategy `winograd`
+    reach.py        what depthwise outputs reach along each axis
+    stencil.py      a few of them in registers, emitted
+    cover.py        the outputs of a channel covered with stencils
+    channels.py     the loops around stencils
+    depthwise.py    the strategy `depthwise`
     parallel.py     one pool of threads
     scratch.py      memory that a thread keeps
 
