@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .call import Call, Execution, as_array, check_dy, family, gradient_options, located, magnitude
+from .call import Call, as_array, check_dy, magnitude
 from .config import get_config
 from .errors import UnsupportedError, WorkspaceError
 from .layout import SPATIAL, Array, Layout, data_layout
@@ -25,6 +25,7 @@ from .operation import POOL, POOL_GRAD
 from .pool import DOC as POOL_DOC
 from .pool import POOL_DEFAULTS, PoolVjp, forward, with_gradient
 from .pool_spec import PoolSpec
+from .public import Execution, family, gradient_options, located
 from .reducers import Reducer, find_reducer
 from .spec import Shape, check_result, check_sizes, common_dtype
 from .views import slices

@@ -7,12 +7,13 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .call import Call, as_array, general, located
+from .call import Call, as_array
 from .errors import OptionError, ShapeError
 from .layout import Array
 from .norm import DOC, KEYWORDS, NormKeywords, Problem, Vjp, gradients, make_problem, train
 from .norm_spec import is_number
 from .operation import BATCH_NORM, BATCH_NORM_GRAD, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD
+from .public import general, located
 from .spec import common_dtype
 
 

@@ -14,24 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import (
-    Call,
-    Execution,
-    as_array,
-    check_dy,
-    check_overflow,
-    check_wrt,
-    family,
-    frozen,
-    gradient_options,
-    is_recording,
-    located,
-    magnitude,
-)
+from .call import Call, as_array, check_dy, check_overflow, check_wrt, frozen, is_recording, magnitude
 from .errors import OptionError, ShapeError
 from .kernels.pointwise import channel_sums
 from .layout import Array, Layout, data_layout, weight_layout_for
 from .operation import CONV, CONV_INPUT_GRAD, CONV_WEIGHT_GRAD
+from .public import Execution, family, gradient_options, located
 from .spec import ConvSpec, Shape, check_padding_mode, common_dtype, compute_dtype
 from .window import Padding, entries, per_axis, whole
 

@@ -11,23 +11,13 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import (
-    Call,
-    Execution,
-    as_array,
-    check_dy,
-    check_wrt,
-    family,
-    frozen,
-    gradient_options,
-    located,
-    magnitude,
-)
+from .call import Call, as_array, check_dy, check_wrt, frozen, magnitude
 from .conv import DOC as CONV_DOC
 from .conv import ConvGradients, bias_grad
 from .errors import ShapeError
 from .layout import Array, data_layout, weight_layout_for
 from .operation import CONV, CONV_TRANSPOSE, CONV_WEIGHT_GRAD
+from .public import Execution, family, gradient_options, located
 from .spec import ConvTransposeSpec, common_dtype
 from .window import Padding
 

@@ -8,10 +8,11 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import Call, Execution, as_array, check_dy, general, gradient_options, located
+from .call import Call, as_array, check_dy
 from .layout import Array, Layout, data_layout
 from .norm_spec import LocalNormSpec
 from .operation import LOCAL_RESPONSE_NORM, LOCAL_RESPONSE_NORM_GRAD
+from .public import Execution, general, gradient_options, located
 from .spec import common_dtype
 
 

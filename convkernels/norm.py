@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import Call, Execution, as_array, check_dy, check_wrt, general, gradient_options, located
+from .call import Call, as_array, check_dy, check_wrt
 from .errors import OptionError, ShapeError
 from .layout import Array, Layout, data_layout
 from .norm_spec import NormSpec
 from .operation import GROUP_NORM, GROUP_NORM_GRAD, Operation
+from .public import Execution, general, gradient_options, located
 from .spec import common_dtype
 from .window import entries, whole
 

@@ -222,10 +222,10 @@ class Operation:
         remembered: what implementations say of a spec must always be the same.
         """
         remembered, key = self.chosen, (spec, order, strategy, precision, limit, reserved)
-        try:
-            return remembered[key]
-        except KeyError:
-            found = self._select(spec, order, strategy, precision, limit, reserved)
+        found = remembered.get(key)
+        if found is not None:
+            return found
+        found = self._select(spec, order, strategy, precision, limit, reserved)
         if len(remembered) >= REMEMBERED:
             remembered.clear()
         remembered[key] = found

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .call import as_array, check_overflow, located, magnitude
+from .call import as_array, check_overflow, magnitude
 from .errors import OptionError, ShapeError
 from .layout import Array, data_layout
+from .public import located
 from .spec import Shape, check_result, check_sizes, common_dtype, compute_dtype
 from .views import scatter_windows, windows
 from .window import Padding, Window, entries, whole

@@ -10,12 +10,13 @@ from typing import Any, Unpack
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import Call, Execution, as_array, check_dy, family, flag, frozen, gradient_options, located, magnitude
+from .call import Call, as_array, check_dy, flag, frozen, magnitude
 from .errors import OptionError, UnsupportedError
 from .kernels.compiled import pool_blocks
 from .layout import Array, data_layout
 from .operation import POOL, POOL_GRAD
 from .pool_spec import PoolSpec
+from .public import Execution, family, gradient_options, located
 from .reducers import MEAN, Reducer, Ties, builtin_reducer, maximum
 from .spec import check_padding_mode, common_dtype
 from .window import Padding

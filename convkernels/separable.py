@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, Unpack
 
 from numpy.typing import ArrayLike
 
-from .call import Call, as_array, check_wrt, family, located
+from .call import Call, as_array, check_wrt
 from .conv import DOC as CONV_DOC
 from .conv import GEOMETRY, ConvGradients, Geometry, forward, layouts, with_gradients
 from .errors import ShapeError
 from .layout import Array, data_layout
+from .public import family, located
 
 DOC = {
     **CONV_DOC,

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .call import Call, Execution, as_array, check_dy, family, frozen, located
+from .call import Call, as_array, check_dy, frozen
 from .errors import DTypeError, OptionError, ShapeError, UnknownStrategyError, WorkspaceError
 from .extension import sources
 from .kernels.blocking import Block, choose
@@ -26,6 +26,7 @@ from .operation import POOL
 from .pool import COMPILED, GEOMETRY, LAYOUT, PoolVjp, forward, with_gradient
 from .pool import DOC as POOL_DOC
 from .pool_spec import PoolSpec
+from .public import Execution, family, located
 from .reducers import maximum
 from .spec import common_dtype
 from .views import windows

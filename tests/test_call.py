@@ -7,7 +7,8 @@ import pytest
 from helpers import STRATEGIES
 
 import convkernels as ck
-from convkernels.call import PUBLIC, overlapping, self_overlapping
+from convkernels.call import overlapping, self_overlapping
+from convkernels.public import PUBLIC
 from convkernels.testing.numeric import assert_same
 from convkernels.testing.strategies import integers
 

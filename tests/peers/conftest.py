@@ -7,7 +7,7 @@ from peers.agreement import PROBLEMS, compared, regimes, wanted
 
 import convkernels as ck
 from convkernels import dense, losses
-from convkernels.call import ranked_name
+from convkernels.public import ranked_name
 
 SETTINGS = {"config_context", "explain", "get_config", "parse_problem", "set_config"}
 REGISTRIES = {"register", "register_reducer", "unregister", "unregister_reducer"}
