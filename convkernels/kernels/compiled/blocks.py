@@ -97,7 +97,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.size, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, LIST, LIST, LIST, LIST, *[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 5, *[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -107,6 +107,7 @@ def multiply(
     starts: Array,
     a_offsets: Array,
     b_offsets: Array,
+    spans: Array,
     read: int,
     weights: int,
     biases: int,
@@ -127,6 +128,7 @@ def multiply(
                     for h in range(piece.hs):
                         a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h + k * s.size
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
+                        skipped, taps = 8 * spans[2 * (piece.h + h)], spans[2 * (piece.h + h) + 1]
                         for n in range(codes.size):
                             tile = c + starts[n] * t.kept_w
                             init, init_row = (tile, t.kept_w) if k else (biases + across, 0)
@@ -134,7 +136,7 @@ def multiply(
                                 codes[n],
                                 (
                                     *(a + starts[n] * step, b, tile, init),
-                                    *(a_offsets.ctypes.data, b_offsets.ctypes.data, p.taps, depth),
+                                    *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
                                     *(step, s.size, p.w_depth, t.kept_w, init_row, columns),
                                     *(a + (starts[n] + p.ahead) * step, p.ahead_step),
                                 ),
@@ -145,12 +147,12 @@ def multiply(
 def correlate(words: int, begin: int, end: int, block: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are six tables, the bytes of a block, which copies of what tiles write follow, and four addresses.
+    The arguments are seven tables, the bytes of a block, which copies of what tiles write follow, and four addresses.
     """
-    given = words_at(words, 17)
+    given = words_at(words, 19)
     numbers, codes, starts, pieces = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 5)
-    a_offsets, b_offsets, results = array_in(given, 3), array_in(given, 4), block + given[12]
-    x, weights, biases, out = given[13], given[14], given[15], given[16]
+    a_offsets, b_offsets, spans, results = array_in(given, 3), array_in(given, 4), array_in(given, 6), block + given[14]
+    x, weights, biases, out = given[15], given[16], given[17], given[18]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
@@ -167,7 +169,7 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
             fill(s, how, piece, origin, block)
         kept = target if t.stored else results
         multiply(
-            *(s, t, p, piece, codes, starts, a_offsets, b_offsets),
+            *(s, t, p, piece, codes, starts, a_offsets, b_offsets, spans),
             *(read, weights + piece.group * p.w_group, biases + piece.group * p.bias_group, kept),
             *(first, count),
         )

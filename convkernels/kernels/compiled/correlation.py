@@ -24,7 +24,7 @@ import numpy as np
 
 from ...layout import Array
 from ...views import slices
-from .axes import Amounts, Axes, correlation_amounts, direction, tap_offsets
+from .axes import Amounts, Axes, Axis, correlation_amounts, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
@@ -163,10 +163,23 @@ def part(
     block = 0 if read.lies else rounded(amounts.images * math.prod(cells) * channels * size)
     results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
-    every = (numbers, tile.codes, tile.starts, a_offsets, b_offsets, listed)
+    within = spans(axes[1], 1 if merged else len(axes[2].taps), len(a_offsets))
+    every = (numbers, tile.codes, tile.starts, a_offsets, b_offsets, listed, within)
     words = np.array([*tables(*every), block, 0, 0, 0, 0], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), block + results, offset)
+
+
+def spans(rows: Axis, each: int, taps: int) -> Array:
+    """For each row of outputs the first of its taps whose cells exist, and how many do; `each` belong to one row of w.
+
+    Others would only add zeros. In three dimensions, where they do not follow each other, all are taken.
+    """
+    if taps != each * len(rows.taps):
+        return np.tile(np.array([0, taps], np.int64), rows.outputs)
+    offsets, starts = np.array([offset for _, offset in rows.taps]), rows.step * np.arange(rows.outputs)
+    first, last = (np.searchsorted(offsets, edge - starts) for edge in (0, rows.size))
+    return np.stack([first, last - first], -1).reshape(-1).astype(np.int64) * each
 
 
 def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: int) -> int:

@@ -124,7 +124,9 @@ class Sums(NamedTuple):
     block_images: int
     block_d: int
     block_h: int
-    # In what is read, from a row of a tile to the next. The parts of the sum, and the bytes of each one's sums.
+    # From a tap to the next along h, in cells. In what is read, from a row of a tile to the next. The parts of the sum,
+    # and the bytes of each one's sums.
+    spread_h: int
     row: int
     parts: int
     part: int

@@ -84,18 +84,21 @@ def weigh_group(
         if not t.stored:
             move(t, how, piece, turned, given, columns, 1)
             given = turned
-        row = 0
-        for i in range(images):
-            for j in range(ds):
-                for k in range(hs):
-                    a_offsets[row] = i * s.read_image + j * s.step_d * s.read_d + k * s.step_h * s.read_h
-                    b_offsets[row] = i * t.kept_image + j * t.kept_d + k * t.kept_h
-                    row += 1
-        for tap_d in range(sums.taps_d):
-            for panel in range(end - begin):
-                wide = t.last if begin + panel == t.panels - 1 else t.width
-                b = given + panel * t.width * t.size
-                for tap_h in range(sums.taps_h):
+        for tap_h in range(sums.taps_h):
+            # Other rows would only add zeros.
+            first = s.low_h + h * s.out_step_h + tap_h * sums.spread_h
+            low, high = -(first // s.out_step_h), (s.in_h - 1 - first) // s.out_step_h + 1
+            row = 0
+            for i in range(images):
+                for j in range(ds):
+                    for k in range(max(0, low), min(hs, high)):
+                        a_offsets[row] = i * s.read_image + j * s.step_d * s.read_d + k * s.step_h * s.read_h
+                        b_offsets[row] = i * t.kept_image + j * t.kept_d + k * t.kept_h
+                        row += 1
+            for tap_d in range(sums.taps_d):
+                for panel in range(end - begin):
+                    wide = t.last if begin + panel == t.panels - 1 else t.width
+                    b = given + panel * t.width * t.size
                     for tap_w in range(sums.taps_w):
                         a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w
                         c = total + panel * t.width * t.size
@@ -175,7 +178,7 @@ def weight_plan(
     numbers = (
         *(*taps[:2], taps_w, *within[:4], group, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
-        *(row, parts, groups * group),
+        *(dilation[1], row, parts, groups * group),
     )
     sums = Sums._make(numbers)
     block = 0 if read.lies else amounts.images * math.prod(cells_of(tuple(a.block for a in axes), amounts)) * channels
