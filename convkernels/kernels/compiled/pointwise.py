@@ -17,7 +17,7 @@ PIECE = 2**14
 PASS = 40
 """Floating-point operations in whose time a number passes through."""
 SUMS = 64
-"""Parts whose sums are added last, however many threads there are."""
+"""The most parts, whose sums are added last, however many threads there are."""
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
@@ -109,12 +109,12 @@ def add_up(x: Array, total: Array, channels: int, inner: int) -> None:
 def sum_some(words: int, begin: int, end: int, unused: int) -> None:
     """Sums by channel of some parts.
 
-    The arguments are two addresses, how many rows, channels and inner numbers there are, and bytes of a number.
+    The arguments are two addresses, how many parts, rows, channels and inner numbers there are, and bytes of a number.
     """
-    x, sums, rows, channels, inner, size = fixed(words_at(words, 6), 6)
+    x, sums, parts, rows, channels, inner, size = fixed(words_at(words, 7), 7)
     for part in range(begin, end):
-        first = rows * part // SUMS * channels * inner
-        last = rows * (part + 1) // SUMS * channels * inner
+        first = rows * part // parts * channels * inner
+        last = rows * (part + 1) // parts * channels * inner
         total = doubles_at(sums + 8 * part * channels, channels)
         total[:] = 0
         if size == 4:
@@ -144,8 +144,9 @@ def adam(w: Array, dw: Array, mean: Array, square: Array, rule: tuple[float, ...
 
 def channel_sums(x: Array, rows: int, channels: int, inner: int, threads: int | None) -> Array:
     """Sum contiguous x, seen as rows of channels of inner numbers, by channel, in float64."""
-    sums = np.empty((SUMS, channels))
-    words = np.array([address(x), address(sums), rows, channels, inner, x.itemsize])
-    run(sum_some, words, SUMS, now_usable(threads, PASS * x.size))
+    parts = max(1, min(SUMS, rows))
+    sums = np.empty((parts, channels))
+    words = np.array([address(x), address(sums), parts, rows, channels, inner, x.itemsize])
+    run(sum_some, words, parts, now_usable(threads, PASS * x.size))
     total: Array = np.add.reduce(sums, 0)
     return total
