@@ -9,7 +9,7 @@ import convkernels as ck
 from convkernels import dense, losses
 from convkernels.public import ranked_name
 
-SETTINGS = {"config_context", "explain", "get_config", "parse_problem", "set_config"}
+SETTINGS = {"config_context", "explain", "get_config", "parse_problem", "set_config", "set_threads"}
 REGISTRIES = {"register", "register_reducer", "unregister", "unregister_reducer"}
 REDUCERS = {"logsumexp", "lp", "maximum", "minimum"}
 # Which numbers are dropped is up to NumPy's generator.

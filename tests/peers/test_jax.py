@@ -66,10 +66,16 @@ def biased(problem, y, b):
     return y + b[0].reshape(shape) if b else y
 
 
+def right(padding):
+    """Whether JAX's weight gradient is: not where an axis is cropped in front and padded behind (docs/findings.md)."""
+    return not any(lo < 0 < hi for lo, hi in padding)
+
+
 @every_rank
 @few
 def test_convolution(rank, data):
-    problem = data.draw(problems("conv", rank=rank, dtypes=FLOAT, padding_modes=()))
+    drawn = problems("conv", rank=rank, dtypes=FLOAT, padding_modes=())
+    problem = data.draw(drawn.filter(lambda problem: right(problem.spec.window.padding)))
     spec, window = problem.spec, problem.spec.window
     saw({"grouped": spec.groups > 1, "bias": spec.bias})
 
@@ -88,16 +94,21 @@ def test_convolution(rank, data):
     compare(f"conv{rank}d", problem, *with_gradients(conv, given(problem), problem.seed))
 
 
+def their_padding(spec):
+    """What JAX pads, or crops, of the input of a transposed convolution."""
+    ends = zip(spec.window.extent, spec.padding, spec.output_padding, strict=True)
+    return [(extent - 1 - lo, extent - 1 - hi + extra) for extent, (lo, hi), extra in ends]
+
+
 @every_rank
 @few
 def test_transposed_convolution(rank, data):
     """JAX's convolution of an input with zeros in between, its filters flipped; it has no groups."""
     drawn = problems("conv_transpose", rank=rank, dtypes=FLOAT)
-    problem = data.draw(drawn.filter(lambda problem: problem.spec.groups == 1))
+    problem = data.draw(drawn.filter(lambda problem: problem.spec.groups == 1 and right(their_padding(problem.spec))))
     spec, window = problem.spec, problem.spec.window
     saw({"bias": spec.bias, "output padding": any(spec.output_padding)})
-    ends = zip(window.extent, spec.padding, spec.output_padding, strict=True)
-    padding = [(extent - 1 - lo, extent - 1 - hi + extra) for extent, (lo, hi), extra in ends]
+    padding = their_padding(spec)
     spatial = [place for place, axis in enumerate(problem.weight_layout.axes) if axis not in "IO"]
 
     def conv(x, w, *b):
