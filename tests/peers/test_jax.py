@@ -67,8 +67,8 @@ def biased(problem, y, b):
 
 
 def right(padding):
-    """Whether JAX's weight gradient is: not where an axis is cropped in front and padded behind (docs/findings.md)."""
-    return not any(lo < 0 < hi for lo, hi in padding)
+    """Whether JAX's gradients are: not where an axis is cropped at one end and padded at the other (docs/findings.md)."""
+    return not any(lo * hi < 0 for lo, hi in padding)
 
 
 @every_rank
