@@ -346,16 +346,16 @@ class Window:
         """The first window along an axis that holds no real cell, as (axis, output), or None."""
         for axis in range(self.rank):
             first, stop = self.bounds[axis]
-            if self.padding[axis][0] >= self.extent[axis]:
-                return axis, 0
-            if self.starts(axis)[-1] >= stop:
-                return axis, -(-(stop + self.padding[axis][0]) // self.stride[axis])
-            # A dense window that neither ends before the first real cell nor starts behind the last holds one.
             if self.dilation[axis] > 1:
                 starts = self._starts(axis)
                 low, high = _taps_within(starts, self.dilation[axis], self.kernel_size[axis], first, stop)
                 if not (high > low).all():
-                    return axis, int(np.argmin(high - low))
+                    return axis, int(np.argmax(high <= low))
+            # A dense window that neither ends before the first real cell nor starts behind the last holds one.
+            elif self.padding[axis][0] >= self.extent[axis]:
+                return axis, 0
+            elif self.starts(axis)[-1] >= stop:
+                return axis, -(-(stop + self.padding[axis][0]) // self.stride[axis])
         return None
 
 

@@ -25,7 +25,7 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import copies, filters, isa, thread_count
+from convkernels.kernels.compiled import copies, filters, isa, scratch, thread_count
 from convkernels.kernels.compiled.filters import split
 from convkernels.kernels.compiled.tile import Shape, address
 
@@ -60,6 +60,16 @@ def test_many_channels(operation, text, order):
     problem = problem_of(operation, text, order)
     got, expected = (run(OPERATIONS[operation].find(name), problem)["out"] for name in ("direct", "im2col"))
     assert_same(got, expected)
+
+
+def test_a_block_of_one_cell_that_is_padding_is_cleared_for_all_channels():
+    problem = problem_of("conv_weight_grad", "n2g1i17o2_in1_k1_s2_p1+0_d1", ("CNHW", "OIHW"))
+    arrays = [problem.arrays[role] for role in INPUTS["conv_weight_grad"]]
+    with scratch.arena:
+        scratch.arena.empty((4096,), np.dtype(np.float32))[...] = np.nan
+    out = problem.outputs()["out"]
+    OPERATIONS["conv_weight_grad"].find("direct").run(problem.spec, *arrays, out=out, resources=Resources(2**26, 1))
+    assert not out.any()
 
 
 SHARED = [

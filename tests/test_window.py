@@ -6,7 +6,7 @@ from itertools import count, product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import convkernels as ck
@@ -187,6 +187,7 @@ def test_cell_counts(window, include_padding):
 
 
 @given(window=any_window)
+@example(window=Window((1,), (2,), (1,), ((1, 3),), (2,)))  # one between its taps, and one behind
 def test_empty_window_is_the_first_without_a_real_cell(window):
     empty = (
         (axis, output)

@@ -67,7 +67,7 @@ def biased(problem, y, b):
 
 
 def right(padding):
-    """Whether JAX's gradients are: not where an axis is cropped at one end and padded at the other (docs/findings.md)."""
+    """Whether JAX's gradients are: not where one end of an axis is cropped and the other padded; see the findings."""
     return not any(lo * hi < 0 for lo, hi in padding)
 
 

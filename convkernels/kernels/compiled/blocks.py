@@ -39,7 +39,7 @@ def together(*kinds: tuple[int, ...]) -> Array:
 @numba.njit(types.void(SOURCE, *[WORD] * 5), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def clear(s: Source, row: int, begin: int, end: int, channel: int, several: int) -> None:
     """Put zeros into some cells of a row of a block, in several channels; all of them, where they lie innermost."""
-    if s.read_channel != s.size:
+    if s.read_w == s.size:
         for place in range(channel, min(s.channels, channel + several)):
             set_bytes(row + place * s.read_channel + begin * s.read_w, (end - begin) * s.read_w, 0)
     elif channel == 0:
