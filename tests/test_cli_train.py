@@ -109,6 +109,15 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_exactly(command, tmp_path):
         np.testing.assert_array_equal(array, second[name], err_msg=name)
 
 
+@pytest.fixture
+def python_s_own():
+    """Python's handling of interrupts, which a process started in the background by a shell ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_s_own")
 def test_an_interrupt_is_noted_once_and_then_python_s_own():
     with train.watched_for_interrupts() as interrupted:
         assert not interrupted()
