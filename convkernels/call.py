@@ -282,7 +282,7 @@ class Call:
         places = range(len(self.arrays))
         whole = {place: self._converted(place, slice(None)) for place in places if place not in self.operation.batched}
         total = np.zeros_like(out, dtype=compute) if self.operation.sums else None
-        for image in slices(self.shape[0] if total is None else len(self.arrays[0]), 1):  # type: ignore[arg-type]
+        for image in slices(self.shape[0] if total is None else len(self.arrays[0]), 1):  # type: ignore[arg-type]  # never None
             arrays = [whole[place] if place in whole else self._converted(place, image) for place in places]
             target = out if total is not None else out[image]
             if self._narrows or total is not None:

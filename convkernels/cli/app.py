@@ -305,8 +305,8 @@ def bench(
     lie as it likes them. The report can be shared, merged with others of the same machine, and shown again.
     """
     from .bench import run  # noqa: PLC0415  # loads all that the comparison needs
-    from .bench.cells import Selection  # noqa: PLC0415
-    from .bench.timing import Rules  # noqa: PLC0415
+    from .bench.cells import Selection  # noqa: PLC0415  # as above
+    from .bench.timing import Rules  # noqa: PLC0415  # as above
 
     chosen = {"kinds": kind, "directions": direction, "dtypes": dtype, "layouts": layout}
     request = run.Request(
