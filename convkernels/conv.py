@@ -158,7 +158,8 @@ def bias_grad(dy: ArrayLike, layout: Layout) -> Array:
     if accumulator.kind in "iu":
         terms = math.prod(gradient.shape) // gradient.shape[1]
         check_overflow(terms * magnitude(gradient), accumulator)
-        return np.add.reduce(gradient, (0, *range(2, gradient.ndim)), accumulator)  # type: ignore[no-any-return]
+        total: Array = np.add.reduce(gradient, (0, *range(2, gradient.ndim)), accumulator)
+        return total
     return channel_sums(as_array("dy", dy), layout.axes.index("C")).astype(gradient.dtype.newbyteorder("="))
 
 

@@ -25,7 +25,6 @@ def words(kind: Any) -> types.Type:
 
 WORD = types.int64
 LIST = types.int64[::1]
-TABLE = types.int64[:, ::1]
 SOURCE, TARGET, PRODUCT, PIECE = map(words, (Source, Target, Product, Piece))
 SOURCES, TARGETS, PRODUCTS, TURNERS, COPIES = (len(kind._fields) for kind in (Source, Target, Product, Turner, Copy))
 """How many numbers there are of each; `together` strings them for a call."""

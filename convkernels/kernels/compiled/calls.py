@@ -88,7 +88,7 @@ ARRAYS = 4
 
 def program(tasks: Sequence[Task]) -> Program:
     """String tasks together."""
-    lines, calls, numbers, places = [], [], [], []  # type: ignore[var-annotated]
+    lines, calls, numbers, places = list[int](), list[int](), list[int](), list[int]()
     for task in tasks:
         lines += [len(calls) // 5, len(calls) // 5 + len(task.calls), task.scratch, task.fill]
         for call in task.calls:
@@ -123,8 +123,7 @@ def perform(words: int, begin: int, end: int, memory: int) -> None:
                 changed[k] = numbers[start + k]
             for k in range(operands):
                 array = places[operands_start + k]
-                start = memory if scratch and array == given[9] else given[10 + array]
-                changed[HEAD + k * OPERAND] += start
+                changed[HEAD + k * OPERAND] += memory if scratch and array == given[9] else given[10 + array]
             invoke(code, (local,))
 
 

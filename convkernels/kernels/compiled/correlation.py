@@ -147,7 +147,7 @@ def part(
     depth = channels * (len(axes[2].taps) if merged else 1)
     chunks = max(1, round(len(a_offsets) * depth * tile.width * size / CHUNK))
     sums = Product(
-        *(len(a_offsets), depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
+        *(depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
         *(tile.tallest, LINE // max(1, len(a_offsets)) if read.lies else 0),
     )
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
@@ -188,7 +188,7 @@ def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: in
     A block that is copied is copied for each.
     """
     longest = -(-len(heights) // threads) * max(heights, default=0)
-    if longest * threads <= EVEN * sum(heights):
+    if threads == 1 or longest * threads <= EVEN * sum(heights):
         return tile.panels
     fewest = 1 if lies else -(-APART // tile.width)
     parts = min(-(-SHARES * threads // len(heights)), tile.panels // fewest)

@@ -121,7 +121,7 @@ def depthwise_plan(
     else:
         lanes_room, words = 0, [*words, 0, 0, 0, 0]
     return DepthwisePlan(
-        *(listed([words]), listed([[*tables(copies), 1, 0, 0, 0, 0, 0, 0]]), (*every, copies), zeros),
+        *(listed(words), listed([*tables(copies), 1, 0, 0, 0, 0, 0, 0]), (*every, copies), zeros),
         *(len(pieces) * (1 if weights else batch), threads, x_block + y_block + lanes_room, total),
     )
 

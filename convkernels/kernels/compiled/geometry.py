@@ -90,7 +90,6 @@ class Target(NamedTuple):
 class Product(NamedTuple):
     """Chunks of the depth, which is summed for each tap, and the weights of a correlation."""
 
-    taps: int
     depth: int
     chunk: int
     w_group: int
