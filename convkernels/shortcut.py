@@ -43,7 +43,7 @@ class Runs(list[tuple[Any, Array]]):
 def key_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key | None:
     """What a call's course depends on; None for calls that are not remembered.
 
-    Equal keys must mean equal calls, but 1 == 1.0 == True: an option must be a plain number, text or tuple of numbers.
+    Equal keys must mean equal calls, but 1 == 1.0 == True: types are part of a key, and tuples are of integers alone.
     """
     seen: list[Any] = []
     for value in args:
@@ -56,12 +56,17 @@ def key_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key | None:
     for name, value in kwargs.items():
         kind = type(value)
         if kind is tuple:
-            if not all(type(entry) is int for entry in value):
+            if not all(map(whole, value)):
                 return None
-        elif kind is not int and kind is not str and value is not None:
+        elif kind is not int and kind is not str and kind is not bool and value is not None:
             return None
-        seen += (name, value)
+        seen += (name, kind, value)
     return tuple(seen)
+
+
+def whole(entry: object) -> bool:
+    """Whether an entry is a number, or a tuple of such entries as pairs of padding are."""
+    return type(entry) is int or (type(entry) is tuple and all(map(whole, entry)))
 
 
 def axes_of(view: Array, array: Array) -> tuple[int, ...] | None:

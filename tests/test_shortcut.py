@@ -151,6 +151,10 @@ def test_nothing_is_kept_alive():
 
 def test_what_makes_a_key():
     assert key_of((x, None), {"stride": 2, "layout": "NCHW", "padding": (1, 1)}) is not None
+    assert key_of((x,), {"padding": ((1, 1), (0, 2))}) is not None
+    assert key_of((x,), {"ceil_mode": True}) != key_of((x,), {"ceil_mode": 1})
+    for padding in ((1.0, 1), ((True, 1), (1, 1)), ((1, 1), [1, 1])):
+        assert key_of((x,), {"padding": padding}) is None
     for args, kwargs in (((x.tolist(),), {}), ((x,), {"stride": [1, 1]}), ((x,), {"out": x}), ((np.ma.array(x),), {})):
         assert key_of(args, kwargs) is None
 
