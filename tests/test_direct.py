@@ -25,7 +25,7 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import copies, filters, isa, scratch, thread_count
+from convkernels.kernels.compiled import axes, copies, filters, isa, scratch, thread_count
 from convkernels.kernels.compiled.filters import split
 from convkernels.kernels.compiled.tile import Shape, address
 
@@ -40,8 +40,11 @@ WIDE = [
     "n1g1i20o16_in40_k9_s3_p4+4_d2_bias",
     "n1g1i18o24_in4x6x15_k3x3x3_s1x2x1_p1+1x1+1x1+1_d1x1x1",
     "n1g1i64o8_in30x61_k3x3_s1x1_p1+1x1+1_d1x1_float64",
+    "n2g1i20o18_in9x20_k3x3_s1x1_p6+5x7+6_d6x7_bias",
+    "n1g2i10o40_in12x41_k1x5_s1x2_p0+0x16+20_d1x8",
+    "n1g1i18o24_in3x6x20_k2x3x3_s1x1x1_p1+0x1+1x8+8_d1x1x8",
 ]
-"""Several panels and none that is full, long runs of channels, weights that are turned or read where they lie."""
+"""Taps that other outputs reach, several panels and none that is full, long runs of channels, weights that are turned or read where they lie."""
 
 ORDERS = [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI"), ("HNWC", "IOHW")]
 
@@ -210,7 +213,7 @@ def test_the_loops_run_uncompiled_too():
     child(code, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
-@pytest.mark.parametrize("module", [copies, filters])
+@pytest.mark.parametrize("module", [axes, copies, filters])
 def test_examples(module):
     failed, attempted = doctest.testmod(module)
     assert attempted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from itertools import pairwise, product
+from itertools import compress, pairwise, product
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +19,8 @@ from ...window import Ints
 
 BLOCK = 2**19
 """Bytes of the source and of the outputs that are worked on at a time: half of a second-level cache."""
+OVERLAPPING = 8
+"""How many times that large blocks may be if most of each is read again for others."""
 PANEL = 384
 """Bytes of the widest row of tiles, six vectors of 64."""
 SQUARES = 3 * 2**19
@@ -29,6 +31,8 @@ NARROW = 512
 """Columns of all groups above which panels are enough for threads to share."""
 PARTS, PARTED = 8, 2**20
 """The most parts of a sum, and the bytes that these take at most."""
+SPARED, SHORT = 0.9, 6
+"""The part of the work up to which it pays to leave out taps outside, and the fewest outputs that do it together."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -68,13 +72,40 @@ class Axis(NamedTuple):
 
     @property
     def inside(self) -> bool:
-        """Whether nothing outside the source is read."""
+        """Whether no tap reaches outside the source."""
         return self.lowest >= 0 and self.lowest + self.reach(self.outputs) <= self.size
 
     @property
     def dense(self) -> bool:
         """Whether the taps lie next to each other."""
         return all(b[1] - a[1] == 1 for a, b in pairwise(self.taps))
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The outputs in stretches that other taps reach, if leaving out those outside spares enough of the work.
+
+        Examples
+        --------
+        >>> dilated = Axis(33, 1, ((0, -12), (1, 0), (2, 12)), 33)
+        >>> [(stretch.outputs, len(stretch.taps)) for stretch in dilated.stretches]
+        [(12, 2), (9, 3), (12, 2)]
+        """
+        ends = [[-((offset - edge) // self.step) for edge in (0, self.size)] for _, offset in self.taps]
+        edges = {0, self.outputs, *(min(max(end, 0), self.outputs) for pair in ends for end in pair)}
+        found = []
+        for begin, end in pairwise(sorted(edges)):
+            reaching = (first <= begin and end <= last for first, last in ends)
+            found.append(Stretch(end - begin, tuple(compress(self.taps, reaching))))
+        work = sum(stretch.outputs * len(stretch.taps) for stretch in found)
+        pays = work < SPARED * self.outputs * len(self.taps) and min(stretch.outputs for stretch in found) >= SHORT
+        return tuple(found) if pays else (Stretch(self.outputs, self.taps),)
+
+
+class Stretch(NamedTuple):
+    """Outputs next to each other, and the taps that are summed for them."""
+
+    outputs: int
+    taps: tuple[tuple[int, int], ...]
 
 
 def direction(axis: Axis, count: int) -> int:
@@ -195,8 +226,13 @@ def amounts(
     def pieces() -> int:
         return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))
 
+    def large() -> bool:
+        # Blocks of which most is read again by their neighbours had better leave the cache.
+        overlaps = axes[axis].reach(counts[axis]) > 2 * counts[axis] * axes[axis].step
+        return needed() + LINES > (min(OVERLAPPING * block, limit - shared) if overlaps else most)
+
     for axis in range(2):
-        while counts[axis] > 1 and (needed() + LINES > most or pieces() * batch * groups < threads):
+        while counts[axis] > 1 and (large() or pieces() * batch * groups < threads):
             counts[axis] = -(-counts[axis] // 2)
     images = max(1, min(batch, (most - LINES) // needed())) if pieces() == 1 else 1
     if images > 1:

@@ -96,7 +96,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.size, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 5, *[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 6, *[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -104,6 +104,7 @@ def multiply(
     piece: Piece,
     codes: Array,
     starts: Array,
+    stretches: Array,
     a_offsets: Array,
     b_offsets: Array,
     spans: Array,
@@ -127,9 +128,9 @@ def multiply(
                     for h in range(piece.hs):
                         a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h + k * s.size
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
-                        skipped, taps = 8 * spans[2 * (piece.h + h)], spans[2 * (piece.h + h) + 1]
                         for n in range(codes.size):
-                            tile = c + starts[n] * t.kept_w
+                            place = 2 * ((piece.h + h) * p.stretches + stretches[n])
+                            skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[n] * t.kept_w
                             init, init_row = (tile, t.kept_w) if k else (biases + across, 0)
                             invoke(
                                 codes[n],
@@ -146,12 +147,12 @@ def multiply(
 def correlate(words: int, begin: int, end: int, block: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are seven tables, the bytes of a block, which copies of what tiles write follow, and four addresses.
+    The arguments are eight tables, the bytes of a block, which copies of what tiles write follow, and four addresses.
     """
-    given = words_at(words, 19)
-    numbers, codes, starts, pieces = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 5)
-    a_offsets, b_offsets, spans, results = array_in(given, 3), array_in(given, 4), array_in(given, 6), block + given[14]
-    x, weights, biases, out = given[15], given[16], given[17], given[18]
+    given = words_at(words, 21)
+    numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
+    a_offsets, b_offsets, pieces, spans = array_in(given, 4), array_in(given, 5), array_in(given, 6), array_in(given, 7)
+    results, x, weights, biases, out = block + given[16], given[17], given[18], given[19], given[20]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
@@ -168,7 +169,7 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
             fill(s, how, piece, origin, block)
         kept = target if t.stored else results
         multiply(
-            *(s, t, p, piece, codes, starts, a_offsets, b_offsets, spans),
+            *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, spans),
             *(read, weights + piece.group * p.w_group, biases + piece.group * p.bias_group, kept),
             *(first, count),
         )

@@ -24,7 +24,7 @@ import numpy as np
 
 from ...layout import Array
 from ...views import slices
-from .axes import Amounts, Axes, Axis, correlation_amounts, direction, tap_offsets
+from .axes import Amounts, Axes, Axis, Stretch, correlation_amounts, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
@@ -80,8 +80,9 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     way = direction(every[0][2], w_taps[2]) if len(every) == 1 else 0
     merged = way != 0 and channels < FEW_CHANNELS and (not lies(every[0], problem, memory) or dense(problem, memory))
     outputs = batch * sum(math.prod(axis.outputs for axis in axes) for axes in every)
-    vectors = vectors_for(max(axes[2].outputs for axes in every), columns, size, isa)
-    tiles = [tiling(axes[2].outputs, columns, vectors, size, isa) for axes in every]
+    stretches = [tuple(each.outputs for each in stretches_of(axes[2], merged=merged)) for axes in every]
+    vectors = vectors_for(max(map(max, stretches)), columns, size, isa)
+    tiles = [tiling(each, columns, vectors, size, isa) for each in stretches]
     filters = filters_of(problem, memory, tiles[0], outputs, way if merged else 0)
     parts = tuple(
         part(problem, axes, memory, filters, amounts, tile, isa, threads, merged=merged)
@@ -97,7 +98,15 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
 def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
     """Whether the source is read where it lies, or not at all."""
     innermost = memory.x.channel == problem.size or problem.channels == 1
-    return (innermost and all(axis.inside for axis in axes)) or not all(axis.taps for axis in axes)
+    d, h, w = axes
+    # What lies outside along h is left out by `spans`, and along w where there are stretches.
+    inside = d.inside and (h.inside or len(d.taps) == 1) and (w.inside or len(w.stretches) > 1)
+    return (innermost and inside) or not all(axis.taps for axis in axes)
+
+
+def stretches_of(axis: Axis, *, merged: bool) -> tuple[Stretch, ...]:
+    """The stretches of the last axis; it is whole where its taps continue the channels."""
+    return (Stretch(axis.outputs, axis.taps),) if merged else axis.stretches
 
 
 def stored(problem: Problem, memory: Memory) -> bool:
@@ -140,15 +149,18 @@ def part(
     batch, groups, channels, columns, _, size = problem
     read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory), inner=True)
     written = target(axes, amounts, memory.y, tile, columns, size, stored=stored(problem, memory))
-    outer = 2 if merged else 3
-    blocks = axes if read.lies else tuple(axis.block for axis in axes)
-    a_offsets = tap_offsets(blocks[:outer], (read.read_d, read.read_h, read.read_w))
-    b_offsets = filters.offsets(axes[:outer])
+    stretches, outer = stretches_of(axes[2], merged=merged), 2 if merged else 3
+    cut = [(*axes[:2], axes[2]._replace(taps=each.taps)) for each in stretches]
+    begins = [(each[2].lowest - axes[2].lowest) * read.read_w for each in cut]
+    steps = (read.read_d, read.read_h, read.read_w)
+    a_offsets = np.concatenate([b + tap_offsets(each[:outer], steps) for b, each in zip(begins, cut, strict=True)])
+    b_offsets = np.concatenate([filters.offsets(each[:outer]) for each in cut])
     depth = channels * (len(axes[2].taps) if merged else 1)
-    chunks = max(1, round(len(a_offsets) * depth * tile.width * size / CHUNK))
+    taps = math.prod(len(axis.taps) for axis in axes[:outer])
+    chunks = max(1, round(taps * depth * tile.width * size / CHUNK))
     sums = Product(
         *(depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
-        *(tile.tallest, LINE // max(1, len(a_offsets)) if read.lies else 0),
+        *(tile.tallest, LINE // max(1, taps) if read.lies else 0, len(stretches)),
     )
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
@@ -163,23 +175,28 @@ def part(
     block = 0 if read.lies else rounded(amounts.images * math.prod(cells) * channels * size)
     results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
-    within = spans(axes[1], 1 if merged else len(axes[2].taps), len(a_offsets))
-    every = (numbers, tile.codes, tile.starts, a_offsets, b_offsets, listed, within)
+    within = spans(axes, [1 if merged else len(each.taps) for each in stretches])
+    every = (numbers, tile.codes, tile.starts, tile.stretches, a_offsets, b_offsets, listed, within)
     words = np.array([*tables(*every), block, 0, 0, 0, 0], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), block + results, offset)
 
 
-def spans(rows: Axis, each: int, taps: int) -> Array:
-    """For each row of outputs the first of its taps whose cells exist, and how many do; `each` belong to one row of w.
+def spans(axes: Axes, each: list[int]) -> Array:
+    """For each row of outputs, in each stretch, the first of the taps whose cells exist, and how many do.
 
-    Others would only add zeros. In three dimensions, where they do not follow each other, all are taken.
+    Others would only add zeros. A stretch takes `each` of its taps from a row of w. In three dimensions, where those
+    that exist do not follow each other, all are taken.
     """
-    if taps != each * len(rows.taps):
-        return np.tile(np.array([0, taps], np.int64), rows.outputs)
+    d, rows, _ = axes
     offsets, starts = np.array([offset for _, offset in rows.taps]), rows.step * np.arange(rows.outputs)
-    first, last = (np.searchsorted(offsets, edge - starts) for edge in (0, rows.size))
-    return np.stack([first, last - first], -1).reshape(-1).astype(np.int64) * each
+    if len(d.taps) == 1:
+        first, last = (np.searchsorted(offsets, edge - starts) for edge in (0, rows.size))
+    else:
+        first, last = np.zeros_like(starts), np.full_like(starts, len(d.taps) * len(offsets))
+    begins = len(d.taps) * len(offsets) * np.cumsum([0, *each[:-1]])
+    found = np.stack([begins + np.outer(first, each), np.outer(last - first, each)], -1)
+    return found.reshape(-1).astype(np.int64)
 
 
 def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: int) -> int:

@@ -24,7 +24,7 @@ LATENCY = 8
 
 
 class Tiling(NamedTuple):
-    """The tiles of a matrix of outputs: its columns in panels, its rows in tiles of nearly the same height."""
+    """The tiles of a matrix of outputs: its columns in panels, each stretch of rows in tiles of one height or two."""
 
     width: int
     panels: int
@@ -32,6 +32,8 @@ class Tiling(NamedTuple):
     tallest: int
     starts: Array
     codes: Array
+    # The stretch that each tile belongs to.
+    stretches: Array
 
 
 def split(size: int, most: int) -> tuple[Array, list[int]]:
@@ -61,13 +63,18 @@ def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa) -> int:
 
 
 @lru_cache(maxsize=512)
-def tiling(rows: int, columns: int, vectors: int, itemsize: int, isa: Isa) -> Tiling:
-    """Cut a matrix of outputs into tiles of so many vectors."""
+def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa) -> Tiling:
+    """Cut a matrix of outputs, whose rows lie in stretches, into tiles of so many vectors."""
     width = vectors * isa.lanes(itemsize)
     panels = -(-columns // width)
-    starts, heights = split(rows, isa.rows(vectors))
+    tiles = [split(rows, isa.rows(vectors)) for rows in stretches]
+    heights = [height for _, each in tiles for height in each]
     codes = [address(Shape(height, vectors, itemsize), isa) for height in heights]
-    return Tiling(width, panels, columns - (panels - 1) * width, max(heights), starts, np.array(codes, np.int64))
+    return Tiling(
+        *(width, panels, columns - (panels - 1) * width, max(heights)),
+        *(np.cumsum([0, *heights[:-1]]), np.array(codes, np.int64)),
+        np.repeat(np.arange(len(stretches)), [len(each) for _, each in tiles]),
+    )
 
 
 class Filters(NamedTuple):

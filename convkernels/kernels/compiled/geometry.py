@@ -99,6 +99,8 @@ class Product(NamedTuple):
     # The outputs whose source is fetched into the cache ahead of them, and by how many bytes in a step.
     ahead: int
     ahead_step: int
+    # Of a row of outputs: how many stretches take other taps.
+    stretches: int
 
 
 class Sums(NamedTuple):

@@ -168,7 +168,7 @@ def weight_plan(
     rows, taps_w, row = channels, taps[2], read.read_channel
     if merged:
         rows, taps_w, row = channels * taps[2], 1, steps[2] if channels == 1 else row
-    tile = tiling(rows, columns, vectors_for(rows, columns, size, isa), size, isa)
+    tile = tiling((rows,), columns, vectors_for(rows, columns, size, isa), size, isa)
     grads = target(axes, amounts, dy, tile, columns, size, stored=given)
     within = contiguous((*taps, channels, columns), size)
     group = math.prod(taps) * channels * columns * size

@@ -234,7 +234,7 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
     steps = [axis.step for axis in squares]
     most = amounts.images * math.prod(amounts.rows) * squares[2].outputs
     vectors = vectors_for(most, columns, size, isa)
-    tile = tiling(most, columns, vectors, size, isa)
+    tile = tiling((most,), columns, vectors, size, isa)
     stored = memory.y.channel == size or columns == 1
     rows = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * steps[1]))
     order = (1, 2, 3, 4) if abs(memory.w[1]) > abs(memory.w[4]) else (2, 3, 4, 1)
@@ -248,7 +248,7 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
     )
     found = Squares(*numbers)
     pieces, kinds = cut(problem, squares, amounts)
-    tilings = [tiling(count, columns, vectors, size, isa) for count in kinds]
+    tilings = [tiling((count,), columns, vectors, size, isa) for count in kinds]
     block = rounded(amounts.images * math.prod(cells_of(squares, amounts)) * channels * size)
     v, m = rounded(places * found.v_place), rounded(places * found.m_place)
     results = 0 if stored else rounded(most * steps[1] * steps[2] * columns * size)
