@@ -40,11 +40,16 @@ WIDE = [
     "n1g1i20o16_in40_k9_s3_p4+4_d2_bias",
     "n1g1i18o24_in4x6x15_k3x3x3_s1x2x1_p1+1x1+1x1+1_d1x1x1",
     "n1g1i64o8_in30x61_k3x3_s1x1_p1+1x1+1_d1x1_float64",
+    "n2g2i36o40_in5x7_k1x1_s1x1_p0+0x0+0_d1x1_bias",
+    "n2g1i6o20_in1x9_k1x1_s1x1_p0+0x0+0_d1x1_bias",
+    "n2g1i5o18_in9x20_k3x4_s2x2_p1+1x2+1_d1x1_bias",
+    "n1g1i1024o70_in3x17_k1x1_s1x1_p0+0x0+0_d1x1_bias",
+    "n1g1i512o40_in5x6_k3x3_s1x1_p1+1x1+1_d1x1",
     "n2g1i20o18_in9x20_k3x3_s1x1_p6+5x7+6_d6x7_bias",
     "n1g2i10o40_in12x41_k1x5_s1x2_p0+0x16+20_d1x8",
     "n1g1i18o24_in3x6x20_k2x3x3_s1x1x1_p1+0x1+1x8+8_d1x1x8",
 ]
-"""Taps that other outputs reach, several panels and none that is full, long runs of channels, weights that are turned or read where they lie."""
+"""Planes as matrices, pixels in one set of the cache, taps that other outputs reach, several panels and none that is full, long runs of channels, weights that are turned or read where they lie."""
 
 ORDERS = [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI"), ("HNWC", "IOHW")]
 

@@ -21,6 +21,8 @@ BLOCK = 2**19
 """Bytes of the source and of the outputs that are worked on at a time: half of a second-level cache."""
 OVERLAPPING = 8
 """How many times that large blocks may be if most of each is read again for others."""
+LINE, PAGE = 64, 4096
+"""Bytes of a line of the cache, and those after which the sets of the first-level cache repeat."""
 PANEL = 384
 """Bytes of the widest row of tiles, six vectors of 64."""
 SQUARES = 3 * 2**19
@@ -186,6 +188,11 @@ def grid(counts: Ints, strides: Ints) -> Array:
     return np.array([sum(each) for each in product(*places)], np.int64)
 
 
+def pixel_channels(channels: int, size: int) -> int:
+    """The channels of a pixel of a block, with some unused where pixels would fall into few sets of the cache."""
+    return channels + LINE // size if channels * size % (PAGE // 2) == 0 else channels
+
+
 class Amounts(NamedTuple):
     """The images, and outputs along the first two axes, that are worked on at a time, and the bytes that takes."""
 
@@ -221,7 +228,7 @@ def amounts(
 
     def needed() -> int:
         read = math.prod(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
-        return (read * channels + math.prod(counts) * columns) * size
+        return (read * pixel_channels(channels, size) + math.prod(counts) * columns) * size
 
     def pieces() -> int:
         return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))

@@ -16,6 +16,7 @@ from ...layout import Array
 from .copies import TURNER, Copy, Turner, copy_array, copy_matrix
 from .geometry import Piece, Product, Source, Target
 from .machine import array_in, entry, fixed, invoke, set_bytes, words_at
+from .scratch import LINE
 
 
 def words(kind: Any) -> types.Type:
@@ -96,7 +97,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.size, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 6, *[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 6, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -110,35 +111,43 @@ def multiply(
     spans: Array,
     read: int,
     weights: int,
-    biases: int,
     kept: int,
     first: int,
     count: int,
+    biases: int,
+    bias_panel: int,
+    bias_row: int,
 ) -> None:
     """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner."""
     step = s.step_w * s.read_w
     for k in range(0, p.depth, p.chunk):
         depth = min(p.chunk, p.depth - k)
         for panel in range(first, first + count):
-            columns = t.last if panel == t.panels - 1 else t.width
-            b = weights + panel * p.w_panel + k * p.w_depth
+            is_last = panel == t.panels - 1
+            columns, code = (t.last, starts.size) if is_last else (t.width, 0)
             across = panel * t.width * t.size
             for i in range(piece.images):
+                b = weights + panel * p.w_panel + k * p.w_depth + (piece.image + i) * p.w_image
                 for d in range(piece.ds):
                     for h in range(piece.hs):
-                        a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h + k * s.size
+                        a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h + k * p.step
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
-                        for n in range(codes.size):
+                        for n in range(starts.size):
                             place = 2 * ((piece.h + h) * p.stretches + stretches[n])
                             skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[n] * t.kept_w
-                            init, init_row = (tile, t.kept_w) if k else (biases + across, 0)
+                            init, init_row = tile, t.kept_w
+                            if k == 0:
+                                init, init_row = biases + panel * bias_panel + starts[n] * bias_row, bias_row
+                            ahead = a + (starts[n] + p.ahead) * step
+                            if p.ahead == 0:
+                                ahead = b + p.w_panel + (n * LINE) % p.w_panel
                             invoke(
-                                codes[n],
+                                codes[code + n],
                                 (
                                     *(a + starts[n] * step, b, tile, init),
                                     *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
-                                    *(step, s.size, p.w_depth, t.kept_w, init_row, columns),
-                                    *(a + (starts[n] + p.ahead) * step, p.ahead_step),
+                                    *(step, p.step, p.w_depth, t.kept_w, init_row, columns),
+                                    *(ahead, p.ahead_step),
                                 ),
                             )
 
@@ -147,12 +156,13 @@ def multiply(
 def correlate(words: int, begin: int, end: int, block: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are eight tables, the bytes of a block, which copies of what tiles write follow, and four addresses.
+    The arguments are eight tables, the bytes of a block, which copies of what tiles write follow, four addresses, and
+    the strides of the bias between groups, panels and rows of tiles.
     """
-    given = words_at(words, 21)
+    given = words_at(words, 24)
     numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     a_offsets, b_offsets, pieces, spans = array_in(given, 4), array_in(given, 5), array_in(given, 6), array_in(given, 7)
-    results, x, weights, biases, out = block + given[16], given[17], given[18], given[19], given[20]
+    results, x, weights, out = block + given[16], given[17], given[18], given[20]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
@@ -170,8 +180,8 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
         kept = target if t.stored else results
         multiply(
             *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, spans),
-            *(read, weights + piece.group * p.w_group, biases + piece.group * p.bias_group, kept),
-            *(first, count),
+            *(read, weights + piece.group * p.w_group, kept, first, count),
+            *(given[19] + piece.group * given[21], given[22], given[23]),
         )
         if not t.stored:
             columns = (count - 1) * t.width + (t.last if first + count == t.panels else t.width)

@@ -17,6 +17,7 @@ What depends on shapes and strides alone is a plan, which is remembered.
 from __future__ import annotations
 
 import math
+from enum import Enum
 from itertools import product
 from typing import NamedTuple
 
@@ -24,14 +25,14 @@ import numpy as np
 
 from ...layout import Array
 from ...views import slices
-from .axes import Amounts, Axes, Axis, Stretch, correlation_amounts, direction, tap_offsets
+from .axes import PAGE, Amounts, Axes, Axis, Stretch, correlation_amounts, direction, pixel_channels, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
 from .geometry import Product, cells_of, source, target
 from .isa import Isa
 from .machine import address, tables
-from .operands import Memory, Problem
+from .operands import Memory, Problem, exchanged
 from .parallel import SHARES, run
 from .scratch import LINE, arena, rounded
 
@@ -41,6 +42,10 @@ FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
 APART = 64
 """Output channels up to which copying what they read takes more than a tenth of the time."""
+TURNING = 12
+"""Multiply-adds that take as long as copying a number of the source or of the outputs, by half."""
+PACKING = 16
+"""The same for a number of the weights."""
 EVEN = 1.1
 """How much longer the busiest thread may work than the mean of all."""
 CHUNK = 2**17
@@ -61,7 +66,12 @@ class Plan(NamedTuple):
     """Correlations by the same weights, as far as they are known without data."""
 
     parts: tuple[Part, ...]
+    # Whether w is the source.
+    exchanged: bool
     zeros: Array
+    # How often each number of the bias is read, and its strides between groups, panels and rows of tiles.
+    repeat: int
+    bias: tuple[int, int, int]
     threads: int
     # Copying the weights: the bytes and the panels of all groups, arguments but for two addresses, and their table.
     bytes: int
@@ -71,42 +81,100 @@ class Plan(NamedTuple):
     start: int
 
 
+class Walk(Enum):
+    """What a tile's depth goes over; what is left of channels and taps are the tile's taps."""
+
+    CHANNELS = "channels"
+    # The taps of the last axis, one after the other with their channels: long sums where channels are few.
+    PIXELS = "pixels"
+    # The taps of the last axis in one channel, where pixels lie innermost and turning few channels costs too much.
+    TAPS = "taps"
+
+
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
     """Plan the correlations along some axes."""
+    if len(every) == 1 and (other := exchanged(problem, every[0], memory)) and planes_pay(problem, other[0], isa):
+        return planned(*other, Walk.CHANNELS, limit, threads, isa)
+    return planned(problem, every, memory, walk(problem, every, memory), limit, threads, isa)
+
+
+def planned(
+    problem: Problem, every: tuple[Axes, ...], memory: Memory, along: Walk, limit: int, threads: int, isa: Isa
+) -> Plan:
+    """Plan correlations whose depth goes over that."""
     batch, groups, channels, columns, w_taps, size = problem
     taps = math.prod(w_taps)
     chosen = [correlation_amounts(axes, batch, groups, channels, columns, taps, size, limit, threads) for axes in every]
+    if memory.exchanged:
+        chosen = [Amounts(1, (1, 1), 0, LINE)]
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
-    way = direction(every[0][2], w_taps[2]) if len(every) == 1 else 0
-    merged = way != 0 and channels < FEW_CHANNELS and (not lies(every[0], problem, memory) or dense(problem, memory))
     outputs = batch * sum(math.prod(axis.outputs for axis in axes) for axes in every)
-    stretches = [tuple(each.outputs for each in stretches_of(axes[2], merged=merged)) for axes in every]
-    vectors = vectors_for(max(map(max, stretches)), columns, size, isa)
-    tiles = [tiling(each, columns, vectors, size, isa) for each in stretches]
-    filters = filters_of(problem, memory, tiles[0], outputs, way if merged else 0)
+    stretches = [tuple(each.outputs for each in stretches_of(axes[2], along)) for axes in every]
+    row = max(row_bytes(axes, problem, memory, along) for axes in every)
+    vectors = vectors_for(max(map(max, stretches)), columns, size, isa, row)
+    tiles = [tiling(each, columns, vectors, size, isa, row) for each in stretches]
+    filters = filters_of(problem, every[0], memory, tiles[0], outputs, along)
     parts = tuple(
-        part(problem, axes, memory, filters, amounts, tile, isa, threads, merged=merged)
+        part(problem, axes, memory, filters, amounts, tile, isa, threads, along)
         for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
     )
-    zeros, copies = np.zeros(groups * columns, f"f{size}"), together(turner(size, isa), filters.inner, filters.last)
+    copies = together(turner(size, isa), filters.inner, filters.last)
     strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
     panels = tiles[0].panels
     packing = np.array([*tables(copies), panels, *strides, 0, 0], np.int64)
-    return Plan(parts, zeros, threads, filters.bytes, groups * panels, packing, copies, filters.start)
+    width = tiles[0].width
+    wide = width * size
+    repeat, bias = (
+        (width, (every[0][2].outputs * wide, 0, wide)) if memory.exchanged else (1, (columns * size, wide, 0))
+    )
+    copying = (filters.bytes, groups * panels, packing, copies, filters.start)
+    return Plan(parts, memory.exchanged, np.zeros(width, f"f{size}"), repeat, bias, threads, *copying)
 
 
-def lies(axes: Axes, problem: Problem, memory: Memory) -> bool:
+def planes_pay(problem: Problem, other: Problem, isa: Isa) -> bool:
+    """Whether vectors of pixels cost less than copying the source and the outputs for vectors of channels."""
+    lanes = isa.lanes(problem.size)
+    lost = -(-other.columns // lanes) * lanes / other.columns - 1
+    return lost < TURNING * (1 / problem.channels + 1 / problem.columns) + PACKING / (problem.batch * other.columns)
+
+
+def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Walk:
+    """What the depth had better go over."""
+    axes = every[0]
+    if len(every) > 1 or problem.channels >= FEW_CHANNELS or not direction(axes[2], problem.taps[2]):
+        return Walk.CHANNELS
+    if problem.channels > 1 and memory.x.w == problem.size and problem.taps[2] > 1 and len(axes[0].taps) == 1:
+        return Walk.TAPS
+    near = memory.x.w == problem.channels * problem.size
+    return Walk.PIXELS if near or not lies(axes, problem, memory, Walk.CHANNELS) else Walk.CHANNELS
+
+
+def lies(axes: Axes, problem: Problem, memory: Memory, along: Walk) -> bool:
     """Whether the source is read where it lies, or not at all."""
-    innermost = memory.x.channel == problem.size or problem.channels == 1
     d, h, w = axes
+    innermost = memory.x.channel == problem.size or problem.channels == 1
+    # Pixels in one set of the cache had better be copied if they are read more than once.
+    innermost = innermost and (w.step * memory.x.w % PAGE > 0 or w.outputs == 1 or problem.columns < APART)
+    innermost = innermost or along is Walk.TAPS or memory.exchanged
     # What lies outside along h is left out by `spans`, and along w where there are stretches.
-    inside = d.inside and (h.inside or len(d.taps) == 1) and (w.inside or len(w.stretches) > 1)
+    inside = d.inside and (h.inside or len(d.taps) == 1) and (w.inside or len(stretches_of(w, along)) > 1)
     return (innermost and inside) or not all(axis.taps for axis in axes)
 
 
-def stretches_of(axis: Axis, *, merged: bool) -> tuple[Stretch, ...]:
-    """The stretches of the last axis; it is whole where its taps continue the channels."""
-    return (Stretch(axis.outputs, axis.taps),) if merged else axis.stretches
+def row_bytes(axes: Axes, problem: Problem, memory: Memory, along: Walk) -> int:
+    """How far apart what outputs next to each other read is."""
+    if lies(axes, problem, memory, along):
+        return axes[2].step * memory.x.w
+    return (
+        axes[2].block.step
+        * problem.size
+        * (1 if along is Walk.TAPS else pixel_channels(problem.channels, problem.size))
+    )
+
+
+def stretches_of(axis: Axis, along: Walk) -> tuple[Stretch, ...]:
+    """The stretches of the last axis; it is whole where the depth goes over its taps."""
+    return axis.stretches if along is Walk.CHANNELS else (Stretch(axis.outputs, axis.taps),)
 
 
 def stored(problem: Problem, memory: Memory) -> bool:
@@ -114,22 +182,21 @@ def stored(problem: Problem, memory: Memory) -> bool:
     return memory.y.channel == problem.size or problem.columns == 1
 
 
-def dense(problem: Problem, memory: Memory) -> bool:
-    """Whether pixels follow each other without a gap."""
-    return memory.x.w == problem.channels * problem.size
-
-
-def filters_of(problem: Problem, memory: Memory, tile: Tiling, outputs: int, merged: int) -> Filters:
-    """Where to read the weights; `merged` is the direction in which taps of the last axis continue channels, or 0."""
+def filters_of(problem: Problem, axes: Axes, memory: Memory, tile: Tiling, outputs: int, along: Walk) -> Filters:
+    """Where to read the weights."""
     w, channels, size = memory.w, problem.channels, problem.size
-    straight = not merged or (merged == 1 and w[4] == channels * w[1])
-    if w[0] == size and straight and outputs <= FEW_OUTPUTS:
+    way = direction(axes[2], problem.taps[2])
+    straight = along is Walk.CHANNELS or (along is Walk.PIXELS and way == 1 and w[4] == channels * w[1])
+    if memory.exchanged or (w[0] == size and straight and outputs <= FEW_OUTPUTS):
         return lying(w, memory.w_group, tile, size)
     sizes = (problem.columns, channels, *problem.taps)
-    start = (problem.taps[2] - 1) * w[4] if merged < 0 else 0
+    start, strides = 0, w
+    if along is not Walk.CHANNELS and way < 0:
+        start, strides = (problem.taps[2] - 1) * w[4], (*w[:4], -w[4])
+    if along is Walk.TAPS:
+        sizes, strides = ((each[0], each[4], *each[2:4], each[1]) for each in (sizes, strides))
     # As w has them: taps within channels, or the other way round.
-    order = (1, 2, 3, 4) if not merged and abs(w[1]) > abs(w[4]) else (2, 3, 4, 1)
-    strides = (*w[:4], -w[4] if merged < 0 else w[4])
+    order = (1, 2, 3, 4) if along is Walk.CHANNELS and abs(w[1]) > abs(w[4]) else (2, 3, 4, 1)
     return packed(strides, memory.w_group, start, sizes, problem.groups, tile, size, order)
 
 
@@ -142,25 +209,41 @@ def part(
     tile: Tiling,
     isa: Isa,
     threads: int,
-    *,
-    merged: bool,
+    along: Walk,
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
-    read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory), inner=True)
+    inner = along is not Walk.TAPS
+    read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory, along), inner=inner)
     written = target(axes, amounts, memory.y, tile, columns, size, stored=stored(problem, memory))
-    stretches, outer = stretches_of(axes[2], merged=merged), 2 if merged else 3
-    cut = [(*axes[:2], axes[2]._replace(taps=each.taps)) for each in stretches]
-    begins = [(each[2].lowest - axes[2].lowest) * read.read_w for each in cut]
-    steps = (read.read_d, read.read_h, read.read_w)
-    a_offsets = np.concatenate([b + tap_offsets(each[:outer], steps) for b, each in zip(begins, cut, strict=True)])
-    b_offsets = np.concatenate([filters.offsets(each[:outer]) for each in cut])
-    depth = channels * (len(axes[2].taps) if merged else 1)
-    taps = math.prod(len(axis.taps) for axis in axes[:outer])
-    chunks = max(1, round(taps * depth * tile.width * size / CHUNK))
+    stretches = stretches_of(axes[2], along)
+    outer, steps, last = axes[:2], (read.read_d, read.read_h), 0
+    if along is Walk.CHANNELS:
+        taps = [(*outer, axes[2]._replace(taps=each.taps)) for each in stretches]
+        depth, step, each = channels, read.read_channel, [len(stretch.taps) for stretch in stretches]
+        last = read.read_w
+    elif along is Walk.PIXELS:
+        taps, depth, step, each = [outer], channels * len(axes[2].taps), size, [1]
+    else:
+        channel = Axis(1, 1, tuple((place, place) for place in range(channels)), channels)
+        taps, depth, step, each = [(*outer, channel)], len(axes[2].taps), read.read_w, [channels]
+        last = read.read_channel
+    # Offsets count from the first cell of all stretches.
+    begins = [(some[2].lowest - axes[2].lowest) * last if along is Walk.CHANNELS else 0 for some in taps]
+    a_offsets = np.concatenate(
+        [begin + tap_offsets(some, (*steps, last)) for begin, some in zip(begins, taps, strict=True)]
+    )
+    b_offsets = np.concatenate([filters.offsets(some) for some in taps])
+    count = math.prod(len(axis.taps) for axis in outer) * max(each)
+    chunks = max(1, round(count * depth * tile.width * size / CHUNK))
+    # Rows of w where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
+    # cache; else the next rows of the source.
+    ahead = (0, filters.depth)
+    if filters.bytes or filters.depth % PAGE == 0:
+        ahead = (tile.tallest, LINE // max(1, count) if read.lies else 0)
     sums = Product(
-        *(depth, -(-depth // chunks), filters.group, filters.panel, filters.depth, columns * size),
-        *(tile.tallest, LINE // max(1, taps) if read.lies else 0, len(stretches)),
+        *(depth, -(-depth // chunks), step, filters.group, memory.w_image, filters.panel, filters.depth),
+        *(*ahead, len(stretches)),
     )
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
@@ -172,12 +255,15 @@ def part(
         for group, *places in numbered
     ]
     counts, cells = (amounts.images, *amounts.rows, axes[2].outputs), cells_of(tuple(a.block for a in axes), amounts)
-    block = 0 if read.lies else rounded(amounts.images * math.prod(cells) * channels * size)
+    block = (
+        0
+        if read.lies
+        else rounded(amounts.images * math.prod(cells) * (pixel_channels(channels, size) if inner else channels) * size)
+    )
     results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
-    within = spans(axes, [1 if merged else len(each.taps) for each in stretches])
-    every = (numbers, tile.codes, tile.starts, tile.stretches, a_offsets, b_offsets, listed, within)
-    words = np.array([*tables(*every), block, 0, 0, 0, 0], np.int64)
+    every = (numbers, tile.codes, tile.starts, tile.stretches, a_offsets, b_offsets, listed, spans(axes, each))
+    words = np.array([*tables(*every), block, *[0] * 7], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), block + results, offset)
 
@@ -214,7 +300,9 @@ def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: in
 
 def execute(what: Plan, x: Array, w: Array, bias: Array | None, out: Array) -> None:
     """Run planned correlations."""
-    given = what.zeros if bias is None else np.ascontiguousarray(bias)
+    if what.exchanged:
+        x, w = w, x
+    given, steps = (what.zeros, (0, 0, 0)) if bias is None else (np.repeat(bias, what.repeat), what.bias)
     weights = address(w)
     with arena:
         if what.bytes:
@@ -225,5 +313,5 @@ def execute(what: Plan, x: Array, w: Array, bias: Array | None, out: Array) -> N
             weights = target
         for each in what.parts:
             words = each.words.copy()
-            words[-4], words[-3], words[-2], words[-1] = address(x), weights, address(given), address(out) + each.offset
+            words[-7:] = (address(x), weights, address(given), address(out) + each.offset, *steps)
             run(correlate, words, each.pieces, what.threads, each.room)

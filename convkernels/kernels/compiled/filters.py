@@ -11,7 +11,7 @@ import numpy as np
 
 from ...layout import Array
 from ...window import Ints
-from .axes import Axes, contiguous
+from .axes import PAGE, Axes, contiguous
 from .copies import Copy, copy_plan
 from .isa import Isa
 from .tile import Shape, address
@@ -19,6 +19,10 @@ from .tile import Shape, address
 NOTHING = copy_plan((), (), (), 1)
 PACK_SERIAL = 2**18
 """Bytes of weights below which one thread copies them."""
+UNEVEN = 0.25
+"""What a panel narrower than the others costs, or all of one vector each, in vectors."""
+WAYS = 6
+"""Of the 8 lines of a set of the first-level cache those for rows of a tile."""
 LATENCY = 8
 """Accumulators that a tile needs to keep the multiplier busy: two a cycle, four cycles each."""
 
@@ -31,6 +35,7 @@ class Tiling(NamedTuple):
     last: int
     tallest: int
     starts: Array
+    # The code of each tile in a whole panel, and behind these in the last one, which may be of fewer vectors.
     codes: Array
     # The stretch that each tile belongs to.
     stretches: Array
@@ -50,28 +55,39 @@ def split(size: int, most: int) -> tuple[Array, list[int]]:
     return np.cumsum([0, *heights[:-1]]), heights
 
 
+def tallest(vectors: int, row: int, isa: Isa) -> int:
+    """The most rows of a tile, from a row to the next of which it is so many bytes in what is read.
+
+    Rows a multiple of a page apart share a set of the first-level cache, which holds few lines.
+    """
+    return min(isa.rows(vectors), WAYS * (PAGE // math.gcd(row, PAGE)))
+
+
 @lru_cache(maxsize=512)
-def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa) -> int:
-    """The vectors in a row of tiles: as few as hold the columns, and enough accumulators in each."""
+def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1) -> int:
+    """The vectors in a row of tiles: enough accumulators in each, and no narrow panels."""
     whole = -(-columns // isa.lanes(itemsize))
 
     def cost(vectors: int) -> float:
-        height = -(-rows // -(-rows // isa.rows(vectors)))
-        return -(-whole // vectors) * vectors * max(1, LATENCY / (height * vectors))
+        height = -(-rows // -(-rows // tallest(vectors, row, isa)))
+        uneven = whole % vectors > 0 or vectors < min(2, whole)
+        return whole * max(1, LATENCY / (height * vectors)) + UNEVEN * uneven
 
     return min((v for v in (2, 3, 1, 4, 6) if isa.rows(v)), key=cost)
 
 
 @lru_cache(maxsize=512)
-def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa) -> Tiling:
+def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa, row: int = 1) -> Tiling:
     """Cut a matrix of outputs, whose rows lie in stretches, into tiles of so many vectors."""
     width = vectors * isa.lanes(itemsize)
     panels = -(-columns // width)
-    tiles = [split(rows, isa.rows(vectors)) for rows in stretches]
+    tiles = [split(rows, tallest(vectors, row, isa)) for rows in stretches]
     heights = [height for _, each in tiles for height in each]
-    codes = [address(Shape(height, vectors, itemsize), isa) for height in heights]
+    last = columns - (panels - 1) * width
+    wide = (vectors, -(-last // isa.lanes(itemsize)))
+    codes = [address(Shape(height, count, itemsize), isa) for count in wide for height in heights]
     return Tiling(
-        *(width, panels, columns - (panels - 1) * width, max(heights)),
+        *(width, panels, last, max(heights)),
         *(np.cumsum([0, *heights[:-1]]), np.array(codes, np.int64)),
         np.repeat(np.arange(len(stretches)), [len(each) for _, each in tiles]),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...window import Ints
-from .axes import Amounts, Axes, contiguous
+from .axes import Amounts, Axes, contiguous, pixel_channels
 from .filters import Tiling
 
 
@@ -92,11 +92,14 @@ class Product(NamedTuple):
 
     depth: int
     chunk: int
+    # From a step of the depth to the next in what is read.
+    step: int
     w_group: int
+    w_image: int
     w_panel: int
     w_depth: int
-    bias_group: int
-    # The outputs whose source is fetched into the cache ahead of them, and by how many bytes in a step.
+    # The outputs whose source is fetched into the cache ahead of them, or 0 if that is the next panel of w, and by how
+    # many bytes in a step.
     ahead: int
     ahead_step: int
     # Of a row of outputs: how many stretches take other taps.
@@ -152,7 +155,7 @@ def source(axes: Axes, amounts: Amounts, x: Array5, channels: int, size: int, *,
     if lies:
         read: Ints = x[1:]
     elif inner:
-        image, d, h, w, channel = contiguous((amounts.images, *cells, channels), size)
+        image, d, h, w, channel = contiguous((amounts.images, *cells, pixel_channels(channels, size)), size)
         read = (image, channel, d, h, w)
     else:
         read = contiguous((amounts.images, channels, *cells), size)

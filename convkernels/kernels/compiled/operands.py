@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from ...spec import ConvSpec
 from ...window import Ints
+from .axes import ONE, Axes, Axis, contiguous
 from .geometry import Array5
 
 
@@ -21,12 +23,17 @@ class Problem(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """How the arrays of a correlation lie; of w the strides along columns, channels and taps, and between groups."""
+    """How the arrays of a correlation lie; of w the strides along columns, channels and taps, and between groups.
+
+    Where the source and w have `exchanged` their roles, each image has a w of its own.
+    """
 
     x: Array5
     w: Ints
     y: Array5
     w_group: int
+    w_image: int = 0
+    exchanged: bool = False
 
 
 def spread(strides: Ints) -> Ints:
@@ -64,3 +71,36 @@ def backward(spec: ConvSpec, dy: Ints, w: Ints, out: Ints) -> tuple[Problem, Mem
     first, second, *rest = spread(w)
     problem = sizes(spec, outs, ins)
     return problem, Memory(lying(dy, outs), ordered(problem, (second, first, *rest)), lying(out, ins), outs * w[0])
+
+
+def exchanged(problem: Problem, axes: Axes, memory: Memory) -> tuple[Problem, tuple[Axes], Memory] | None:
+    """A correlation by one tap with the roles of the source and w exchanged; None where pixels do not lie in one line.
+
+    Outputs of an image are W X, with pixels as columns: what lies in planes, as in NCHW, is read and written where it
+    lies.
+    """
+    batch, groups, channels, columns, _, size = problem
+    x, y, pixels = memory.x, memory.y, math.prod(axis.outputs for axis in axes)
+    if any(axis.taps != ((axis.taps[0][0], 0),) or axis.outputs != axis.size or axis.step > 1 for axis in axes):
+        return None
+    inner = contiguous(tuple(axis.size for axis in axes), size)
+    if any(
+        stride != step
+        for array in (x, y)
+        for axis, stride, step in zip(axes, array[3:], inner, strict=True)
+        if axis.size > 1
+    ):
+        return None
+    rows = Axis(columns, 1, ((0, 0),), columns)
+    return (
+        Problem(batch, groups, channels, pixels, (1, 1, 1), size),
+        ((ONE, ONE, rows),),
+        Memory(
+            Array5(memory.w_group, 0, memory.w[1], 0, 0, memory.w[0]),
+            (size, x.channel, 0, 0, 0),
+            Array5(y.group, y.image, size, 0, 0, y.channel),
+            x.group,
+            x.image,
+            True,
+        ),
+    )

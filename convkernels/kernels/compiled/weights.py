@@ -97,17 +97,18 @@ def weigh_group(
                         row += 1
             for tap_d in range(sums.taps_d):
                 for panel in range(end - begin):
-                    wide = t.last if begin + panel == t.panels - 1 else t.width
+                    is_last = begin + panel == t.panels - 1
+                    wide, code = (t.last, starts.size) if is_last else (t.width, 0)
                     b = given + panel * t.width * t.size
                     for tap_w in range(sums.taps_w):
                         a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w
                         c = total + panel * t.width * t.size
                         c += tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
-                        for n in range(codes.size):
+                        for n in range(starts.size):
                             tile = c + starts[n] * sums.channel
                             init = tile if init_row else zeros
                             invoke(
-                                codes[n],
+                                codes[code + n],
                                 (
                                     *(a + starts[n] * sums.row, b, tile, init),
                                     *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, t.outs_w),

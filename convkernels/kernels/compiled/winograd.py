@@ -28,7 +28,16 @@ from ...layout import Array
 from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
-from .axes import Amounts, Axes, direction, forward_axes, input_grad_axes, winograd_amounts, winograd_axes
+from .axes import (
+    Amounts,
+    Axes,
+    direction,
+    forward_axes,
+    input_grad_axes,
+    pixel_channels,
+    winograd_amounts,
+    winograd_axes,
+)
 from .blocks import (
     COPIES,
     PIECE,
@@ -164,7 +173,7 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
 def convolve(words: int, begin: int, end: int, block: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are four tables, the tiles of a row of the second and the third, the bytes of a block, V and M, which
+    The arguments are four tables, the tiles of a row of the third, the bytes of a block, V and M, which
     follow each other in memory and are followed by results, the address of zeros, and four more.
     """
     given = words_at(words, 17)
@@ -184,14 +193,15 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
         transform_source(s, q, piece, block, v)
         kept = target if t.stored else results
         for panel in range(t.panels):
-            columns = t.last if panel == t.panels - 1 else t.width
+            is_last = panel == t.panels - 1
+            columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
             b = u + piece.group * q.u_group + panel * q.u_panel
             for xi in range(q.places_h * q.places_w):
-                for n in range(kind * tiles, (kind + 1) * tiles):
-                    if codes[n]:
-                        first = starts[n]
+                for n in range(tiles):
+                    if codes[code + n]:
+                        first = starts[kind * tiles + n]
                         invoke(
-                            codes[n],
+                            codes[code + n],
                             (
                                 *(v + xi * q.v_place + first * line, b + xi * q.u_place),
                                 *(m + xi * q.m_place + first * width, zero, zero, zero, 1, s.channels),
@@ -249,7 +259,7 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
     found = Squares(*numbers)
     pieces, kinds = cut(problem, squares, amounts)
     tilings = [tiling((count,), columns, vectors, size, isa) for count in kinds]
-    block = rounded(amounts.images * math.prod(cells_of(squares, amounts)) * channels * size)
+    block = rounded(amounts.images * math.prod(cells_of(squares, amounts)) * pixel_channels(channels, size) * size)
     v, m = rounded(places * found.v_place), rounded(places * found.m_place)
     results = 0 if stored else rounded(most * steps[1] * steps[2] * columns * size)
     tap_h, tap_w = (filters.taps[axis] * direction(axes[axis], taps[axis]) for axis in (1, 2))
@@ -258,7 +268,8 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
     written = target(axes, rows, memory.y, tile, columns, size, stored=stored)
     convolving = together(read, written, found, how)
     packing = together(written, found, how, filters.inner, filters.last)
-    codes, starts = padded([each.codes for each in tilings]), padded([each.starts for each in tilings])
+    codes = padded([half for each in tilings for half in np.split(each.codes, 2)])
+    starts = padded([each.starts for each in tilings])
     zeros = np.zeros(max(tile.width, groups * columns), f"f{size}")
     every = (convolving, codes.reshape(-1), starts.reshape(-1), pieces.reshape(-1))
     words = [*tables(*every), codes.shape[1], block, v, m, address(zeros), 0, 0, 0, 0]
