@@ -25,7 +25,7 @@ from ...window import Ints
 from .axes import Axes, contiguous, forward_axes, weight_amounts
 from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Turner, copy_plan, turner
-from .filters import tiling, vectors_for
+from .filters import PACK_SERIAL, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, cells_of, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
@@ -147,8 +147,8 @@ class WeightPlan(NamedTuple):
     words: Array
     copying: Array
     kept: tuple[Array, ...]
+    parts: int
     panels: int
-    groups: int
     threads: int
     room: int
     totals: Ints
@@ -171,13 +171,18 @@ def weight_plan(
         rows, taps_w, row = channels * taps[2], 1, steps[2] if channels == 1 else row
     tile = tiling((rows,), columns, vectors_for(rows, columns, size, isa), size, isa)
     grads = target(axes, amounts, dy, tile, columns, size, stored=given)
-    within = contiguous((*taps, channels, columns), size)
+    # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
+    if not merged and w[2] > max(w[3:]):
+        channel, *strides = contiguous((channels, *taps, columns), size)[:4]
+        within = (*strides, channel)
+    else:
+        within = contiguous((*taps, channels, columns), size)[:4]
     group = math.prod(taps) * channels * columns * size
     counts = (amounts.images, *amounts.rows, axes[2].outputs)
     cuts = [-(-many // each) for many, each in zip((batch, axes[0].outputs, axes[1].outputs), counts, strict=False)]
     parts = min(parts, math.prod(cuts))
     numbers = (
-        *(*taps[:2], taps_w, *within[:4], group, *steps),
+        *(*taps[:2], taps_w, *within, group, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
         *(dilation[1], row, parts, groups * group),
     )
@@ -185,15 +190,16 @@ def weight_plan(
     block = 0 if read.lies else amounts.images * math.prod(cells_of(tuple(a.block for a in axes), amounts)) * channels
     turned = 0 if given else math.prod(counts) * columns
     # (group and) output channel, input channel, taps: from the order of the sums to that of w.
-    copy = copy_plan((columns, channels, *taps), w[1:], (size, within[3], *within[:3]), size)
+    order = (size, within[3], *within[:3])
+    whole, last = (copy_plan((count, channels, *taps), w[1:], order, size) for count in (tile.width, tile.last))
     zeros = np.zeros(tile.width, f"f{size}")
     how = turner(size, isa)
-    weighing, copies = together(read, grads, how, sums), together(how, copy, copy)
+    weighing, copies = together(read, grads, how, sums), together(how, whole, last)
     words = [*tables(weighing, tile.codes, tile.starts), address(zeros), rounded(block * size), groups, 0, 0, 0]
-    copying = [*tables(copies), 1, w[0], 0, group, 0, 0, 0]
+    copying = [*tables(copies), tile.panels, w[0], tile.width * w[1], group, tile.width * size, 0, 0]
     return WeightPlan(
         *(np.array(words, np.int64), np.array(copying, np.int64), (weighing, tile.codes, tile.starts, zeros, copies)),
-        *(parts * groups * tile.panels, groups, amounts.threads(threads, limit)),
+        *(parts, groups * tile.panels, amounts.threads(threads, limit)),
         *(rounded(block * size) + rounded(turned * size), (parts, groups * group // size)),
     )
 
@@ -204,12 +210,12 @@ def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
         totals = arena.empty(what.totals, x.dtype)
         words = what.words.copy()
         words[-3], words[-2], words[-1] = address(x), address(dy), address(totals)
-        run(weigh, words, what.panels, what.threads, what.room)
+        run(weigh, words, what.parts * what.panels, what.threads, what.room)
         for part in totals[1:]:
             totals[0] += part
         words = what.copying.copy()
         words[-2], words[-1] = address(dw), address(totals)
-        run(pack, words, what.groups)
+        run(pack, words, what.panels, what.threads if dw.nbytes > PACK_SERIAL else 1)
 
 
 @lru_cache(maxsize=512)
