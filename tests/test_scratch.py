@@ -1,14 +1,17 @@
-"""Scratch memory of compiled code: what is taken of a thread's arena is no more than was said."""
+"""Scratch memory of compiled code: no more is taken than was said, and no more is written than was taken."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import util
 
+import numpy as np
 import pytest
 
 from convkernels.config import Resources
+from convkernels.layout import Layout
 from convkernels.operation import OPERATIONS
-from convkernels.testing.problems import INPUTS, Problem
+from convkernels.testing.problems import INPUTS, Problem, run
 
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
@@ -23,6 +26,8 @@ PROBLEMS = [
     "n1g64i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i160o8_in20x20_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i256o512_in7x7_k1x1_s1x1_p0+0x0+0_d1x1",
+    "n1g1i512o20_in5x6_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n1g1i1024o80_in3x7_k1x1_s1x1_p0+0x0+0_d1x1",
 ]
 
 
@@ -59,3 +64,48 @@ def test_no_more_is_taken_than_was_said(operation, strategy, text, limit, taken,
         assert taken[0] <= allowed
         if threads <= thread_count.usable(None, 2**40):
             assert taken[0] <= implementation.workspace(problem.spec, allowed)
+
+
+MARK, AROUND = 0xA5, 2**14
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    """An arena whose pieces lie apart, each within bytes that nobody may change; they are looked at when it is left."""
+    pieces = []
+
+    def take(arena, size):
+        memory = np.full(size + 2 * AROUND, MARK, np.uint8)
+        start = AROUND - (memory.ctypes.data + AROUND) % scratch.LINE
+        pieces.append((memory, start, start + size))
+        return memory, start
+
+    def leave(arena, *failure):
+        arena.marks.pop()
+        if not arena.marks:
+            for memory, start, end in pieces:
+                written = np.flatnonzero(memory != MARK)
+                assert written.size == 0 or (start <= written[0] and written[-1] < end), (
+                    f"bytes {written[0] - start} to {written[-1] - start} of a piece of {end - start} were written"
+                )
+            pieces.clear()
+
+    monkeypatch.setattr(scratch.Arena, "take", take)
+    monkeypatch.setattr(scratch.Arena, "__exit__", leave)
+
+
+@pytest.mark.parametrize("order", [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI")], ids="-".join)
+@pytest.mark.parametrize("text", PROBLEMS)
+@pytest.mark.parametrize("strategy", ["direct", "winograd", "depthwise"])
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
+@pytest.mark.usefixtures("marked")
+def test_no_more_is_written_than_was_taken(operation, strategy, text, order, monkeypatch):
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
+    problem = Problem.read(f"{operation}:{text}")
+    problem = replace(problem, layout=Layout(order[0]), weight_layout=Layout(order[1], "OI"))
+    implementation = next((each for each in OPERATIONS[operation].implementations if each.name == strategy), None)
+    if implementation is None or implementation.supports(problem.spec):
+        return
+    for threads in (1, 2):
+        run(implementation, problem, threads=threads)

@@ -29,7 +29,7 @@ from .axes import PAGE, Amounts, Axes, Axis, Stretch, correlation_amounts, direc
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
-from .geometry import Product, cells_of, source, target
+from .geometry import Product, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
 from .operands import Memory, Problem, exchanged
@@ -254,12 +254,8 @@ def part(
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
         for group, *places in numbered
     ]
-    counts, cells = (amounts.images, *amounts.rows, axes[2].outputs), cells_of(tuple(a.block for a in axes), amounts)
-    block = (
-        0
-        if read.lies
-        else rounded(amounts.images * math.prod(cells) * (pixel_channels(channels, size) if inner else channels) * size)
-    )
+    counts = (amounts.images, *amounts.rows, axes[2].outputs)
+    block = block_bytes(read, axes, amounts)
     results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
     every = (numbers, tile.codes, tile.starts, tile.stretches, a_offsets, b_offsets, listed, spans(axes, each))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ...window import Ints
 from .axes import Amounts, Axes, contiguous, pixel_channels
 from .filters import Tiling
+from .scratch import rounded
 
 
 class Array5(NamedTuple):
@@ -180,6 +181,15 @@ def target(axes: Axes, amounts: Amounts, y: Array5, tile: Tiling, columns: int, 
     kept = (y.image, *strides[3:]) if stored else contiguous((*counts, columns), size)[:4]
     numbers = (size, int(stored), *strides, *kept, counts[-1], tile.panels, tile.width, tile.last)
     return Target._make(numbers)
+
+
+def block_bytes(read: Source, axes: Axes, amounts: Amounts) -> int:
+    """The bytes of a block as `source` describes it; none where the source is read as it lies."""
+    if read.lies:
+        return 0
+    places = (amounts.images, *cells_of(tuple(axis.block for axis in axes), amounts), read.channels)
+    strides = (read.read_image, read.read_d, read.read_h, read.read_w, read.read_channel)
+    return rounded(max(place * stride for place, stride in zip(places, strides, strict=True)))
 
 
 def cells_of(axes: Axes, amounts: Amounts) -> Ints:

@@ -26,7 +26,7 @@ from .axes import Axes, contiguous, forward_axes, weight_amounts
 from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Turner, copy_plan, turner
 from .filters import PACK_SERIAL, tiling, vectors_for
-from .geometry import Array5, Piece, Source, Sums, Target, cells_of, source, target
+from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
@@ -187,7 +187,7 @@ def weight_plan(
         *(dilation[1], row, parts, groups * group),
     )
     sums = Sums._make(numbers)
-    block = 0 if read.lies else amounts.images * math.prod(cells_of(tuple(a.block for a in axes), amounts)) * channels
+    block = block_bytes(read, axes, amounts)
     turned = 0 if given else math.prod(counts) * columns
     # (group and) output channel, input channel, taps: from the order of the sums to that of w.
     order = (size, within[3], *within[:3])
@@ -195,12 +195,12 @@ def weight_plan(
     zeros = np.zeros(tile.width, f"f{size}")
     how = turner(size, isa)
     weighing, copies = together(read, grads, how, sums), together(how, whole, last)
-    words = [*tables(weighing, tile.codes, tile.starts), address(zeros), rounded(block * size), groups, 0, 0, 0]
+    words = [*tables(weighing, tile.codes, tile.starts), address(zeros), block, groups, 0, 0, 0]
     copying = [*tables(copies), tile.panels, w[0], tile.width * w[1], group, tile.width * size, 0, 0]
     return WeightPlan(
         *(np.array(words, np.int64), np.array(copying, np.int64), (weighing, tile.codes, tile.starts, zeros, copies)),
         *(parts, groups * tile.panels, amounts.threads(threads, limit)),
-        *(rounded(block * size) + rounded(turned * size), (parts, groups * group // size)),
+        *(block + rounded(turned * size), (parts, groups * group // size)),
     )
 
 

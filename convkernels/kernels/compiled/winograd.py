@@ -34,7 +34,6 @@ from .axes import (
     direction,
     forward_axes,
     input_grad_axes,
-    pixel_channels,
     winograd_amounts,
     winograd_axes,
 )
@@ -54,7 +53,7 @@ from .blocks import (
 )
 from .copies import Copy, Turner, copy_array, turner
 from .filters import PACK_SERIAL, packed, tiling, vectors_for
-from .geometry import Piece, Source, Target, cells_of, source, target
+from .geometry import Piece, Source, Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Memory, Problem, backward, forward
@@ -259,12 +258,12 @@ def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thre
     found = Squares(*numbers)
     pieces, kinds = cut(problem, squares, amounts)
     tilings = [tiling((count,), columns, vectors, size, isa) for count in kinds]
-    block = rounded(amounts.images * math.prod(cells_of(squares, amounts)) * pixel_channels(channels, size) * size)
     v, m = rounded(places * found.v_place), rounded(places * found.m_place)
     results = 0 if stored else rounded(most * steps[1] * steps[2] * columns * size)
     tap_h, tap_w = (filters.taps[axis] * direction(axes[axis], taps[axis]) for axis in (1, 2))
     how = turner(size, isa)
     read = source(squares, amounts, memory.x, channels, size, lies=False, inner=True)
+    block = block_bytes(read, squares, amounts)
     written = target(axes, rows, memory.y, tile, columns, size, stored=stored)
     convolving = together(read, written, found, how)
     packing = together(written, found, how, filters.inner, filters.last)
