@@ -49,7 +49,7 @@ WIDE = [
     "n1g2i10o40_in12x41_k1x5_s1x2_p0+0x16+20_d1x8",
     "n1g1i18o24_in3x6x20_k2x3x3_s1x1x1_p1+0x1+1x8+8_d1x1x8",
 ]
-"""Several panels and none that is full, long runs of channels, weights that are turned or read where they lie, planes as
+"""Several panels and none that is full, long runs of channels, weights turned or read where they lie, planes as
 matrices, pixels that fall into one set of the cache, taps that only some outputs reach."""
 
 ORDERS = [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI"), ("HNWC", "IOHW")]
