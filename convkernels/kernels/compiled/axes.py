@@ -263,7 +263,9 @@ def correlation_amounts(
     """The amounts of a correlation from so many channels to so many columns, by w of so many taps."""
     shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + columns * PANEL
     blocks = tuple(axis.block for axis in axes)
-    return amounts(blocks, batch, groups, channels, columns, shared, size, limit, threads)
+    # All weights are read for each block: the more they are, the larger the block that pays.
+    block = max(BLOCK, filter_bytes(channels, columns, taps, size) // 8)
+    return amounts(blocks, batch, groups, channels, columns, shared, size, limit, threads, block)
 
 
 @lru_cache(maxsize=512)
