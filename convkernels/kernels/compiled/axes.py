@@ -280,7 +280,9 @@ def weight_amounts(
     blocks, fixed = tuple(axis.block for axis in axes), PANEL + 2 * LINES
 
     def found(parts: int, limit: int) -> Amounts:
-        return amounts(blocks, batch, 1, channels, columns, parts * sums + fixed, size, limit, 1)
+        # All sums are read and written for each block.
+        block = max(BLOCK, sums // 4)
+        return amounts(blocks, batch, 1, channels, columns, parts * sums + fixed, size, limit, 1, block)
 
     spare = limit - found(1, 0).bytes(1, 0)
     parts = max(1, min(PARTS, PARTED // sums, 1 + spare // (4 * sums))) if groups * columns <= NARROW else 1
