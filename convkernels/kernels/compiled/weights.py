@@ -22,7 +22,7 @@ from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import Axes, contiguous, forward_axes, weight_amounts
+from .axes import PAGE, Axes, contiguous, forward_axes, weight_amounts
 from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Turner, copy_plan, turner
 from .filters import PACK_SERIAL, tiling, vectors_for
@@ -35,6 +35,8 @@ from .scratch import arena, rounded
 from .thread_count import now_usable
 
 SUMS = len(Sums._fields)
+FAR = 2**22
+"""Bytes of the input above which it does not stay near the processor."""
 FEW_ROWS = 14
 """Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 
@@ -161,7 +163,10 @@ def weight_plan(
     batch, groups, channels, columns, taps, size = problem
     amounts, parts = weight_amounts(axes, batch, groups, channels, columns, size, limit)
     given = dy.channel == size or columns == 1
-    lies, inner = all(axis.inside for axis in axes), x.channel == size or channels < FEW_ROWS
+    inner = x.channel == size or channels < FEW_ROWS
+    # Pixels that fall into few sets of the cache had better be copied where they come from far.
+    scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
+    lies = all(axis.inside for axis in axes) and not scattered
     read = source(axes, amounts, x, channels, size, lies=lies, inner=inner)
     steps = [step * stride for step, stride in zip(dilation, (read.read_d, read.read_h, read.read_w), strict=True)]
     # Few channels make rows of tiles together with the taps of the last axis, where these follow each other.
