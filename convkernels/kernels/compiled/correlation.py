@@ -5,11 +5,12 @@ With channels innermost, as in NHWC,
     a tile's rows      outputs next to each other along the last axis, ``step`` pixels of the source apart
     a tile's vectors   output channels
     its depth          input channels, together with the taps of the last axis where these lie next to each other
-    its taps           the other ones, as offsets into the source
+    its taps           the other ones, as offsets into the source, without those that lie outside for all its rows
 
 so the source is read where it lies. It is copied only where channels do not lie innermost or a window reaches
-outside: once, with zeros around it, in blocks that stay in the cache, not once for each tap. 1x1 windows on rows of
-pixels, as in NCHW, exchange the roles and copy nothing.
+outside: once, with zeros around it, in blocks that stay in the cache, not once for each tap. In NCHW, where pixels lie
+innermost, few channels become taps and taps the depth, and copies of rows are plain; 1x1 windows exchange the roles of
+w and the planes and copy nothing.
 
 What depends on shapes and strides alone is a plan, which is remembered.
 """
@@ -29,7 +30,7 @@ from .axes import PAGE, Amounts, Axes, Axis, Stretch, correlation_amounts, direc
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
-from .geometry import Product, block_bytes, source, target
+from .geometry import Product, Source, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
 from .operands import Memory, Problem, exchanged
@@ -216,34 +217,16 @@ def part(
     inner = along is not Walk.TAPS
     read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory, along), inner=inner)
     written = target(axes, amounts, memory.y, tile, columns, size, stored=stored(problem, memory))
-    stretches = stretches_of(axes[2], along)
-    outer, steps, last = axes[:2], (read.read_d, read.read_h), 0
-    if along is Walk.CHANNELS:
-        taps = [(*outer, axes[2]._replace(taps=each.taps)) for each in stretches]
-        depth, step, each = channels, read.read_channel, [len(stretch.taps) for stretch in stretches]
-        last = read.read_w
-    elif along is Walk.PIXELS:
-        taps, depth, step, each = [outer], channels * len(axes[2].taps), size, [1]
-    else:
-        channel = Axis(1, 1, tuple((place, place) for place in range(channels)), channels)
-        taps, depth, step, each = [(*outer, channel)], len(axes[2].taps), read.read_w, [channels]
-        last = read.read_channel
-    # Offsets count from the first cell of all stretches.
-    begins = [(some[2].lowest - axes[2].lowest) * last if along is Walk.CHANNELS else 0 for some in taps]
-    a_offsets = np.concatenate(
-        [begin + tap_offsets(some, (*steps, last)) for begin, some in zip(begins, taps, strict=True)]
-    )
-    b_offsets = np.concatenate([filters.offsets(some) for some in taps])
-    count = math.prod(len(axis.taps) for axis in outer) * max(each)
-    chunks = max(1, round(count * depth * tile.width * size / CHUNK))
+    how = steps_of(axes, channels, size, read, filters, along)
+    chunks = max(1, round(max(how.each) * how.depth * tile.width * size / CHUNK))
     # Rows of w where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
     # cache; else the next rows of the source.
     ahead = (0, filters.depth)
     if filters.bytes or filters.depth % PAGE == 0:
-        ahead = (tile.tallest, LINE // max(1, count) if read.lies else 0)
+        ahead = (tile.tallest, LINE // max(1, *how.each) if read.lies else 0)
     sums = Product(
-        *(depth, -(-depth // chunks), step, filters.group, memory.w_image, filters.panel, filters.depth),
-        *(*ahead, len(stretches)),
+        *(how.depth, -(-how.depth // chunks), how.step, filters.group, memory.w_image, filters.panel, filters.depth),
+        *(*ahead, len(how.each)),
     )
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
@@ -258,16 +241,55 @@ def part(
     block = block_bytes(read, axes, amounts)
     results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
-    every = (numbers, tile.codes, tile.starts, tile.stretches, a_offsets, b_offsets, listed, spans(axes, each))
+    every = (numbers, tile.codes, tile.starts, tile.stretches, how.a_offsets, how.b_offsets, listed, how.spans)
     words = np.array([*tables(*every), block, *[0] * 7], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), block + results, offset)
 
 
+class Steps(NamedTuple):
+    """The steps of a tile: its depth, how far apart these are in what is read, and its taps.
+
+    Of taps there are the offsets in what is read and in w, for one stretch behind the other, `each` of so many, and for
+    each row of outputs, in each stretch, the first and the number of those whose cells exist.
+    """
+
+    depth: int
+    step: int
+    a_offsets: Array
+    b_offsets: Array
+    each: list[int]
+    spans: Array
+
+
+def steps_of(axes: Axes, channels: int, size: int, read: Source, filters: Filters, along: Walk) -> Steps:
+    """The steps of a tile that goes along channels, pixels or taps."""
+    *outer, w = axes
+    stretches = stretches_of(w, along)
+    if along is Walk.CHANNELS:
+        every, last = [(*outer, w._replace(taps=stretch.taps)) for stretch in stretches], read.read_w
+        depth, step = channels, read.read_channel
+    elif along is Walk.PIXELS:
+        every, last = [tuple(outer)], 0
+        depth, step = channels * len(w.taps), size
+    else:
+        channel = Axis(1, 1, tuple((place, place) for place in range(channels)), channels)
+        every, last = [(*outer, channel)], read.read_channel
+        depth, step = len(w.taps), read.read_w
+    # Offsets count from the first cell of all stretches.
+    begins = [(some[2].lowest - w.lowest) * last if along is Walk.CHANNELS else 0 for some in every]
+    strides = (read.read_d, read.read_h, last)
+    a_offsets = [begin + tap_offsets(some, strides) for begin, some in zip(begins, every, strict=True)]
+    b_offsets = [filters.offsets(some) for some in every]
+    within = spans(axes, [math.prod(len(axis.taps) for axis in some[2:]) for some in every])
+    counts = [len(some) for some in a_offsets]
+    return Steps(depth, step, np.concatenate(a_offsets), np.concatenate(b_offsets), counts, within)
+
+
 def spans(axes: Axes, each: list[int]) -> Array:
     """For each row of outputs, in each stretch, the first of the taps whose cells exist, and how many do.
 
-    Others would only add zeros. A stretch takes `each` of its taps from a row of w. In three dimensions, where those
+    Others would only add zeros. A stretch takes `each` of them from a row of w. In three dimensions, where those
     that exist do not follow each other, all are taken.
     """
     d, rows, _ = axes
