@@ -149,7 +149,7 @@ class Scratch:
     """Two blocks to work in, if need be, and what is done with blocks."""
 
     def __init__(self, dtype: np.dtype[Any], cells: int) -> None:
-        self.dtype, self.cells = dtype, cells
+        self.dtype, self.wide, self.cells = dtype, np.promote_types(dtype, np.float64), cells
 
     @cached_property
     def blocks(self) -> Array:
@@ -169,16 +169,16 @@ class Scratch:
         cast = cells.astype(self.dtype, copy=False)
         return cast if is_ordered(cast) else np.ascontiguousarray(cast)
 
-    def add_sum(self, cells: Array, total: Array) -> None:
-        """Add the sums of a block over the axes of one of `total`."""
-        lead, length, columns, rest, shape = summation(cells.shape, total.shape)
+    def sum(self, cells: Array, shape: Ints) -> Array:
+        """The sums of a block over the axes where `shape` has one."""
+        lead, length, columns, rest, part_shape = summation(cells.shape, shape)
         ones = np.ones(length, self.dtype)
         part = cells.reshape(*lead, length) @ ones if columns == 1 else ones @ cells.reshape(*lead, length, columns)
-        total += np.add.reduce(part.reshape(shape), rest, dtype=total.dtype, keepdims=True)
+        return np.add.reduce(part.reshape(part_shape), rest, dtype=self.wide, keepdims=True)
 
-    def add_dot(self, first: Array, second: Array, total: Array) -> None:
-        """Add the sums of the products of two blocks."""
-        lead, length, columns, rest, shape = summation(first.shape, total.shape)
+    def dot(self, first: Array, second: Array, shape: Ints) -> Array:
+        """The sums of the products of two blocks."""
+        lead, length, columns, rest, part_shape = summation(first.shape, shape)
         rows = (*lead, length) if columns == 1 else (*lead, length, columns)
         pair = first.reshape(rows), second.reshape(rows)
         if columns > 1:
@@ -187,7 +187,7 @@ class Scratch:
             part = np.einsum("...i,...i->...", *pair)
         else:
             part = np.vecdot(*pair)
-        total += np.add.reduce(part.reshape(shape), rest, dtype=total.dtype, keepdims=True)
+        return np.add.reduce(part.reshape(part_shape), rest, dtype=self.wide, keepdims=True)
 
     def repeated(self, small: Array, shape: Ints) -> Array:
         """A coefficient with axes of one, in the type of the data, and repeated until it has long runs."""
