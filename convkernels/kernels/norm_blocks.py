@@ -134,13 +134,13 @@ def spread(small: Ints, shape: Ints) -> Ints:
 
 
 @contextmanager
-def arithmetic(wider: bool = False) -> Iterator[None]:
-    """NumPy's settings for a norm: with a wider type to try, no warnings.
+def arithmetic() -> Iterator[None]:
+    """NumPy's settings for a norm: what overflows or is no number shows in the results, and is tried in a wider type.
 
     NumPy repeats a coefficient into a buffer wherever the loop over the cells that share it is shorter than the buffer,
     8192 cells, and that takes as long again as the arithmetic. So the buffer is made small.
     """
-    with np.errstate(over="ignore", invalid="ignore") if wider else np.errstate():  # restores the size of the buffer
+    with np.errstate(over="ignore", invalid="ignore"):  # restores the size of the buffer
         np.setbufsize(SCALARS)
         yield
 
@@ -244,19 +244,20 @@ def in_memory_order(spec: NormSpec, x: Array, *arrays: Array | None) -> tuple[In
     """Put the axes with the longest strides of x first, of it and the others; the places of those summed over.
 
     The batch stands first in any case if its samples are normalised each by itself: then all products are over one
-    sample, and its result cannot depend on the others.
+    sample, and its result cannot depend on the others. A batch of one stands there too: what is first in memory behind it
+    may then be summed in one product.
     """
-    strides = tuple([stride if size > 1 else 0 for stride, size in zip(x.strides, x.shape, strict=True)])
-    order = memory_order(strides, 0 not in spec.reduced)
-    reduced = tuple([place for place, axis in enumerate(order) if axis in spec.reduced])
+    order, reduced = memory_order(x.shape, x.strides, spec.reduced)
     return reduced, tuple([None if array is None else array.transpose(order) for array in (x, *arrays)])
 
 
 @lru_cache(maxsize=512)
-def memory_order(strides: Ints, batch_first: bool) -> Ints:
-    """The axes, the longest stride first, or after the batch."""
-    lead = (0,) if batch_first else ()
-    return (*lead, *sorted(range(len(lead), len(strides)), key=lambda axis: -abs(strides[axis])))
+def memory_order(shape: Ints, strides: Ints, reduced: Ints) -> tuple[Ints, Ints]:
+    """The axes, the longest stride first, or after the batch, and the places of those summed over."""
+    lead = () if 0 in reduced and shape[0] > 1 else (0,)
+    steps = [abs(stride) if size > 1 else 0 for stride, size in zip(strides, shape, strict=True)]
+    order = (*lead, *sorted(range(len(lead), len(strides)), key=lambda axis: -steps[axis]))
+    return order, tuple(place for place, axis in enumerate(order) if axis in reduced)
 
 
 def types(spec: NormSpec) -> tuple[np.dtype[Any], ...]:

@@ -69,7 +69,7 @@ def norm(
     for dtype in types(spec):
         cells = block_cells(dtype, resources.max_workspace)
         scratch = Scratch(dtype, min(cells, x.size))
-        with arithmetic(wider=dtype != types(spec)[-1]):
+        with arithmetic():
             for group in groups(x.shape, reduced, cells):
                 total = (at(mean, group.place), at(var, group.place))
                 found = standardise(spec, scratch, group, where, x, gamma, beta, out, total[0].shape, at_once)
@@ -106,11 +106,10 @@ def moments(spec: NormSpec, blocks: Deviations, shape: Ints) -> tuple[Any, Array
     """The mean and the variance, and how far the mean is from the centre chosen, if there is a mean."""
     if not spec.centred:
         return *blocks.moments(shape, spec.count, centred=False), None
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, var = blocks.moments(shape, spec.count, centred=True)
-        squared = np.square(mean)
-        var -= squared
-        near = squared <= NEAR**2 * var
+    mean, var = blocks.moments(shape, spec.count, centred=True)
+    squared = np.square(mean)
+    var -= squared
+    near = squared <= NEAR**2 * var
     near &= np.isfinite(var)
     if near.all():
         return mean, var, mean
