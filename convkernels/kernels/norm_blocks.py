@@ -17,6 +17,7 @@ import numpy as np
 
 from ..layout import Array
 from ..norm_spec import NormSpec
+from ..recycling import empty
 from ..views import slices
 from ..window import Ints, Tile
 
@@ -30,6 +31,8 @@ SCALARS = 256
 """Cells that share one coefficient, from which on repeating it does not pay."""
 ROW = 512
 """Cells that einsum should go over at a time."""
+FEW = 4
+"""Rows of a product, with which BLAS takes half the time for each that it takes for one."""
 DOT = 64
 """Cells in a row, from which on BLAS takes their dot products faster than einsum."""
 NEAR = 2.0
@@ -93,8 +96,9 @@ def summation(shape: Ints, total: Ints) -> Summation:
     """Plan the sum of a block over the axes where `total` has one.
 
     Of the longest run of such axes, as many of the last as make RUN cells. If there are few cells behind it, some of
-    the run's stand beside each other in a row. One product may go over several axes before the run, but not over the
-    first, which may be the batch: no sample's sum may depend on how many there are.
+    the run's stand beside each other in a row. A sample that is one row is cut into some. One product may go over
+    several axes before the run, but not over the first, which may be the batch: no sample's sum may depend on how many
+    there are.
     """
     axes = [axis for axis, size in enumerate(total) if size == 1 and (axis > 0 or shape[0] > 1)]
     runs = [(first, last) for first in axes for last in axes if all(axis in axes for axis in range(first, last + 1))]
@@ -107,15 +111,18 @@ def summation(shape: Ints, total: Ints) -> Summation:
     first, last = max(runs, key=use, default=(0, -1))
     while first < last and math.prod(shape[first + 1 : last + 1]) >= RUN:
         first += 1
-    length, columns, side = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :]), 1
+    length, columns = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
+    lead, side = (shape[0], 1) if first == 1 else shape[:first], 1
     if columns > 1:
         side = next((side for side in range(1, length) if length % side == 0 and side * columns >= ROW), length)
-    lead = (shape[0], 1) if first == 1 else shape[:first]
+        columns *= side
+    elif first == 1 and length % FEW == 0:
+        lead, side = (shape[0], FEW), FEW
     part = tuple(1 if first <= axis <= last else size for axis, size in enumerate(shape))
     if last >= first:
         part = (*part[:first], side, *part[first + 1 :])
     rest = tuple(axis for axis in axes if part[axis] > 1)
-    return Summation(lead, length // side, columns * side, rest, part)
+    return Summation(lead, length // side, columns, rest, part)
 
 
 @lru_cache(maxsize=512)
@@ -154,7 +161,7 @@ class Scratch:
     @cached_property
     def blocks(self) -> Array:
         """The memory of both."""
-        return np.empty((2, self.cells), self.dtype)
+        return empty((2, self.cells), self.dtype)
 
     def block(self, index: int, shape: Ints) -> Array:
         """One of the blocks, in that shape."""
@@ -194,7 +201,7 @@ class Scratch:
         small, sizes = small.astype(self.dtype, copy=False), spread(small.shape, shape)
         if sizes == small.shape:
             return small
-        repeats = np.empty(sizes, self.dtype)
+        repeats = empty(sizes, self.dtype)
         np.copyto(repeats, small)
         return repeats
 
@@ -244,8 +251,8 @@ def in_memory_order(spec: NormSpec, x: Array, *arrays: Array | None) -> tuple[In
     """Put the axes with the longest strides of x first, of it and the others; the places of those summed over.
 
     The batch stands first in any case if its samples are normalised each by itself: then all products are over one
-    sample, and its result cannot depend on the others. A batch of one stands there too: what is first in memory behind it
-    may then be summed in one product.
+    sample, and its result cannot depend on the others. A batch of one stands there too, so that one product may go over
+    what comes behind it.
     """
     order, reduced = memory_order(x.shape, x.strides, spec.reduced)
     return reduced, tuple([None if array is None else array.transpose(order) for array in (x, *arrays)])
