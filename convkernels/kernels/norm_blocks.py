@@ -141,13 +141,13 @@ def spread(small: Ints, shape: Ints) -> Ints:
 
 
 @contextmanager
-def arithmetic() -> Iterator[None]:
-    """NumPy's settings for a norm: what overflows or is no number shows in the results, and is tried in a wider type.
+def arithmetic(wider: bool = False) -> Iterator[None]:
+    """NumPy's settings for a norm: with a wider type to try, no warnings.
 
     NumPy repeats a coefficient into a buffer wherever the loop over the cells that share it is shorter than the buffer,
     8192 cells, and that takes as long again as the arithmetic. So the buffer is made small.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # restores the size of the buffer
+    with np.errstate(over="ignore", invalid="ignore") if wider else np.errstate():  # restores the size of the buffer
         np.setbufsize(SCALARS)
         yield
 
@@ -181,7 +181,7 @@ class Scratch:
         lead, length, columns, rest, part_shape = summation(cells.shape, shape)
         ones = np.ones(length, self.dtype)
         part = cells.reshape(*lead, length) @ ones if columns == 1 else ones @ cells.reshape(*lead, length, columns)
-        return np.add.reduce(part.reshape(part_shape), rest, dtype=self.wide, keepdims=True)
+        return self.total(part.reshape(part_shape), rest)
 
     def dot(self, first: Array, second: Array, shape: Ints) -> Array:
         """The sums of the products of two blocks."""
@@ -194,7 +194,13 @@ class Scratch:
             part = np.einsum("...i,...i->...", *pair)
         else:
             part = np.vecdot(*pair)
-        return np.add.reduce(part.reshape(part_shape), rest, dtype=self.wide, keepdims=True)
+        return self.total(part.reshape(part_shape), rest)
+
+    def total(self, part: Array, rest: Ints) -> Array:
+        """What BLAS has left, summed over the rest of the axes."""
+        if not rest:
+            return part.astype(self.wide)
+        return np.add.reduce(part, rest, dtype=self.wide, keepdims=True)
 
     def repeated(self, small: Array, shape: Ints) -> Array:
         """A coefficient with axes of one, in the type of the data, and repeated until it has long runs."""

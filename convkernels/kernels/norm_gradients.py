@@ -66,7 +66,7 @@ def norm_grad(
         scratch, sums = Scratch(dtype, min(cells, x.size)), np.zeros((2, *arrays[3].shape), spec.statistics_dtype)
         for total in totals:
             total[...] = 0
-        with arithmetic():
+        with arithmetic(wider=dtype != types(spec)[-1]):
             for group in groups(arrays[0].shape, reduced, cells):
                 found = (at(sums[0], group.place), at(sums[1], group.place))
                 pull_back(spec, scratch, group, where, given, shared, *found, *arrays)

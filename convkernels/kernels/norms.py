@@ -69,7 +69,7 @@ def norm(
     for dtype in types(spec):
         cells = block_cells(dtype, resources.max_workspace)
         scratch = Scratch(dtype, min(cells, x.size))
-        with arithmetic():
+        with arithmetic(wider=dtype != types(spec)[-1]):
             for group in groups(x.shape, reduced, cells):
                 total = (at(mean, group.place), at(var, group.place))
                 found = standardise(spec, scratch, group, where, x, gamma, beta, out, total[0].shape, at_once)
@@ -96,7 +96,9 @@ def standardise(
     into = out if scratch.writes(out, where) and out.strides == x.strides and is_ordered(x) else None
     blocks = Deviations(scratch, group.parts, x, into)
     mean, var, offset = moments(spec, blocks, shape)
-    rstd = deviation(spec, var)
+    rstd = deviation(spec, var).astype(scratch.dtype, copy=False)
+    if offset is not None:
+        offset = offset.astype(scratch.dtype, copy=False)
     for place, cells in blocks.again():
         affine(scratch, cells, rstd, offset, gamma, beta, place, out[place], at_once, part_of(where, place))
     return mean, var
@@ -106,10 +108,11 @@ def moments(spec: NormSpec, blocks: Deviations, shape: Ints) -> tuple[Any, Array
     """The mean and the variance, and how far the mean is from the centre chosen, if there is a mean."""
     if not spec.centred:
         return *blocks.moments(shape, spec.count, centred=False), None
-    mean, var = blocks.moments(shape, spec.count, centred=True)
-    squared = np.square(mean)
-    var -= squared
-    near = squared <= NEAR**2 * var
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, var = blocks.moments(shape, spec.count, centred=True)
+        squared = np.square(mean)
+        var -= squared
+        near = squared <= NEAR**2 * var
     near &= np.isfinite(var)
     if near.all():
         return mean, var, mean
