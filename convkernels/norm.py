@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -12,7 +13,7 @@ from . import catalog  # noqa: F401  # fills the operations
 from .call import Call, as_array, check_dy, check_wrt
 from .errors import OptionError, ShapeError
 from .layout import Array, Layout, data_layout
-from .norm_spec import NormSpec
+from .norm_spec import NormSpec, is_number
 from .operation import GROUP_NORM, GROUP_NORM_GRAD, Operation
 from .public import Execution, general, gradient_options, located
 from .spec import common_dtype
@@ -41,6 +42,8 @@ class NormGradients(NamedTuple):
 
 
 Vjp = Callable[..., NormGradients]
+
+_remembered = lru_cache(maxsize=4096, typed=True)(NormSpec.make)
 
 KEYWORDS: dict[str, Any] = {"eps": 1e-5, "layout": "NCHW"}
 DOC = {
@@ -106,10 +109,10 @@ def make_problem(
     axes = _axes(options.get("axes"), layout)
     canonical = tuple(sorted(layout.inverse[axis] for axis in axes))
     dtype = common_dtype(x=x, gamma=scale, beta=shift)
-    spec = NormSpec.make(data.shape, dtype, kind=kind, groups=groups, axes=canonical, eps=options["eps"])
-    problem = Problem(spec, layout, data, scale, shift, axes)
-    problem.spread("gamma", scale), problem.spread("beta", shift)  # refuses what does not fit
-    return problem
+    eps = options["eps"]
+    make = _remembered if is_number(eps) else NormSpec.make  # which refuses it
+    spec = make(data.shape, dtype, kind=kind, groups=whole("groups", groups), axes=canonical, eps=eps)
+    return Problem(spec, layout, data, scale, shift, axes)
 
 
 def _axes(axes: object, layout: Layout) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..layout import Array
 from ..norm_spec import NormSpec
+from ..recycling import empty
 from ..views import slices
 from ..window import Ints, Tile
 
@@ -30,6 +31,8 @@ SCALARS = 256
 """Cells that share one coefficient, from which on repeating it does not pay."""
 ROW = 512
 """Cells that einsum should go over at a time."""
+FEW = 4
+"""Rows of a product, with which BLAS takes half the time for each that it takes for one."""
 DOT = 64
 """Cells in a row, from which on BLAS takes their dot products faster than einsum."""
 NEAR = 2.0
@@ -93,8 +96,9 @@ def summation(shape: Ints, total: Ints) -> Summation:
     """Plan the sum of a block over the axes where `total` has one.
 
     Of the longest run of such axes, as many of the last as make RUN cells. If there are few cells behind it, some of
-    the run's stand beside each other in a row. One product may go over several axes before the run, but not over the
-    first, which may be the batch: no sample's sum may depend on how many there are.
+    the run's stand beside each other in a row. A sample that is one row is cut into some. One product may go over
+    several axes before the run, but not over the first, which may be the batch: no sample's sum may depend on how many
+    there are.
     """
     axes = [axis for axis, size in enumerate(total) if size == 1 and (axis > 0 or shape[0] > 1)]
     runs = [(first, last) for first in axes for last in axes if all(axis in axes for axis in range(first, last + 1))]
@@ -107,15 +111,18 @@ def summation(shape: Ints, total: Ints) -> Summation:
     first, last = max(runs, key=use, default=(0, -1))
     while first < last and math.prod(shape[first + 1 : last + 1]) >= RUN:
         first += 1
-    length, columns, side = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :]), 1
+    length, columns = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
+    lead, side = (shape[0], 1) if first == 1 else shape[:first], 1
     if columns > 1:
         side = next((side for side in range(1, length) if length % side == 0 and side * columns >= ROW), length)
-    lead = (shape[0], 1) if first == 1 else shape[:first]
+        columns *= side
+    elif first == 1 and length % FEW == 0:
+        lead, side = (shape[0], FEW), FEW
     part = tuple(1 if first <= axis <= last else size for axis, size in enumerate(shape))
     if last >= first:
         part = (*part[:first], side, *part[first + 1 :])
     rest = tuple(axis for axis in axes if part[axis] > 1)
-    return Summation(lead, length // side, columns * side, rest, part)
+    return Summation(lead, length // side, columns, rest, part)
 
 
 @lru_cache(maxsize=512)
@@ -149,12 +156,12 @@ class Scratch:
     """Two blocks to work in, if need be, and what is done with blocks."""
 
     def __init__(self, dtype: np.dtype[Any], cells: int) -> None:
-        self.dtype, self.cells = dtype, cells
+        self.dtype, self.wide, self.cells = dtype, np.promote_types(dtype, np.float64), cells
 
     @cached_property
     def blocks(self) -> Array:
         """The memory of both."""
-        return np.empty((2, self.cells), self.dtype)
+        return empty((2, self.cells), self.dtype)
 
     def block(self, index: int, shape: Ints) -> Array:
         """One of the blocks, in that shape."""
@@ -169,16 +176,16 @@ class Scratch:
         cast = cells.astype(self.dtype, copy=False)
         return cast if is_ordered(cast) else np.ascontiguousarray(cast)
 
-    def add_sum(self, cells: Array, total: Array) -> None:
-        """Add the sums of a block over the axes of one of `total`."""
-        lead, length, columns, rest, shape = summation(cells.shape, total.shape)
+    def sum(self, cells: Array, shape: Ints) -> Array:
+        """The sums of a block over the axes where `shape` has one."""
+        lead, length, columns, rest, part_shape = summation(cells.shape, shape)
         ones = np.ones(length, self.dtype)
         part = cells.reshape(*lead, length) @ ones if columns == 1 else ones @ cells.reshape(*lead, length, columns)
-        total += np.add.reduce(part.reshape(shape), rest, dtype=total.dtype, keepdims=True)
+        return self.total(part.reshape(part_shape), rest)
 
-    def add_dot(self, first: Array, second: Array, total: Array) -> None:
-        """Add the sums of the products of two blocks."""
-        lead, length, columns, rest, shape = summation(first.shape, total.shape)
+    def dot(self, first: Array, second: Array, shape: Ints) -> Array:
+        """The sums of the products of two blocks."""
+        lead, length, columns, rest, part_shape = summation(first.shape, shape)
         rows = (*lead, length) if columns == 1 else (*lead, length, columns)
         pair = first.reshape(rows), second.reshape(rows)
         if columns > 1:
@@ -187,14 +194,20 @@ class Scratch:
             part = np.einsum("...i,...i->...", *pair)
         else:
             part = np.vecdot(*pair)
-        total += np.add.reduce(part.reshape(shape), rest, dtype=total.dtype, keepdims=True)
+        return self.total(part.reshape(part_shape), rest)
+
+    def total(self, part: Array, rest: Ints) -> Array:
+        """What BLAS has left, summed over the rest of the axes."""
+        if not rest:
+            return part.astype(self.wide)
+        return np.add.reduce(part, rest, dtype=self.wide, keepdims=True)
 
     def repeated(self, small: Array, shape: Ints) -> Array:
         """A coefficient with axes of one, in the type of the data, and repeated until it has long runs."""
         small, sizes = small.astype(self.dtype, copy=False), spread(small.shape, shape)
         if sizes == small.shape:
             return small
-        repeats = np.empty(sizes, self.dtype)
+        repeats = empty(sizes, self.dtype)
         np.copyto(repeats, small)
         return repeats
 
@@ -244,19 +257,20 @@ def in_memory_order(spec: NormSpec, x: Array, *arrays: Array | None) -> tuple[In
     """Put the axes with the longest strides of x first, of it and the others; the places of those summed over.
 
     The batch stands first in any case if its samples are normalised each by itself: then all products are over one
-    sample, and its result cannot depend on the others.
+    sample, and its result cannot depend on the others. A batch of one stands there too, so that one product may go over
+    what comes behind it.
     """
-    strides = tuple([stride if size > 1 else 0 for stride, size in zip(x.strides, x.shape, strict=True)])
-    order = memory_order(strides, 0 not in spec.reduced)
-    reduced = tuple([place for place, axis in enumerate(order) if axis in spec.reduced])
+    order, reduced = memory_order(x.shape, x.strides, spec.reduced)
     return reduced, tuple([None if array is None else array.transpose(order) for array in (x, *arrays)])
 
 
 @lru_cache(maxsize=512)
-def memory_order(strides: Ints, batch_first: bool) -> Ints:
-    """The axes, the longest stride first, or after the batch."""
-    lead = (0,) if batch_first else ()
-    return (*lead, *sorted(range(len(lead), len(strides)), key=lambda axis: -abs(strides[axis])))
+def memory_order(shape: Ints, strides: Ints, reduced: Ints) -> tuple[Ints, Ints]:
+    """The axes, the longest stride first, or after the batch, and the places of those summed over."""
+    lead = () if 0 in reduced and shape[0] > 1 else (0,)
+    steps = [abs(stride) if size > 1 else 0 for stride, size in zip(strides, shape, strict=True)]
+    order = (*lead, *sorted(range(len(lead), len(strides)), key=lambda axis: -steps[axis]))
+    return order, tuple(place for place, axis in enumerate(order) if axis in reduced)
 
 
 def types(spec: NormSpec) -> tuple[np.dtype[Any], ...]:

@@ -122,14 +122,16 @@ def pull_back(
             add_shared(spec, scratch, cells, passed, rstd, offset, sums, products, *small)
         elif not shared:
             if dbeta is not None:
-                scratch.add_sum(passed, at(dbeta, place))
+                total = at(dbeta, place)
+                total += scratch.sum(passed, total.shape)
             if dgamma is not None:
-                scratch.add_dot(passed, cells, at(dgamma, place))
+                total = at(dgamma, place)
+                total += scratch.dot(passed, cells, total.shape)
             passed = weighted(passed, place)
             if through:
-                scratch.add_dot(passed, cells, products)
+                products += scratch.dot(passed, cells, products.shape)
                 if spec.centred:
-                    scratch.add_sum(passed, sums)
+                    sums += scratch.sum(passed, sums.shape)
     if out is None:
         return
     products *= -rstd * (rstd if shared else 1) / spec.count
@@ -168,10 +170,10 @@ def add_shared(
     dbeta: Array | None,
 ) -> None:
     """Add what one block, d and dy, gives to each of the sums."""
-    plain, dotted = np.zeros((2, *common(*shapes_of(rstd, gamma, dgamma, dbeta))), spec.statistics_dtype)
-    scratch.add_dot(passed, cells, dotted)
+    shape = common(*shapes_of(rstd, gamma, dgamma, dbeta))
+    plain, dotted = np.zeros(shape), scratch.dot(passed, cells, shape)
     if spec.centred or dbeta is not None:
-        scratch.add_sum(passed, plain)
+        plain = scratch.sum(passed, shape)
         dotted -= offset * plain
     dotted *= rstd
     if dbeta is not None:

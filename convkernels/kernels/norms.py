@@ -69,16 +69,12 @@ def norm(
     for dtype in types(spec):
         cells = block_cells(dtype, resources.max_workspace)
         scratch = Scratch(dtype, min(cells, x.size))
-        statistics = (mean, var) if where is True else (np.empty_like(mean), np.empty_like(var))
-        for total in statistics:
-            total[...] = 0
         with arithmetic(wider=dtype != types(spec)[-1]):
             for group in groups(x.shape, reduced, cells):
-                found = (at(statistics[0], group.place), at(statistics[1], group.place))
-                standardise(spec, scratch, group, where, x, gamma, beta, out, *found, at_once=at_once)
-        if where is not True:
-            np.copyto(mean, statistics[0], where=where)
-            np.copyto(var, statistics[1], where=where)
+                total = (at(mean, group.place), at(var, group.place))
+                found = standardise(spec, scratch, group, where, x, gamma, beta, out, total[0].shape, at_once)
+                for statistic, value in zip(total, found, strict=True):
+                    np.copyto(statistic, value, where=part_of(where, group.place))
         if np.isfinite(var).all():
             return
         where = overflowed(spec, var)
@@ -93,41 +89,37 @@ def standardise(
     gamma: Array | None,
     beta: Array | None,
     out: Array,
-    mean: Array,
-    var: Array,
-    *,
+    shape: Ints,
     at_once: bool,
-) -> None:
-    """Normalise some families by their statistics, which are added to the zeros in `mean` and `var`."""
+) -> tuple[Any, Array]:
+    """Normalise some families by their mean and variance, of that shape, which are returned."""
     into = out if scratch.writes(out, where) and out.strides == x.strides and is_ordered(x) else None
     blocks = Deviations(scratch, group.parts, x, into)
-    offset = take_moments(spec, blocks, mean, var)
-    rstd = deviation(spec, var)
+    mean, var, offset = moments(spec, blocks, shape)
+    rstd = deviation(spec, var).astype(scratch.dtype, copy=False)
+    if offset is not None:
+        offset = offset.astype(scratch.dtype, copy=False)
     for place, cells in blocks.again():
         affine(scratch, cells, rstd, offset, gamma, beta, place, out[place], at_once, part_of(where, place))
+    return mean, var
 
 
-def take_moments(spec: NormSpec, blocks: Deviations, mean: Array, var: Array) -> Array | None:
-    """Fill `mean` and `var`, which are zeros, and choose the centre; how far the mean is from that, if there is one."""
+def moments(spec: NormSpec, blocks: Deviations, shape: Ints) -> tuple[Any, Array, Array | None]:
+    """The mean and the variance, and how far the mean is from the centre chosen, if there is a mean."""
     if not spec.centred:
-        blocks.add_moments(None, var, spec.count)
-        return None
+        return *blocks.moments(shape, spec.count, centred=False), None
     with np.errstate(over="ignore", invalid="ignore"):
-        blocks.add_moments(mean, var, spec.count)
+        mean, var = blocks.moments(shape, spec.count, centred=True)
         squared = np.square(mean)
         var -= squared
         near = squared <= NEAR**2 * var
     near &= np.isfinite(var)
     if near.all():
-        return mean
+        return mean, var, mean
     blocks.centre = np.where(near, 0, mean).astype(blocks.scratch.dtype)
-    mean[...], var[...] = 0, 0
-    blocks.add_moments(mean, var, spec.count)
-    offset = mean.copy()
-    mean += blocks.centre
+    offset, var = blocks.moments(shape, spec.count, centred=True)
     var -= np.square(offset)
-    np.maximum(var, 0, out=var)
-    return offset
+    return blocks.centre + offset, np.maximum(var, 0, out=var), offset
 
 
 class Deviations:
@@ -155,16 +147,15 @@ class Deviations:
         else:
             yield from self
 
-    def add_moments(self, first: Array | None, second: Array | None, count: int) -> None:
-        """Add the mean of the deviations, and of their squares, over so many cells."""
+    def moments(self, shape: Ints, count: int, centred: bool) -> tuple[Any, Array]:
+        """The mean of the deviations, or 0 if that is not wanted, and of their squares."""
+        first: Any = 0
+        second: Any = 0
         for _, cells in self:
-            if first is not None:
-                self.scratch.add_sum(cells, first)
-            if second is not None:
-                self.scratch.add_dot(cells, cells, second)
-        for total in (first, second):
-            if total is not None:
-                np.divide(total, count, out=total)
+            if centred:
+                first += self.scratch.sum(cells, shape)
+            second += self.scratch.dot(cells, cells, shape)
+        return first / count, second / count
 
 
 @lru_cache(maxsize=512)
@@ -200,7 +191,7 @@ def affine(
         if offset is not None:
             shift = -offset * scale if shift is None else shift - offset * scale
     else:
-        normalised = scratch.block(0, cells.shape)
+        normalised = out if scratch.writes(out, where) else scratch.block(0, cells.shape)
         scratch.scaled(cells, rstd, None if offset is None else -offset * rstd, normalised)
         cells = normalised
     scratch.scaled(cells, scale, shift, out, where)
