@@ -12,10 +12,15 @@ import numpy as np
 
 
 def child(code, environment=None):
-    """Run code, which finds the folder of these tests as its first argument, in a process of its own."""
-    command = [sys.executable, "-c", code, os.path.dirname(__file__)]  # noqa: PTH120  # goes to the child as text
+    """Run code, which finds the folder of these tests as its first argument, in a process of its own.
+
+    Where it fails, what it printed last is said, and of a fault where it was.
+    """
+    folder = os.path.dirname(__file__)  # noqa: PTH120  # goes to the child as text
+    command = [sys.executable, "-X", "faulthandler", "-c", code, folder]
     result = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
+    said = result.stdout.splitlines()[-1:]
+    assert result.returncode == 0, "\n".join([f"exit code {result.returncode}", *said, result.stderr])
 
 
 def guarded(cells, itemsize, *, at_end):
@@ -29,6 +34,16 @@ def guarded(cells, itemsize, *, at_end):
         assert protect(ctypes.c_void_p(place), page, 0) == 0
     offset = page + (body - cells * itemsize if at_end else 0)
     return memory, offset
+
+
+def flush_arrays(problem):
+    """A problem's arrays and outputs where memory ends, then where it begins; each is printed before it is used."""
+    for at_end in (True, False):
+        flush = Flush(at_end=at_end)
+        arrays = {role: flush(array) for role, array in problem.arrays.items()}
+        outputs = {name: flush(array) for name, array in problem.outputs().items()}
+        print(problem, "at the end" if at_end else "at the beginning", flush=True)
+        yield arrays, outputs
 
 
 class Flush:

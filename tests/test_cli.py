@@ -108,6 +108,14 @@ def test_sample_photos(command, no_comparison, tmp_path):
     assert output.stat().st_size > 100_000
 
 
+@pytest.mark.parametrize(("options", "epochs"), [((), None), (("--quick",), 3)])
+def test_the_network_trains_for_its_own_epochs_or_quickly(command, image, no_comparison, monkeypatch, options, epochs):
+    asked = []
+    monkeypatch.setattr(demo, "train_on_digits", lambda console, output, epochs: asked.append(epochs))
+    code, *_ = command("demo", *options, "--image", image, "--output", image.with_name("out.png"))
+    assert (code, asked) == (0, [epochs])
+
+
 def test_figure_names_rows_and_columns():
     photo = pictures.Photo("$x$", np.full((4, 4, 3), 7, np.uint8))
     figure = pictures.draw([(photo, layout, filtered(photo.pixels, layout)) for layout in demo.LAYOUTS], "by me")
@@ -217,7 +225,7 @@ def test_weight_gradient_is_summed_over_slices():
     assert all((row.seconds > 0) is not bool(row.declined) for row in rows)
 
 
-def test_strategies_come_from_the_registry(command, image, monkeypatch, tmp_path):
+def test_strategies_come_from_the_registry(command, image, no_comparison, monkeypatch, tmp_path):
     # Only pooling, on one image: what is looked at are the rows.
     monkeypatch.setattr(demo, "compare_strategies", lambda batch: list(comparison.compare(case, lambda done: None)))
     case = comparison.pooling(1, "NCHW")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import tracemalloc
 from math import prod
@@ -67,7 +66,6 @@ def spec_of(name):
 def peak(run):
     """The most bytes that a call took at a time, beside what it leaves: plans, and what Python keeps to use again."""
     run()
-    gc.collect()
     tracemalloc.start()
     try:
         run()

@@ -321,7 +321,7 @@ def problems(draw: st.DrawFn, /, operation: str, data: Iterable[str] = ("integer
         spec,
         draw(strategies.layouts(rank)),
         draw(strategies.layouts(rank, leading)) if weighted else Layout(leading + SPATIAL[rank], leading),
-        draw(st.sampled_from(tuple(data))),
+        draw(strategies.among(*data)),
         draw(strategies.seeds),
         plain=isinstance(spec, NormSpec) and not draw(st.booleans()),
     )

@@ -36,6 +36,12 @@ sizes = st.sampled_from([1, 2, 3, 1, 2, 3, 1, 2, 3, 17])
 """Sizes of a channel axis. One in ten is more than a vector register holds."""
 
 
+@lru_cache(typed=True)
+def among(*values: Any) -> st.SearchStrategy[Any]:
+    """One of some values; made once, since making a strategy takes as long as drawing from it."""
+    return st.sampled_from(values)
+
+
 @lru_cache
 def layouts(rank: int, leading: str = "NC") -> st.SearchStrategy[Layout]:
     """Any permutation of the axes; shrinks to channels first."""
@@ -112,7 +118,7 @@ def conv_specs(
 ) -> ConvSpec:
     """Convolution problems: grouped, depthwise, with and without bias."""
     window, batch = draw(windows(rank)), draw(batches)
-    groups, group_in, group_out = draw(st.sampled_from([1, 1, 2, 3, 17])), draw(sizes), draw(sizes)
+    groups, group_in, group_out = draw(among(1, 1, 2, 3, 17)), draw(sizes), draw(sizes)
     if batch * groups * group_in * group_out * math.prod(window.out_size) * window.taps > MOST:
         groups, group_in, group_out = min(groups, 3), min(group_in, 3), min(group_out, 3)
     return ConvSpec(
@@ -122,8 +128,8 @@ def conv_specs(
         out_channels=groups * group_out,
         window=window,
         bias=draw(st.booleans()),
-        padding_mode=draw(st.sampled_from([*["zeros"] * 4, *padding_modes])),
-        dtype=np.dtype(draw(st.sampled_from(dtypes))),
+        padding_mode=draw(among(*["zeros"] * 4, *padding_modes)),
+        dtype=np.dtype(draw(among(*dtypes))),
     )
 
 
@@ -142,14 +148,14 @@ def conv_transpose_specs(
         lo = folded(lo, -1, most)
         found.append((size, taps, step, (lo, folded(hi, -1, most - max(lo, 0))), extra, spread))
     in_size, kernel_size, stride, padding, output_padding, dilation = zip(*found, strict=True)
-    batch, groups = draw(batches), draw(st.sampled_from([1, 1, 2, 17]))
+    batch, groups = draw(batches), draw(among(1, 1, 2, 17))
     group_in, group_out = draw(sizes), draw(sizes)
     if batch * groups * group_in * group_out * math.prod((*in_size, *kernel_size)) > MOST:
         groups, group_in, group_out = min(groups, 2), min(group_in, 3), min(group_out, 3)
     return ConvTransposeSpec.make(
         (batch, groups * group_in, *in_size),
         (groups * group_in, group_out, *kernel_size),
-        np.dtype(draw(st.sampled_from(dtypes))),
+        np.dtype(draw(among(*dtypes))),
         bias=draw(st.booleans()),
         stride=stride,
         padding=padding,
@@ -171,16 +177,16 @@ def pool_specs(
     window, batch, channels = draw(windows(rank, ceil=True, pool=True)), draw(batches), draw(sizes)
     if batch * channels * math.prod(window.out_size) * window.taps > MOST:
         channels = min(channels, 3)
-    rule = draw(st.sampled_from([(True, None), (True, None), (True, None), (False, None), (False, None), (True, 3)]))
+    rule = draw(among((True, None), (True, None), (True, None), (False, None), (False, None), (True, 3)))
     return PoolSpec(
         batch=batch,
         channels=channels,
         window=window,
-        reducer=find_reducer(draw(st.sampled_from(reducers))),
+        reducer=find_reducer(draw(among(*reducers))),
         count_include_pad=rule[0],
         divisor_override=rule[1],
-        padding_mode=draw(st.sampled_from([*["zeros"] * 4, *padding_modes])),
-        dtype=np.dtype(draw(st.sampled_from(dtypes))),
+        padding_mode=draw(among(*["zeros"] * 4, *padding_modes)),
+        dtype=np.dtype(draw(among(*dtypes))),
     )
 
 
@@ -191,41 +197,41 @@ def norm_specs(
     dtypes: tuple[str, ...] = ("float32", "float64"),
 ) -> NormSpec:
     """Norms, layer and rms norms over chosen axes too; each has statistics over at least two values."""
-    kind = draw(st.sampled_from(kinds))
+    kind = draw(among(*kinds))
     groups = draw(st.integers(1, 3)) if kind == "group" else 1
     batch, group_channels = draw(st.integers(1, 3)), draw(sizes)
-    lengths = (*draw(st.lists(st.integers(1, 3), max_size=2)), draw(st.sampled_from([2, 2, 3, 17])))
+    lengths = (*draw(st.lists(st.integers(1, 3), max_size=2)), draw(among(2, 2, 3, 17)))
     if batch * groups * group_channels * math.prod(lengths) > FEW:
         group_channels, lengths = min(group_channels, 3), (*lengths[:-1], 2)
     channels = groups * group_channels
     shape = (batch, channels, *lengths)
     everything = tuple(range(1, len(shape)))
-    chosen = draw(st.sampled_from([everything, everything, (1,), everything[1:], (1, len(shape) - 1)]))
+    chosen = draw(among(everything, everything, (1,), everything[1:], (1, len(shape) - 1)))
     if kind in ("layer", "rms") and chosen == (1,) and channels == 1:
         chosen = everything
     return NormSpec.make(
         shape,
-        np.dtype(draw(st.sampled_from(dtypes))),
+        np.dtype(draw(among(*dtypes))),
         kind=kind,
         groups=groups,
         axes=chosen,
-        eps=draw(st.sampled_from([1e-5, 1e-2])),
+        eps=draw(among(1e-5, 1e-2)),
     )
 
 
 @st.composite
 def local_norm_specs(draw: st.DrawFn, dtypes: tuple[str, ...] = ("float32", "float64")) -> LocalNormSpec:
     """Local response norms: windows odd, even, and wider than the channels."""
-    lengths = (*draw(st.lists(st.integers(1, 2), max_size=2)), draw(st.sampled_from([1, 2, 1, 2, 17])))
-    channels = draw(st.sampled_from([1, 2, 3, 4, 5, 6, 17]))
+    lengths = (*draw(st.lists(st.integers(1, 2), max_size=2)), draw(among(1, 2, 1, 2, 17)))
+    channels = draw(among(1, 2, 3, 4, 5, 6, 17))
     shape = (draw(batches), channels if channels * math.prod(lengths) <= 2 * FEW else 2, *lengths)
     return LocalNormSpec.make(
         shape,
-        np.dtype(draw(st.sampled_from(dtypes))),
+        np.dtype(draw(among(*dtypes))),
         size=draw(st.integers(1, 8)),
-        alpha=draw(st.sampled_from([1e-4, 1.0])),
-        beta=draw(st.sampled_from([0.75, 1.0])),
-        bias=draw(st.sampled_from([1.0, 2.0])),
+        alpha=draw(among(1e-4, 1.0)),
+        beta=draw(among(0.75, 1.0)),
+        bias=draw(among(1.0, 2.0)),
     )
 
 
