@@ -91,6 +91,20 @@ SHARED = [
 ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv:n0g1i2o3_in4_k1_s1_p0+0_d1_bias",
+        "conv_input_grad:n1g1i1o1_in1x1x1_k1x1x1_s1x1x2_p0+0x0+0x1+0_d1x1x1",
+        "conv_input_grad:n1g1i1o1_in2_k1_s3_p2+0_d1",
+    ],
+    ids=["no image", "a pixel that no output reads", "remainders without taps"],
+)
+def test_planes_that_nothing_is_made_of(text):
+    problem = Problem.read(text)
+    assert_same(run(OPERATIONS[problem.operation].find("direct"), problem)["out"], problem.expected["out"])
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 @pytest.mark.parametrize("text", SHARED)

@@ -135,8 +135,9 @@ def planned(
 def planes_pay(problem: Problem, other: Problem, isa: Isa) -> bool:
     """Whether vectors of pixels cost less than copying the source and the outputs for vectors of channels."""
     lanes = isa.lanes(problem.size)
-    lost = -(-other.columns // lanes) * lanes / other.columns - 1
-    return lost < TURNING * (1 / problem.channels + 1 / problem.columns) + PACKING / (problem.batch * other.columns)
+    pixels = other.columns
+    lost = -(-pixels // lanes) * lanes / pixels - 1
+    return lost < TURNING * (1 / problem.channels + 1 / problem.columns) + PACKING / max(1, problem.batch * pixels)
 
 
 def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Walk:
