@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -196,11 +195,13 @@ class Gradients:
         function, problem = self.options["function"], self.problem.of(given)
 
         def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "gamma", "beta")) -> NormGradients:
-            with located(f"{function}'s vjp", "dy", dy, problem.layout.axes):
-                arrays = (dy, given[0], problem.gamma, mean, var)
-                key = key_of((dy,), {"wrt": wrt})  # all else lies as it did in the other calls of this problem
-                back = partial(self.pull_back, problem, dy, mean, var, wrt)
-                return shortened(self.shortcuts, key, arrays, back)
+            key = key_of((dy,), {"wrt": wrt})  # all else lies as it did in the other calls of this problem
+
+            def pull_back(runs: Runs) -> NormGradients:
+                with located(f"{function}'s vjp", "dy", dy, problem.layout.axes):
+                    return self.pull_back(problem, dy, mean, var, wrt, runs)
+
+            return shortened(self.shortcuts, key, (dy, given[0], problem.gamma, mean, var), pull_back)
 
         return vjp
 

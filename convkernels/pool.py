@@ -134,26 +134,28 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
     data, result, shortcuts = forward.arrays[0], layout.view(y), Shortcuts()
 
     def vjp(dy: ArrayLike) -> Array:
-        with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
-            return shortened(shortcuts, key_of((dy,), {}), (dy, data, result), partial(pull_back, dy))
+        return shortened(shortcuts, key_of((dy,), {}), (dy, data, result), partial(pull_back, dy))
 
     def pull_back(dy: ArrayLike, runs: Runs) -> Array:
-        gradient = as_array("dy", dy)
-        check_dy(gradient, layout, spec.y_shape)
-        dtype = common_dtype(dy=gradient, x=data)
-        taken = spec if dtype == spec.dtype else spec.with_dtype(dtype)
+        with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
+            gradient = as_array("dy", dy)
+            check_dy(gradient, layout, spec.y_shape)
+            dtype = common_dtype(dy=gradient, x=data)
+            taken = spec if dtype == spec.dtype else spec.with_dtype(dtype)
 
-        def bound() -> int:
-            return spec.window.taps * magnitude(gradient)
+            def bound() -> int:
+                return spec.window.taps * magnitude(gradient)
 
-        arrays = (layout.view(gradient), data, result)
-        choices = {**gradient_options(options, POOL_GRAD), "runs": runs}
-        # Integers are compared as integers, even where dy is floating.
-        kept = (1, 2) if data is not None and data.dtype.kind in "iu" else ()
-        instead = Instead(COMPILED_GRAD, winners.grad, winners.plan_grad) if winners.codes and taken == spec else None
-        return Call(
-            POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound, kept=kept, instead=instead
-        ).run()
+            arrays = (layout.view(gradient), data, result)
+            choices = {**gradient_options(options, POOL_GRAD), "runs": runs}
+            # Integers are compared as integers, even where dy is floating.
+            kept = (1, 2) if data is not None and data.dtype.kind in "iu" else ()
+            instead = (
+                Instead(COMPILED_GRAD, winners.grad, winners.plan_grad) if winners.codes and taken == spec else None
+            )
+            return Call(
+                POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound, kept=kept, instead=instead
+            ).run()
 
     return y, vjp
 

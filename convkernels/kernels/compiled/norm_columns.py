@@ -16,7 +16,7 @@ from ...window import Ints
 from .column_code import FIRST, LINES, MEAN, SETTLE, SUM, WRITE, Variant, compiled_for
 from .function import Step
 from .isa import Isa
-from .norm_forms import THREADS, Columns, Work, offsets
+from .norm_forms import THREADS, Columns, Work, offsets, summed
 
 PIECE = 256 * 2**10
 """Bytes of an array in a piece."""
@@ -137,12 +137,10 @@ def backward(spec: NormSpec, form: Columns, given: bool, threads: int, writes: b
 def gathered(form: Columns, found: Mapping[str, Array]) -> Array:
     """The gradients of gamma and beta, for each place where any differs."""
     if form.row.varies:
-        across: Array = np.add.reduce(found["across"], 0).T
-        return across
+        return summed(found["across"], (0,)).T
     if form.count == form.member.size == 1 and form.family.varies:
         return found["sums"][0, 0, ::-1]
     axes = (*form.outer, form.family, form.member)
     sums = found["sums"][:, 0, ::-1].swapaxes(0, 1).reshape(2, *(axis.size for axis in axes))
     alike = tuple(place for place, axis in enumerate(axes, 1) if axis.size > 1 and not axis.varies)
-    total: Array = np.add.reduce(sums, alike) if alike else sums
-    return total
+    return summed(sums, alike)

@@ -113,6 +113,15 @@ class Form:
         target += found.reshape(self.varying).sum(axes, keepdims=True)
 
 
+def summed(sums: Array, axes: Ints) -> Array:
+    """Sums over some axes, where there are any."""
+    if not axes:
+        return sums
+    with np.errstate(all="ignore"):  # as compiled code is silent of what is not finite
+        total: Array = np.add.reduce(sums, axes)
+    return total
+
+
 def coefficients(form: Form, spec: NormSpec, **given: Array | None) -> dict[str, Array]:
     """Gamma, beta or both, as steps take them."""
     default = {"gamma": 1, "beta": 0}

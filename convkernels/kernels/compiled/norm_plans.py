@@ -64,9 +64,8 @@ def batch_norm(
     copied = copier(form, spec, mean, var)
 
     def run(x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, out: Array) -> None:
-        with np.errstate(all="ignore"):
-            arrays = {"x": x, "out": out, "mean": copied(mean), "var": copied(var)}
-            work().run(arrays | or_default(default, gamma=gamma, beta=beta))
+        arrays = {"x": x, "out": out, "mean": copied(mean), "var": copied(var)}
+        work().run(arrays | or_default(default, gamma=gamma, beta=beta))
 
     return run
 
@@ -95,14 +94,13 @@ def norm_grad(
     work = by_threads(spec, resources, lambda threads: backward(spec, form, given, threads, writes=True))
     copied = copier(form, spec, mean, var)
 
-    def run(*given_arrays: Any) -> None:
-        dy, x, gamma, mean, var, out, *sums = given_arrays
-        with np.errstate(all="ignore"):
-            arrays = {"x": x, "dy": dy, "out": out, "mean": copied(mean), "var": copied(var)}
-            found = gathered(form, work().run(arrays | or_default(default, gamma=gamma)))
-            for values, target in zip(found, sums, strict=True):
-                if target is not None:
-                    form.ordered(target)[...] = values.reshape(form.varying)
+    def run(*arrays: Any) -> None:
+        dy, x, gamma, mean, var, out, *sums = arrays
+        known = {"x": x, "dy": dy, "out": out, "mean": copied(mean), "var": copied(var)}
+        found = gathered(form, work().run(known | or_default(default, gamma=gamma)))
+        for values, target in zip(found, sums, strict=True):
+            if target is not None:
+                form.ordered(target)[...] = values.reshape(form.varying)
 
     return run
 
@@ -121,8 +119,12 @@ def copier(form: Rows | Columns, spec: NormSpec, *statistics: Array) -> Callable
     """What makes statistics that are given such as steps take, which may be what they are."""
     if all(each.dtype == FLOAT and form.is_plain(each, form.kept) for each in statistics):
         return lambda small: small
-    shape = spec.statistics_shape
-    return lambda small: form.statistic(small.reshape(shape))
+
+    def copied(small: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return form.statistic(small.reshape(spec.statistics_shape))
+
+    return copied
 
 
 def or_default(default: dict[str, Array], **given: Array | None) -> dict[str, Array]:

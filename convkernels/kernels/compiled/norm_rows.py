@@ -12,16 +12,23 @@ import numpy as np
 from ...layout import Array
 from ...norm_spec import NormSpec
 from .isa import Isa
-from .norm_forms import THREADS, Rows, Work, offsets
+from .norm_forms import THREADS, Rows, Work, offsets, summed
 from .row_code import Variant, compiled_for
 
 PIECES = THREADS
-"""Parts of the families whose shares in coefficients' gradients are summed apart."""
+"""Parts of the families whose shares in coefficients' gradients are summed apart, at most."""
+PIECE = 2**15
+"""Cells of such a part at least: its sums take as long to add up as to gather from some rows."""
+
+
+def pieces_of(form: Rows) -> int:
+    """How many parts there are, which depends on the problem alone."""
+    return max(1, min(PIECES, form.count, form.count * form.row.size * form.columns.size // PIECE))
 
 
 def needs(form: Rows) -> int:
     """Bytes of scratch at most, coefficients and tables included."""
-    sums = 2 * max(PIECES * form.columns.size, form.count * form.part.size)
+    sums = 2 * max(pieces_of(form) * form.columns.size, form.count * form.part.size)
     return 8 * (sums + 3 * math.prod(form.varying) + 8 * form.count)
 
 
@@ -65,7 +72,7 @@ def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool
     """What takes gradients back; with `writes` that of x, too."""
     code = compiled_for("backward", variant(form, spec, given), isa)
     arrays = ("x", "dy", "out")[: 3 if writes else 2]
-    pieces = min(PIECES, form.count) if form.columns.varies else form.count
+    pieces = pieces_of(form) if form.columns.varies else form.count
     nothing = {} if writes else {"out_starts": np.zeros(form.count, np.int64)}  # is read, and of no account
     arguments = common(form, spec, arrays) | {"families": form.count, "pieces": pieces, **nothing}
     sizes = (pieces, 2, form.columns.size) if form.columns.varies else (2, *(a.size for a in (*form.outer, form.part)))
@@ -78,8 +85,6 @@ def gathered(form: Rows, found: Mapping[str, Array]) -> Array:
     """The gradients of gamma and beta, for each place where any differs."""
     sums = found["sums"]
     if form.columns.varies:
-        added: Array = np.add.reduce(sums, 0)
-        return added
+        return summed(sums, (0,))
     alike = tuple(place for place, axis in enumerate((*form.outer, form.part), 1) if axis.size > 1 and not axis.varies)
-    total: Array = np.add.reduce(sums, alike) if alike else sums
-    return total
+    return summed(sums, alike)
