@@ -85,6 +85,6 @@ def gathered(form: Rows, found: Mapping[str, Array]) -> Array:
     """The gradients of gamma and beta, for each place where any differs."""
     sums = found["sums"]
     if form.columns.varies:
-        return summed(sums, (0,))
+        return sums[0] if len(sums) == 1 else summed(sums, (0,))
     alike = tuple(place for place, axis in enumerate((*form.outer, form.part), 1) if axis.size > 1 and not axis.varies)
     return summed(sums, alike)
