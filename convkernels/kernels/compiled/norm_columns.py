@@ -112,7 +112,7 @@ class Passes:
         return Work(tuple(self.steps), self.scratch)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def forward(spec: NormSpec, form: Columns, given: bool, threads: int, isa: Isa) -> Work:
     """What normalises by statistics, given or found."""
     passes = Passes("forward", spec, form, ("x", "out"), given, threads, isa)
@@ -126,7 +126,7 @@ def forward(spec: NormSpec, form: Columns, given: bool, threads: int, isa: Isa) 
     return passes.work()
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def backward(spec: NormSpec, form: Columns, given: bool, threads: int, writes: bool, isa: Isa) -> Work:
     """What takes gradients back; with `writes` that of x, too."""
     passes = Passes("backward", spec, form, ("x", "dy", "out")[: 3 if writes else 2], given, threads, isa)

@@ -58,7 +58,7 @@ def variant(form: Rows, spec: NormSpec, given: bool) -> Variant:
     return Variant(spec.compute_dtype.itemsize, form.columns.varies, spec.centred, given)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def forward(spec: NormSpec, form: Rows, given: bool, threads: int, isa: Isa) -> Work:
     """What normalises by statistics, given or found."""
     code = compiled_for("forward", variant(form, spec, given), isa)
@@ -67,7 +67,7 @@ def forward(spec: NormSpec, form: Rows, given: bool, threads: int, isa: Isa) -> 
     return Work((code.step(arguments, later, threads, form.count, ("first", "last")),), {})
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool, isa: Isa) -> Work:
     """What takes gradients back; with `writes` that of x, too."""
     code = compiled_for("backward", variant(form, spec, given), isa)

@@ -22,6 +22,8 @@ from .thread_count import now_usable
 
 CELL = 40
 """Floating-point operations in whose time a cell passes through: memory, not arithmetic, takes it."""
+MANY = 2**14
+"""Families or blocks above which nothing is remembered: tables of them would take too much memory."""
 
 
 def threads_for(spec: NormSpec, resources: Resources) -> int:
@@ -62,10 +64,11 @@ def whole_form(
     given: bool = False,
     backward: bool = False,
 ) -> Rows | Columns | None:
-    """The form of the data if all samples are gone through at one time."""
+    """The form of the data if all samples are gone through at one time, and that may be remembered."""
     how = {"given": given, "backward": backward}
     parts = together(spec, coefficients, arrays, resources.max_workspace, **how)
-    return form_of(spec, coefficients, arrays, **how) if len(parts) == 1 else None
+    form = form_of(spec, coefficients, arrays, **how) if len(parts) == 1 else None
+    return form if form and form.count <= MANY else None
 
 
 def needs(spec: NormSpec, form: Rows | Columns) -> int:
@@ -82,13 +85,13 @@ def of_samples(spec: NormSpec, part: slice) -> NormSpec:
 def forward(spec: NormSpec, form: Rows | Columns, given: bool, threads: int) -> Work:
     """What normalises by statistics, given or found."""
     make = norm_rows.forward if isinstance(form, Rows) else norm_columns.forward
-    return make(spec, form, given, threads, host())
+    return (make if form.count <= MANY else make.__wrapped__)(spec, form, given, threads, host())
 
 
 def backward(spec: NormSpec, form: Rows | Columns, given: bool, threads: int, writes: bool) -> Work:
     """What takes gradients back; with `writes` that of x, too."""
     make = norm_rows.backward if isinstance(form, Rows) else norm_columns.backward
-    return make(spec, form, given, threads, writes, host())
+    return (make if form.count <= MANY else make.__wrapped__)(spec, form, given, threads, writes, host())
 
 
 def gathered(form: Rows | Columns, found: Mapping[str, Array]) -> Array:
