@@ -91,11 +91,12 @@ def key_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key | None:
             seen += (type(value), value)
     for name, value in kwargs.items():
         kind = type(value)
-        if kind is float or kind is bool:
-            seen.append(kind)
-        elif kind is not int and kind is not str and value is not None and not _plain(value):
+        if kind is int or kind is str or value is None:
+            seen += (name, value)
+        elif _plain(value):
+            seen += (name, kind, value)
+        else:
             return None
-        seen += (name, value)
     return tuple(seen)
 
 
