@@ -10,17 +10,17 @@ from numpy.typing import ArrayLike
 from .call import Call, as_array
 from .errors import OptionError, ShapeError
 from .layout import Array
-from .norm import DOC, KEYWORDS, NormKeywords, Problem, Vjp, gradients, make_problem, train
-from .norm_spec import is_number
+from .norm import DOC, KEYWORDS, Gradients, NormKeywords, Problem, Vjp, make_problem, train
+from .norm_spec import NormSpec, is_number
 from .operation import BATCH_NORM, BATCH_NORM_GRAD, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD
 from .public import general, located
 from .spec import common_dtype
 
 
-def _statistic(problem: Problem, array: Array) -> Array:
-    """A statistic as the caller gets it: one number for each channel, in the type of the result or float32."""
-    dtype = problem.spec.dtype
-    return array.reshape(-1).astype(np.float32 if dtype == np.float16 else dtype)
+def _as_returned(spec: NormSpec, *statistics: Array) -> tuple[Array, ...]:
+    """Statistics as the caller gets them: one number for each channel, in the type of the result or float32."""
+    dtype = np.float32 if spec.dtype == np.float16 else spec.dtype
+    return tuple(array.reshape(-1).astype(dtype) for array in statistics)
 
 
 def _batch_norm_train(
@@ -64,8 +64,11 @@ def _batch_norm_train(
     (True, (4,))
     """
     problem = training_problem(x, gamma, beta, options)
-    y, mean, var = train(problem, BATCH_NORM_TRAIN, options)
-    return y, _statistic(problem, mean), _statistic(problem, var)
+    spec = problem.spec
+    result: tuple[Array, Array, Array] = train(
+        problem, BATCH_NORM_TRAIN, options, lambda given, y, *found: (y, *_as_returned(spec, *found))
+    )
+    return result
 
 
 def training_problem(x: ArrayLike, gamma: ArrayLike | None, beta: ArrayLike | None, options: Any) -> Problem:
@@ -108,9 +111,13 @@ def _batch_norm_train_vjp(
     (True, array([200., 200., 200., 200.]))
     """
     problem = training_problem(x, gamma, beta, options)
-    y, mean, var = train(problem, BATCH_NORM_TRAIN, options)
-    vjp = gradients(problem, BATCH_NORM_TRAIN_GRAD, mean, var, options)
-    return y, _statistic(problem, mean), _statistic(problem, var), vjp
+    spec, back = problem.spec, Gradients(problem, BATCH_NORM_TRAIN_GRAD, options)
+
+    def finish(given: Any, y: Array, *found: Array) -> tuple[Any, ...]:
+        return y, *_as_returned(spec, *found), back.of(given, *found)
+
+    result: tuple[Array, Array, Array, Vjp] = train(problem, BATCH_NORM_TRAIN, options, finish)
+    return result
 
 
 def _given_statistics(problem: Problem, mean: ArrayLike, var: ArrayLike) -> tuple[Array, Array]:
@@ -213,7 +220,7 @@ def _batch_norm_vjp(
     problem = make_problem(x, gamma, beta, "batch", options)
     middle, spread = _given_statistics(problem, mean, var)
     y = _inference(problem, middle, spread, options)
-    return y, gradients(problem, BATCH_NORM_GRAD, middle, spread, options)
+    return y, Gradients(problem, BATCH_NORM_GRAD, options).of(problem.given, middle, spread)
 
 
 def update_running(running: ArrayLike, batch: ArrayLike, momentum: float = 0.9) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,9 +20,9 @@ from .config import Config, Resources, get_config
 from .errors import DTypeError, IntegerOverflowError, OptionError, OverlapError, ShapeError
 from .layout import Array, Layout, Order
 from .norm_spec import LocalNormSpec, NormSpec
-from .operation import Implementation, Operation
+from .operation import Implementation, Operation, no_plan
 from .problem import Spec
-from .shortcut import Shortcut, axes_of
+from .shortcut import Finish, Made, Run, Shortcut, axes_of, through_views
 from .spec import Shape
 from .views import slices
 from .window import entries, whole
@@ -111,6 +111,14 @@ def check_overflow(bound: int, dtype: np.dtype[Any]) -> None:
         raise IntegerOverflowError(f"sums of this data could reach {bound}, {dtype} holds {most}: convert to float64")
 
 
+class Instead(NamedTuple):
+    """What runs in the place of an implementation, and plans that."""
+
+    chosen: Implementation
+    run: Callable[..., None]
+    plan: Callable[..., Run | None] = no_plan
+
+
 @dataclass(eq=False)  # freezing it would take a tenth of a small call's time
 class Call:
     """One run of an operation: what to compute, on which arrays, into what.
@@ -142,7 +150,7 @@ class Call:
     outputs
         Arrays beside the result that the run fills, by keyword.
     instead
-        An implementation, and what runs in its place if it is chosen and nothing is converted: what keeps more of the
+        What runs in the place of an implementation if that is chosen and nothing is converted: what keeps more of the
         run than the result, or needs less for it.
     """
 
@@ -159,7 +167,7 @@ class Call:
     kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
-    instead: tuple[Implementation, Callable[..., None]] | None = None
+    instead: Instead | None = None
 
     @property
     def config(self) -> Config:
@@ -182,12 +190,18 @@ class Call:
 
     def run(self) -> Array:
         """Compute, and return the result in the caller's layout."""
+        result: Array = self.finished(None, ())
+        return result
+
+    def finished(self, finish: Finish | None, given: tuple[Array | None, ...]) -> Any:
+        """Compute, and return ``finish(given, result, *outputs)``, which must make no use of other arrays."""
         spec, config = self.spec, self.config
         result = self.checked_out()
         calls = _recorder.get()
         if calls is not None:
             calls.append(self)
-            return np.broadcast_to(spec.result_dtype.type(0), self.layout.shape(self.shape))
+            result = np.broadcast_to(spec.result_dtype.type(0), self.layout.shape(self.shape))
+            return finish(given, result, *self.outputs.values()) if finish else result
         reserved = self.conversion_bytes
         implementation = self.select(config, reserved)
         if spec.compute_dtype.kind in "iu":
@@ -200,34 +214,54 @@ class Call:
         if reserved:
             self._run_by_image(implementation, view, resources)
         else:
-            replaced, run = self.instead or (implementation, implementation.run)
-            run = run if replaced is implementation else implementation.run
+            replaced = self.instead is not None and self.instead.chosen is implementation
+            run = self.instead.run if self.instead and replaced else implementation.run
             run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
+        returned = finish(given, result, *self.outputs.values()) if finish else result
         runs = self.options.get("runs")
         if runs is not None:
-            runs.note(self, result)
-        return result
+            runs.note(Made(self, result, returned, finish))
+        return returned
 
-    def shortcut(self, args: tuple[Any, ...], result: Array) -> Shortcut | None:
+    def shortcut(self, args: tuple[Any, ...], result: Array, finish: Finish | None) -> Shortcut | None:
         """The short way of this call, which gave that result, if all it took were those arrays."""
         spec, config, reserved = self.spec, self.config, self.conversion_bytes
         exact = spec.compute_dtype.kind in "iu"  # whose sums are held to what the type holds, each time
-        if exact or reserved or self.seen_shape or self.outputs or self.instead or self.options["out"] is not None:
+        given, others = args[: len(self.arrays)], args[len(self.arrays) :]
+        if exact or reserved or self.options["out"] is not None or any(isinstance(each, np.ndarray) for each in others):
             return None
-        if len(args) > len(self.arrays):
-            return None
-        axes = []
-        for place, array in enumerate(self.arrays):
-            value = args[place] if place < len(args) else None
-            order = None if array is None or value is None else axes_of(array, value)
-            if (array is None) != (value is None) or (array is not None and order is None):
+        given += (None,) * (len(self.arrays) - len(given))
+        for array, value in zip(self.arrays, given, strict=True):
+            if (array is None) != (value is None) or (array is not None and not _same_start(array, value)):
                 return None
-            axes.append(order)
-        implementation = self.select(config, reserved)
+        implementation, resources = self.select(config, reserved), Resources(config.max_workspace, config.threads)
+        run = self._planned(implementation, result, resources) or self._viewed(implementation, given, resources)
+        if run is None:
+            return None
+        outputs = tuple(None if each is None else (each.shape, each.dtype) for each in self.outputs.values())
         return Shortcut(
-            *(self.operation, self.operation.chosen, get_config(), implementation.run, spec, tuple(axes)),
-            *(result.shape, result.dtype, self.layout.permutation, Resources(config.max_workspace, config.threads)),
+            *(self.operation, self.operation.chosen, get_config(), run, len(given)),
+            *(result.shape, result.dtype, outputs, finish),
         )
+
+    def _planned(self, implementation: Implementation, result: Array, resources: Resources) -> Run | None:
+        """The run of a plan, which takes the caller's own arrays, for it needs no more than their addresses."""
+        plan = implementation.plan
+        if self.instead is not None and self.instead.chosen is implementation:
+            plan = self.instead.plan
+        out = self.layout.view(result)
+        if self.seen_shape:
+            out = out.reshape(self.seen_shape)
+        return plan(self.spec, *self.arrays, out=out, resources=resources, **self.outputs)
+
+    def _viewed(self, implementation: Implementation, given: tuple[Any, ...], resources: Resources) -> Run | None:
+        """The run of an implementation that takes the caller's arrays, where it sees permutations of them."""
+        if self.seen_shape or self.outputs or self.instead:
+            return None
+        axes = [None if array is None else axes_of(array, each) for array, each in zip(self.arrays, given, strict=True)]
+        if any(axis is None and each is not None for axis, each in zip(axes, given, strict=True)):
+            return None
+        return through_views(implementation.run, self.spec, tuple(axes), self.layout.permutation, resources)
 
     def fill(self) -> None:
         """Compute `outputs` alone, by an implementation that then gets no `out`."""
@@ -316,6 +350,13 @@ class Call:
             if array is not None and overlapping(out, array):
                 raise OverlapError("out shares memory with an input, must not")
         return out
+
+
+def _same_start(array: Array, value: object) -> bool:
+    """Whether a value is an array that begins where another does."""
+    if not isinstance(value, np.ndarray):
+        return False
+    return bool(array.__array_interface__["data"][0] == value.__array_interface__["data"][0])
 
 
 def overlapping(first: Array, second: Array) -> bool:

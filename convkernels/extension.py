@@ -167,6 +167,14 @@ class Extension(NamedTuple):
 
         return choose
 
+    def plan(self, plan: Callable[..., Any]) -> Callable[..., Any]:
+        """Its plans, which extended inputs have none of."""
+
+        def choose(spec: Any, *arrays: Any, **keywords: Any) -> Any:
+            return plan(spec, *arrays, **keywords) if spec.padding_mode == "zeros" else None
+
+        return choose
+
     def workspace(self, workspace: Callable[[Any, int], int]) -> Callable[[Any, int], int]:
         """Its scratch memory."""
 

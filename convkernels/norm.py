@@ -15,7 +15,8 @@ from .errors import OptionError, ShapeError
 from .layout import Array, Layout, data_layout
 from .norm_spec import NormSpec, is_number
 from .operation import GROUP_NORM, GROUP_NORM_GRAD, Operation
-from .public import Execution, general, gradient_options, located
+from .public import Execution, general, gradient_options, located, shortened
+from .shortcut import Finish, Runs, Shortcuts, key_of
 from .spec import common_dtype
 from .window import entries, whole
 
@@ -62,6 +63,9 @@ DOC = {
 }
 
 
+NOTHING = np.empty(0)
+
+
 class Problem(NamedTuple):
     """A norm's spec and canonical data, its coefficients as given, and the axes of x it is over."""
 
@@ -71,6 +75,22 @@ class Problem(NamedTuple):
     gamma: Array | None
     beta: Array | None
     axes: tuple[int, ...]
+
+    def of(self, arrays: Sequence[Array | None]) -> Problem:
+        """The same problem with other arrays, as given: x, and the coefficients if any were."""
+        x, *small = arrays
+        gamma, beta = (*small, None, None)[:2]
+        return self._replace(x=self.layout.view(x), gamma=gamma, beta=beta)  # type: ignore[arg-type]  # x is there
+
+    @property
+    def given(self) -> tuple[Array | None, ...]:
+        """The arrays as they were given."""
+        return self.layout.restore(self.x), self.gamma, self.beta
+
+    @property
+    def bare(self) -> Problem:
+        """The problem without its arrays, to be remembered."""
+        return self._replace(x=NOTHING, gamma=None, beta=None)
 
     def seen(self, canonical: Array) -> Array:
         """Canonical data in the shape that implementations see."""
@@ -95,6 +115,11 @@ class Problem(NamedTuple):
         for axis, size in zip(self.axes, aligned, strict=True):
             shape[axis] = size
         return array.reshape(shape).transpose(self.layout.permutation)
+
+    def gathered(self, spread: Array, shape: tuple[int, ...]) -> Array:
+        """A coefficient of that shape again, of what `spread` makes of it."""
+        free = self.spec.kind in ("layer", "rms")
+        return (spread.transpose(self.layout.inverse) if free else spread).reshape(shape)
 
 
 def make_problem(
@@ -128,8 +153,8 @@ def _axes(axes: object, layout: Layout) -> tuple[int, ...]:
     return tuple(found)
 
 
-def train(problem: Problem, operation: Operation, options: Any) -> tuple[Array, Array, Array]:
-    """Run a norm that takes its own statistics: the result, and these with axes of one."""
+def train(problem: Problem, operation: Operation, options: Any, finish: Finish) -> Any:
+    """Run a norm that takes its own statistics; return ``finish(given, y, mean, var)``, these with axes of one."""
     spec = problem.spec
     # Zeros, as a call that is only explained leaves them, and they are cast to the type of the data.
     mean, var = np.zeros((2, *spec.statistics_shape), spec.statistics_dtype)
@@ -149,45 +174,81 @@ def train(problem: Problem, operation: Operation, options: Any) -> tuple[Array, 
         seen_shape=spec.seen_shape,
         outputs={"mean": mean, "var": var},
     )
-    return call.run(), mean, var
+    return call.finished(finish, problem.given)
 
 
-def gradients(problem: Problem, operation: Operation, mean: Array, var: Array, options: Any) -> Vjp:
-    """Make the function that takes gradients back through the statistics."""
-    layout, spec = problem.layout, problem.spec
+def normalise(problem: Problem, options: Any) -> Array:
+    """Run a norm whose statistics nobody asks for."""
+    result: Array = train(problem, GROUP_NORM, options, lambda given, y, mean, var: y)
+    return result
 
-    def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "gamma", "beta")) -> NormGradients:
-        with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
-            wanted = check_wrt(wrt, ("x", "gamma", "beta"))
-            given = as_array("dy", dy)
-            check_dy(given, layout, spec.shape)
-            dtype = common_dtype(dy=given, x=problem.x)
-            sums: dict[str, Array | None] = {
-                name: np.zeros(array.shape, spec.statistics_dtype) if array is not None and name in wanted else None
-                for name, array in (("gamma", problem.gamma), ("beta", problem.beta))
-            }
-            outputs = {f"d{name}": problem.spread(name, array) for name, array in sums.items()}
-            arrays = (problem.seen(layout.view(given)), problem.seen(problem.x), problem.spread("gamma", problem.gamma))
-            call = Call(
-                operation,
-                NormSpec(spec.shape, spec.kind, spec.groups, spec.axes, spec.eps, dtype),
-                layout.order,
-                (*arrays, mean, var),
-                spec.shape,
-                layout,
-                gradient_options(options, operation),
-                seen_shape=spec.seen_shape,
-                outputs=outputs,
+
+class Gradients:
+    """What takes gradients back through the statistics, for all data of one problem.
+
+    It remembers the short ways of its calls, and no data.
+    """
+
+    def __init__(self, problem: Problem, operation: Operation, options: Any) -> None:
+        self.problem, self.operation, self.options = problem.bare, operation, options
+        self.shortcuts = Shortcuts()
+
+    def of(self, given: Sequence[Array | None], mean: Array, var: Array) -> Vjp:
+        """Make the function for a norm's data, as given, and the statistics."""
+        function, problem = self.options["function"], self.problem.of(given)
+
+        def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "gamma", "beta")) -> NormGradients:
+            key = key_of((dy,), {"wrt": wrt})  # all else lies as it did in the other calls of this problem
+
+            def pull_back(runs: Runs) -> NormGradients:
+                with located(f"{function}'s vjp", "dy", dy, problem.layout.axes):
+                    return self.pull_back(problem, dy, mean, var, wrt, runs)
+
+            return shortened(self.shortcuts, key, (dy, given[0], problem.gamma, mean, var), pull_back)
+
+        return vjp
+
+    def pull_back(
+        self, problem: Problem, dy: ArrayLike, mean: Array, var: Array, wrt: Sequence[str], runs: Runs
+    ) -> NormGradients:
+        """Take a gradient back."""
+        layout, spec = problem.layout, problem.spec
+        wanted = check_wrt(wrt, ("x", "gamma", "beta"))
+        given = as_array("dy", dy)
+        check_dy(given, layout, spec.shape)
+        dtype = common_dtype(dy=given, x=problem.x)
+        sums: dict[str, Array | None] = {
+            name: np.zeros(array.shape, spec.statistics_dtype) if array is not None and name in wanted else None
+            for name, array in (("gamma", problem.gamma), ("beta", problem.beta))
+        }
+        shapes = [None if array is None else array.shape for array in sums.values()]
+        bare = self.problem
+
+        def finish(_: Any, dx: Array | None, *found: Array | None) -> NormGradients:
+            small = (
+                None if array is None or shape is None else bare.gathered(array, shape).astype(dtype, order="C")
+                for array, shape in zip(found, shapes, strict=True)
             )
-            dx = None
-            if "x" in wanted:
-                dx = call.run()
-            elif any(array is not None for array in sums.values()):
-                call.fill()
-            dgamma, dbeta = (None if array is None else array.astype(dtype) for array in sums.values())
-            return NormGradients(dx, dgamma, dbeta)
+            return NormGradients(dx, *small)
 
-    return vjp
+        arrays = (problem.seen(layout.view(given)), problem.seen(problem.x), problem.spread("gamma", problem.gamma))
+        call = Call(
+            self.operation,
+            NormSpec(spec.shape, spec.kind, spec.groups, spec.axes, spec.eps, dtype),
+            layout.order,
+            (*arrays, mean, var),
+            spec.shape,
+            layout,
+            {**gradient_options(self.options, self.operation), "runs": runs},
+            seen_shape=spec.seen_shape,
+            outputs={f"d{name}": problem.spread(name, array) for name, array in sums.items()},
+        )
+        if "x" in wanted:
+            result: NormGradients = call.finished(finish, ())
+            return result
+        if any(array is not None for array in sums.values()):
+            call.fill()
+        return finish((), None, *call.outputs.values())
 
 
 def _group_norm(
@@ -224,7 +285,7 @@ def _group_norm(
     >>> bool(abs(y[0, :2].mean()) < 1e-12)
     True
     """
-    return train(make_problem(x, gamma, beta, "group", options, groups), GROUP_NORM, options)[0]
+    return normalise(make_problem(x, gamma, beta, "group", options, groups), options)
 
 
 def _group_norm_vjp(
@@ -262,8 +323,11 @@ def _group_norm_vjp(
 
 
 def _normalise_vjp(problem: Problem, options: Any) -> tuple[Array, Vjp]:
-    y, mean, var = train(problem, GROUP_NORM, options)
-    return y, gradients(problem, GROUP_NORM_GRAD, mean, var, options)
+    back = Gradients(problem, GROUP_NORM_GRAD, options)
+    result: tuple[Array, Vjp] = train(
+        problem, GROUP_NORM, options, lambda given, y, mean, var: (y, back.of(given, mean, var))
+    )
+    return result
 
 
 def _instance_norm(
@@ -293,7 +357,7 @@ def _instance_norm(
     >>> bool(abs(y[1, 5].mean()) < 1e-12)
     True
     """
-    return train(make_problem(x, gamma, beta, "instance", options), GROUP_NORM, options)[0]
+    return normalise(make_problem(x, gamma, beta, "instance", options), options)
 
 
 def _instance_norm_vjp(
@@ -366,7 +430,7 @@ def _layer_norm(
     >>> bool(abs(y[0, 1, 2].mean()) < 1e-12)
     True
     """
-    return train(make_problem(x, gamma, beta, "layer", options), GROUP_NORM, options)[0]
+    return normalise(make_problem(x, gamma, beta, "layer", options), options)
 
 
 def _layer_norm_vjp(
@@ -433,7 +497,7 @@ def _rms_norm(x: ArrayLike, gamma: ArrayLike | None, **options: Unpack[LayerNorm
     >>> bool((y == -1).all())
     True
     """
-    return train(make_problem(x, gamma, None, "rms", options), GROUP_NORM, options)[0]
+    return normalise(make_problem(x, gamma, None, "rms", options), options)
 
 
 def _rms_norm_vjp(x: ArrayLike, gamma: ArrayLike | None, **options: Unpack[LayerNormKeywords]) -> tuple[Array, Vjp]:

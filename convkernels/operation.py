@@ -53,6 +53,10 @@ def _anything(spec: Any) -> None:
     return None
 
 
+def no_plan(spec: Any, *arrays: Any, **keywords: Any) -> None:
+    """Have no plan."""
+
+
 def _nothing_needed(spec: Any, limit: int) -> int:
     return 0
 
@@ -85,6 +89,9 @@ class Implementation:
         Whether `run` heeds ``spec.padding_mode``. If not, it is run on the extended input, and sees zeros only.
     operation : str
         The name of the operation it is for, which registering it says.
+    plan : callable
+        ``plan(...)`` takes what `run` does, and is None or a run for arrays that lie alike, wherever they are: it takes
+        the arrays, `out` and the other results, by their places, in any order of axes, and uses their addresses alone.
     """
 
     name: str
@@ -96,11 +103,12 @@ class Implementation:
     uses_threads: bool = False
     padding_modes: bool = False
     operation: str = ""
+    plan: Callable[..., Callable[..., None] | None] = no_plan
 
     def __post_init__(self) -> None:
         if str(self.name) != self.name or self.name in ("", "auto"):
             raise OptionError(f"strategy name {self.name!r} must be a non-empty string other than 'auto'")
-        for name in ("run", "supports", "prefers", "workspace"):
+        for name in ("run", "supports", "prefers", "workspace", "plan"):
             if not callable(getattr(self, name)):
                 raise OptionError(f"{name}={getattr(self, name)!r} must be callable")
         for claim in self.claims:
@@ -173,6 +181,7 @@ class Operation:
             implementation,
             run=extension.run(implementation.run),
             workspace=extension.workspace(implementation.workspace),
+            plan=extension.plan(implementation.plan),
             padding_modes=True,
         )
 

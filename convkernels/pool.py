@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Unpack
 
 from numpy.typing import ArrayLike
 
 from . import catalog  # noqa: F401  # fills the operations
-from .call import Call, as_array, check_dy, flag, frozen, magnitude
+from .call import Call, Instead, as_array, check_dy, flag, frozen, magnitude
 from .errors import OptionError, UnsupportedError
 from .kernels.compiled import pool_blocks
 from .layout import Array, data_layout
 from .operation import POOL, POOL_GRAD
 from .pool_spec import PoolSpec
-from .public import Execution, family, gradient_options, located
+from .public import Execution, family, gradient_options, located, shortened
 from .reducers import MEAN, Reducer, Ties, builtin_reducer, maximum
+from .shortcut import Runs, Shortcuts, key_of
 from .spec import check_padding_mode, common_dtype
 from .window import Padding
 
@@ -128,11 +129,14 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
         raise UnsupportedError(f"reducer {spec.reducer.name!r} has no gradient")
     winners = pool_blocks.Winners()
     if pool_blocks.extreme(spec) and spec.padding_mode == "zeros":
-        forward = replace(forward, instead=(COMPILED, winners.run))
+        forward = replace(forward, instead=Instead(COMPILED, winners.run))
     y = forward.run()
-    data, result = forward.arrays[0], layout.view(y)
+    data, result, shortcuts = forward.arrays[0], layout.view(y), Shortcuts()
 
     def vjp(dy: ArrayLike) -> Array:
+        return shortened(shortcuts, key_of((dy,), {}), (dy, data, result), partial(pull_back, dy))
+
+    def pull_back(dy: ArrayLike, runs: Runs) -> Array:
         with located(f"{options['function']}'s vjp", "dy", dy, layout.axes):
             gradient = as_array("dy", dy)
             check_dy(gradient, layout, spec.y_shape)
@@ -143,10 +147,12 @@ def with_gradient(forward: Call, options: Any) -> tuple[Array, PoolVjp]:
                 return spec.window.taps * magnitude(gradient)
 
             arrays = (layout.view(gradient), data, result)
-            choices = gradient_options(options, POOL_GRAD)
+            choices = {**gradient_options(options, POOL_GRAD), "runs": runs}
             # Integers are compared as integers, even where dy is floating.
             kept = (1, 2) if data is not None and data.dtype.kind in "iu" else ()
-            instead = (COMPILED_GRAD, winners.grad) if winners.codes and taken == spec else None
+            instead = (
+                Instead(COMPILED_GRAD, winners.grad, winners.plan_grad) if winners.codes and taken == spec else None
+            )
             return Call(
                 POOL_GRAD, taken, layout.order, arrays, spec.x_shape, layout, choices, bound, kept=kept, instead=instead
             ).run()

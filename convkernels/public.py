@@ -17,7 +17,7 @@ from .config import Precision
 from .errors import ConvkernelsError, one_of
 from .layout import SPATIAL, Array, data_layout
 from .operation import Operation
-from .shortcut import MOST, Key, Runs, Shortcut, key_of
+from .shortcut import Key, Runs, Shortcuts, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,14 +95,14 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
     allowed = {*defaults, *(parameter.name for parameter in explicit)}
     first = explicit[0].name
 
-    shortcuts: dict[Key, Shortcut] = {}
+    shortcuts = Shortcuts()
 
     @functools.wraps(function)
     def public(*args: P.args, **kwargs: P.kwargs) -> R:
         key = key_of(args, kwargs)
         shortcut = shortcuts.get(key) if key else None
         if shortcut and shortcut.holds() and not is_recording():
-            return shortcut(args)  # type: ignore[return-value]  # what the function returned before
+            return shortcut(args)  # type: ignore[no-any-return]  # what the function returned before
         if not allowed.issuperset(kwargs):
             unknown = next(key for key in kwargs if key not in allowed)
             raise TypeError(f"{name}() has no keyword {unknown!r}; there are {one_of(sorted(allowed), unknown)}")
@@ -116,12 +116,9 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
         except ConvkernelsError as error:
             locate(error, name, first, args[0] if args else kwargs.get(first), options["layout"])
             raise
-        if key and len(runs) == 1 and runs[0][1] is result:
-            found = runs[0][0].shortcut(args, result)
-            if found is not None:
-                if len(shortcuts) >= MOST:
-                    shortcuts.clear()
-                shortcuts[key] = found
+        found = runs.shortcut(args, result) if key else None
+        if key and found:
+            shortcuts.keep(key, found)
         runs.end()
         return result
 
@@ -135,6 +132,20 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
         ]
     )
     return public
+
+
+def shortened(shortcuts: Shortcuts, key: Key | None, args: tuple[Any, ...], run: Callable[[Runs], R]) -> R:
+    """Take the short way of a call, or run it by ``run(runs)`` and remember the way if there is one."""
+    shortcut = shortcuts.get(key) if key else None
+    if shortcut and shortcut.holds() and not is_recording():
+        return shortcut(args)  # type: ignore[no-any-return]  # what the function returned before
+    runs = Runs()
+    result = run(runs)
+    found = runs.shortcut(args, result) if key else None
+    if key and found:
+        shortcuts.keep(key, found)
+    runs.end()
+    return result
 
 
 def gradient_options(options: Mapping[str, Any], operation: Operation) -> dict[str, Any]:

@@ -1,72 +1,110 @@
 """The short way of a call that was made before: on arrays of the same shapes, strides and types, with the same options.
 
 A first call validates, makes a spec and chooses an implementation; that takes longer than a small convolution. Where it
-made one run of one implementation and returned what that wrote, the next such call goes straight there.
+made one run of one implementation and returned what that wrote, or what a function it names makes of that, the next
+such call goes straight there: to a plan, in which all but the addresses of arrays is worked out, where the
+implementation has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .config import Config, Resources, get_config
+from .config import Config, get_config
 from .layout import Array
 from .operation import Implementation, Operation
 from .recycling import empty
 
 Key: TypeAlias = tuple[Any, ...]
+Run: TypeAlias = Callable[..., None]
+"""What computes: of a caller's arrays, the result, and what else is filled."""
+Finish: TypeAlias = Callable[..., Any]
+"""What a function returns, made of its arrays, the result, and what else was filled."""
 MOST = 1024
 """Calls that a function remembers."""
 
 
-class Runs(list[tuple[Any, Array]]):
-    """The calls of one public function and what they returned; of those it makes after it is over, none."""
+class Made(NamedTuple):
+    """A call that was run: what it computed, what it returned, and how it came from the one to the other."""
+
+    call: Any
+    computed: Array
+    returned: Any
+    finish: Finish | None
+
+
+class Runs(list[Made]):
+    """The calls of one public function; of those it makes after it is over, none."""
 
     def __init__(self) -> None:
         super().__init__()
         self.over = False
 
-    def note(self, call: Any, result: Array) -> None:
+    def note(self, made: Made) -> None:
         """Take in a call."""
         if not self.over:
-            self.append((call, result))
+            self.append(made)
 
     def end(self) -> None:
         """Forget them: a vjp keeps its options, and must not keep these."""
         self.over = True
         self.clear()
 
+    def shortcut(self, args: tuple[Any, ...], result: object) -> Shortcut | None:
+        """The short way of a function that was given and returned that, if there is one."""
+        if len(self) != 1 or self[0].returned is not result:
+            return None
+        made: Made = self[0]
+        found: Shortcut | None = made.call.shortcut(args, made.computed, made.finish)
+        return found
+
+
+class Shortcuts(dict[Key, "Shortcut"]):
+    """Those of one function."""
+
+    def keep(self, key: Key, shortcut: Shortcut) -> None:
+        """Remember one."""
+        if len(self) >= MOST:
+            self.clear()
+        self[key] = shortcut
+
 
 def key_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key | None:
     """What a call's course depends on; None for calls that are not remembered.
 
-    Equal keys must mean equal calls, but 1 == 1.0 == True: types are part of a key, and tuples are of integers alone.
+    Equal keys must mean equal calls, but 1 == 1.0 == True: an option must be a plain number, text, or tuples of whole
+    numbers or texts.
     """
     seen: list[Any] = []
     for value in args:
         if type(value) is np.ndarray:
-            seen += (value.shape, value.strides, value.dtype)
+            seen += (value.shape, value.strides, value.dtype, value.flags.aligned)
         elif value is None:
             seen.append(None)
-        else:
+        elif not _plain(value):
             return None
+        else:
+            seen += (type(value), value)
     for name, value in kwargs.items():
         kind = type(value)
-        if kind is tuple:
-            if not all(map(whole, value)):
-                return None
-        elif kind is not int and kind is not str and kind is not bool and value is not None:
+        if kind is int or kind is str or value is None:
+            seen += (name, value)
+        elif _plain(value):
+            seen += (name, kind, value)
+        else:
             return None
-        seen += (name, kind, value)
     return tuple(seen)
 
 
-def whole(entry: object) -> bool:
-    """Whether an entry is a number, or a tuple of such entries as pairs of padding are."""
-    return type(entry) is int or (type(entry) is tuple and all(map(whole, entry)))
+def _plain(value: object) -> bool:
+    """Whether an option is one that can stand in a key."""
+    if type(value) is tuple:
+        return all(type(entry) in (int, str) or (type(entry) is tuple and _plain(entry)) for entry in value)
+    return type(value) in (int, str, float, bool)
 
 
 def axes_of(view: Array, array: Array) -> tuple[int, ...] | None:
@@ -84,29 +122,49 @@ def axes_of(view: Array, array: Array) -> tuple[int, ...] | None:
     return tuple(found) if same else None
 
 
+def through_views(
+    run: Callable[..., None], spec: Any, axes: tuple[tuple[int, ...] | None, ...], out_axes: tuple[int, ...], given: Any
+) -> Run:
+    """Make a run of what takes canonical views, which are permutations of the caller's arrays."""
+
+    def through(*arrays: Array | None) -> None:
+        *inputs, out = arrays
+        views = [None if array is None else array.transpose(axis) for array, axis in zip(inputs, axes, strict=True)]
+        run(spec, *views, out=out.transpose(out_axes), resources=given)  # type: ignore[union-attr]  # there is a result
+
+    return through
+
+
 @dataclass(eq=False)
 class Shortcut:
-    """One run of an implementation, and when it would still be chosen."""
+    """One run of an implementation, and when it would still be chosen.
+
+    It takes so many arrays, those at the end that the caller leaves out being None, a result, and what else it fills.
+    """
 
     operation: Operation
     chosen: Mapping[Any, Implementation]
     config: Config
-    run: Callable[..., None]
-    spec: Any
-    axes: tuple[tuple[int, ...] | None, ...]
+    run: Run
+    count: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    out_axes: tuple[int, ...]
-    resources: Resources
+    outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]] | None, ...] = ()
+    finish: Finish | None = None
 
     def holds(self) -> bool:
         """Whether nothing was registered or set since."""
         return self.operation.chosen is self.chosen and get_config() is self.config
 
-    def __call__(self, args: tuple[Any, ...]) -> Array:
+    def __call__(self, args: tuple[Any, ...]) -> Any:
         """Run on other arrays of the same kind."""
-        arrays = [None if axes is None else array.transpose(axes) for array, axes in zip(args, self.axes, strict=False)]
-        arrays += [None] * (len(self.axes) - len(arrays))
+        arrays = args
+        if len(args) != self.count:
+            arrays = (*args[: self.count], *[None] * (self.count - len(args)))
         result = empty(self.shape, self.dtype)
-        self.run(self.spec, *arrays, out=result.transpose(self.out_axes), resources=self.resources)
-        return result
+        if self.finish is None:
+            self.run(*arrays, result)
+            return result
+        outputs = [None if like is None else np.empty(*like) for like in self.outputs]
+        self.run(*arrays, result, *outputs)
+        return self.finish(arrays, result, *outputs)

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .call import Call, as_array, check_dy, frozen
+from .call import Call, Instead, as_array, check_dy, frozen
 from .errors import DTypeError, OptionError, ShapeError, UnknownStrategyError, WorkspaceError
 from .extension import sources
 from .kernels.blocking import Block, choose
@@ -108,7 +108,7 @@ def _run_with_indices(call: Call, find: Callable[[Array], Array]) -> tuple[Array
         return y, find(y)
     indices = layout.empty(call.shape, np.dtype(np.int64))
     found = Indices(layout.view(indices))
-    y = replace(call, instead=(COMPILED, found.run)).run()
+    y = replace(call, instead=Instead(COMPILED, found.run)).run()
     return y, indices if found.written else find(y)
 
 

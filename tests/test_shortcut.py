@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import convkernels as ck
+from convkernels.kernels.compiled import available
 from convkernels.shortcut import Shortcut, axes_of, key_of
 from convkernels.testing.strategies import integers
 
@@ -149,7 +150,150 @@ def test_nothing_is_kept_alive():
     assert [each() for each in seen] == [None] * 3
 
 
+def data(*shape, seed=0, dtype="float32"):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+many, slope, shift, level, spread = data(2, 16, 17, 33), data(16), data(16, seed=1), data(16), abs(data(16)) + 1
+last = np.ascontiguousarray(many.transpose(0, 2, 3, 1))
+PLANNED = {
+    "batch norm in training": ("batch_norm_train", (many, slope, shift), {}),
+    "batch norm in training, NHWC": ("batch_norm_train", (last, slope, shift), {"layout": "NHWC"}),
+    "batch norm": ("batch_norm", (many, slope, shift, level, spread), {}),
+    "batch norm, float64 statistics": (
+        "batch_norm",
+        (many.astype(float), slope.astype(float), shift.astype(float), level.astype(float), spread.astype(float)),
+        {},
+    ),
+    "group norm": ("group_norm", (many, slope, shift, 4), {}),
+    "group norm without coefficients, NHWC": ("group_norm", (last, None, None, 4), {"layout": "NHWC", "eps": 1e-3}),
+    "instance norm": ("instance_norm", (many, slope, None), {}),
+    "layer norm": ("layer_norm", (many, slope, shift), {}),
+    "layer norm of the channels": ("layer_norm", (many, slope, shift), {"axes": 1}),
+    "layer norm of the channels, NHWC": ("layer_norm", (last, slope, shift), {"axes": (3,), "layout": "NHWC"}),
+    "layer norm of cells": ("layer_norm", (last, data(17, 33, 16), data(17, 33, 16, seed=2)), {"layout": "NHWC"}),
+    "layer norm, one coefficient for all": ("layer_norm", (many, data(16, 1, 1), data(16, 17, 33)), {}),
+    "rms norm": ("rms_norm", (many, slope), {"axes": 1}),
+    "max pool": ("max_pool2d", (many, 2), {"padding": ((0, 1), (1, 0))}),
+    "max pool, NHWC": ("max_pool2d", (last, (3, 2)), {"stride": 2, "layout": "NHWC", "ties": "split"}),
+    "average pool": ("avg_pool2d", (many, 3), {"stride": 1, "padding": 1, "count_include_pad": False}),
+    "whole planes": ("avg_pool2d", (many, (17, 33)), {}),
+    "lp pool": ("pool2d", (many, 2, "lp2"), {"ceil_mode": True}),
+    "reflected": ("avg_pool2d", (many, 3), {"padding": 1, "padding_mode": "reflect"}),
+}
+
+
+def listed(results):
+    return [each for each in (results if isinstance(results, tuple) else (results,)) if isinstance(each, np.ndarray)]
+
+
+def assert_same(got, expected):
+    for one, other in zip(listed(got), listed(expected), strict=True):
+        assert (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
+        assert one.tobytes() == other.tobytes()
+
+
+LONG = "layer norm, one coefficient for all", "reflected"
+"""What there is no plan for."""
+
+
+@pytest.mark.parametrize("case", PLANNED)
+def test_pools_and_norms_made_again_give_the_same(taken, case):
+    (name, args, options), before = PLANNED[case], len(taken)
+    again = [array.copy() if isinstance(array, np.ndarray) else array for array in args]
+    other = [array[..., ::-1].copy() if isinstance(array, np.ndarray) else array for array in args]
+    function, pulled = getattr(ck, name), getattr(ck, f"{name}_vjp")
+    first, _ = function(*args, **options), function(*other, **options)
+    assert_same(function(*again, **options), first)
+    *results, vjp = pulled(*args, **options)
+    *repeated, next_vjp = pulled(*again, **options)
+    assert_same(tuple(results), first)
+    assert_same(tuple(repeated), first)
+    dy = data(*results[0].shape, seed=3, dtype=results[0].dtype)
+    gradients, _ = vjp(dy), vjp(dy[::-1].copy())
+    for each in (vjp, next_vjp):
+        assert_same(each(dy.copy()), gradients)
+    if not available.missing() and case not in LONG:
+        assert len(taken) >= before + 4
+
+
+@pytest.mark.parametrize("wrt", [(), ("x",), ("gamma",), ("beta", "x"), ["x", "beta"]])
+def test_gradients_that_are_not_asked_for_are_not_there(wrt):
+    *_, vjp = ck.group_norm_vjp(many, slope, shift, 4)
+    whole = vjp(many)
+    for _ in range(3):
+        got = vjp(many, wrt=wrt)
+        for name in ("x", "gamma", "beta"):
+            found = getattr(got, f"d{name}")
+            assert (found is None) == (name not in wrt)
+            assert found is None or np.array_equal(found, getattr(whole, f"d{name}"))
+
+
+def test_a_vjp_refuses_after_a_short_way_what_it_refused_before():
+    *_, vjp = ck.layer_norm_vjp(many, slope, shift)
+    _, pool_vjp = ck.max_pool2d_vjp(many, 2)
+    for _ in range(2):
+        vjp(many)
+        pool_vjp(many[:, :, :8, :16].copy())
+    with pytest.raises(ck.ShapeError, match="dy has shape"):
+        vjp(many[:1])
+    with pytest.raises(ck.OptionError, match="wrt"):
+        vjp(many, wrt="x")
+    with pytest.raises(ck.ShapeError, match="dy has shape"):
+        pool_vjp(many)
+    assert vjp(many.astype(float)).dx.dtype == float
+
+
+def test_other_settings_and_threads_are_other_calls():
+    expected, *statistics = ck.batch_norm_train(last, slope, shift, layout="NHWC", threads=1)
+    for threads in (1, 2, 3):
+        for _ in range(2):
+            got = ck.batch_norm_train(last, slope, shift, layout="NHWC", threads=threads)
+            assert_same(got, (expected, *statistics))
+    with ck.config_context(max_workspace=0, threads=2):
+        assert_same(ck.max_pool2d(many, 3), ck.max_pool2d(many, 3, threads=1))
+
+
+def test_norms_and_pools_keep_nothing_alive():
+    arrays = [many.copy(), slope.copy(), shift.copy()]
+    ck.batch_norm_train(*arrays)
+    y, mean, var, vjp = ck.batch_norm_train_vjp(*arrays)
+    pooled, pool_vjp = ck.max_pool2d_vjp(arrays[0], 2)
+    seen = [weakref.ref(each) for each in (*arrays, y, mean, var, *vjp(arrays[0]), pooled, pool_vjp(pooled))]
+    vjp(arrays[0])
+    pool_vjp(pooled)
+    del arrays, y, mean, var, vjp, pooled, pool_vjp
+    gc.collect()
+    assert [each() for each in seen] == [None] * len(seen)
+
+
+def test_an_array_that_is_not_aligned_is_another_call():
+    memory = np.zeros(many.nbytes + 1, np.uint8)
+    shifted = memory[1:].view(np.float32).reshape(many.shape)
+    shifted[...] = many
+    assert not shifted.flags.aligned
+    assert key_of((shifted,), {}) != key_of((many,), {})
+    expected = ck.group_norm(many, slope, shift, 4)
+    for _ in range(2):
+        assert np.allclose(ck.group_norm(shifted, slope, shift, 4), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_options_of_other_types_are_other_calls():
+    ck.group_norm(many, slope, shift, 1)
+    with pytest.raises(ck.OptionError, match="groups"):
+        ck.group_norm(many, slope, shift, 1.0)
+    ck.avg_pool2d(many, 3, padding=((1, 1), (0, 1)), ceil_mode=True)
+    for bad in ({"ceil_mode": 1}, {"padding": ((1, 1), (0, 1.0))}, {"padding": ((1, True), (0, 1))}):
+        with pytest.raises(ck.OptionError):
+            ck.avg_pool2d(many, 3, **{"padding": ((1, 1), (0, 1)), "ceil_mode": True, **bad})
+
+
 def test_what_makes_a_key():
+    assert key_of((x, 2, (2, 3)), {"padding": ((0, 1), (1, 1)), "eps": 1e-5, "ceil_mode": True}) is not None
+    for one, other in (((1,), (True,)), ((1,), (1.0,))):
+        assert key_of((x, *one), {}) != key_of((x, *other), {})
+        assert key_of((x,), {"n": one[0]}) != key_of((x,), {"n": other[0]})
+        assert key_of((x,), {"n": other}) is None
     assert key_of((x, None), {"stride": 2, "layout": "NCHW", "padding": (1, 1)}) is not None
     assert key_of((x,), {"padding": ((1, 1), (0, 2))}) is not None
     assert key_of((x,), {"ceil_mode": True}) != key_of((x,), {"ceil_mode": 1})

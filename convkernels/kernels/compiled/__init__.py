@@ -27,6 +27,7 @@
     scratch.py      memory that a thread keeps
 
     pooling.py    pools and their gradients: what is planned, and run
+    pool_plans.py what of a pool's call does not depend on where its arrays are
     runs.py       what a pool reads along one axis; boxes.py and row_tables.py make tables of it
     lines.py      loops over lines of vectors, emitted; rows.py and wholes.py over rows and whole planes
     reductions.py what they do with vectors: reduce, find winners, collect gradients
@@ -34,6 +35,7 @@
 
     norms.py         the norms, by the form in which data lie in memory (norm_forms.py)
     norm_rows.py     runs of row_code.py: rows of numbers that share statistics
+    norm_plans.py    what of a norm's call does not depend on where its arrays are
     norm_columns.py  runs of column_code.py: rows that go through many families of them
     code.py          what both are written with: loops over vectors, as LLVM assembly; function.py runs it
 

@@ -155,6 +155,11 @@ class Code:
         found, nothing = self.build.fsub(squares, self.build.fmul(mean, mean)), self.double(0.0)
         return self.build.select(self.build.fcmp_ordered("<", found, nothing), nothing, found)
 
+    def reciprocal_root(self, var: Any) -> Any:
+        """One by the root of a variance, to which the argument `eps` is added."""
+        root = self.call("sqrt", self.build.fadd(var, self.number("eps")))
+        return self.build.fdiv(self.double(1.0), root)
+
     def widened(self, value: Any) -> Any:
         """A number of the data's type as float64."""
         return value if value.type == DOUBLE else self.build.fpext(value, DOUBLE)

@@ -2,8 +2,9 @@
 
 The formulas are those of `row_code`, and the sums are about numbers found as there. A block is gone through in phases:
 a centre for each column is written; rows are summed, in pieces that the cache holds; the sums of all pieces and of all
-members of a family are added up, and factors for each column made of them; results are written, piece by piece. How
-rows are cut depends on the problem alone, so results do not on the threads.
+members of a family are added up, and factors for each column made of them; results are written, piece by piece. Where
+coefficients differ by row, their gradients are summed along each. How rows are cut depends on the problem alone, so
+results do not on the threads.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 ARGUMENTS = {
     which: (
         *("phases", "first", "last", "first_piece", "last_piece", "pieces", "height", "rows", "families", "members"),
-        *("gamma", "beta", "coefficient_starts", "mean", "var", "rstd", "count", "eps"),
-        *("lines", "mode", "sums", "sum_step"),
+        *("gamma", "beta", "coefficient_starts", "family_step", "member_step", "row_step", "mean", "var"),
+        *("count", "eps", "lines", "mode", "sums", "sum_step", "across"),
         *(name for array in arrays for name in (array, f"{array}_starts", f"{array}_row")),
     )
     for which, arrays in ARRAYS.items()
@@ -53,6 +54,7 @@ class Variant:
     itemsize: int
     centred: bool
     given: bool
+    by_row: bool
 
 
 class Block:
@@ -86,15 +88,27 @@ class Block:
         code = self.code
         return code.at(code[name], (code.build.add(code.build.mul(self.number, code["families"]), family), 8))
 
-    def by_member(self, family: Any, body: Callable[[Any], None]) -> None:
-        """``body(column)`` for each column of a family."""
+    def by_member(self, family: Any, body: Callable[[Any, Any], None]) -> None:
+        """``body(member, column)`` for each column of a family."""
         build, code = self.code.build, self.code
 
         def one(member: Any) -> list[Any]:
-            body(build.add(build.mul(family, code["members"]), member))
+            body(member, build.add(build.mul(family, code["members"]), member))
             return []
 
         code.each(code["members"], [], one)
+
+    def coefficient(self, name: str, family: Any, member: Any) -> Any:
+        """A column's gamma or beta."""
+        code = self.code
+        return code.read_element(
+            code.at(self.start[name], (family, code["family_step"]), (member, code["member_step"]))
+        )
+
+    def of_row(self, name: str, row: Any, wide: bool) -> Any:
+        """A row's gamma or beta, in all lanes."""
+        code = self.code
+        return code.spread(code.fit(code.read_element(code.at(self.start[name], (row, code["row_step"]))), wide))
 
     def families(self, body: Callable[[Any], None]) -> None:
         """``body(family)``."""
@@ -128,13 +142,13 @@ class Block:
         return (self.code.load_wide if wide else self.code.load)(line, *place)
 
 
-def centre(block: Block, found: Callable[[Any], Any]) -> None:
+def put_line(block: Block, line: int, found: Callable[[Any], Any]) -> None:
     """Write a number of each family's for each column."""
     code = block.code
 
     def family(number: Any) -> None:
         value = found(number)
-        block.by_member(number, lambda column: code.write(value, code.at(block.line(0), (column, 8))))
+        block.by_member(number, lambda _, column: code.write(value, code.at(block.line(line), (column, 8))))
 
     block.families(family)
 
@@ -151,6 +165,11 @@ def first_number(block: Block, family: Any) -> Any:
 def mean_of(block: Block, family: Any) -> Any:
     """The mean of a family, which is known."""
     return block.code.read(block.statistic("mean", family), DOUBLE)
+
+
+def rstd_of(block: Block, family: Any) -> Any:
+    """One by the root of the variance of a family, which is known."""
+    return block.code.reciprocal_root(block.code.read(block.statistic("var", family), DOUBLE))
 
 
 def add_up(block: Block, piece: Any) -> None:
@@ -172,6 +191,9 @@ def add_up(block: Block, piece: Any) -> None:
                 pairs = zip(places, centres, strict=True)
                 offs = [build.fsub(block.load("x", row, place), middle) for place, middle in pairs]
                 first = [block.load("dy", row, place) for place in places] if "dy" in block.start else offs
+                if "dy" in block.start and block.variant.by_row:
+                    gamma = block.of_row("gamma", row, wide=True)
+                    first = [build.fmul(each, gamma) for each in first]
                 totals = [build.fadd(old, new) for old, new in zip(now[:many], first, strict=True)]
                 return totals + [code.multiply_add(*each) for each in zip(first, offs, now[many:], strict=True)]
 
@@ -180,9 +202,26 @@ def add_up(block: Block, piece: Any) -> None:
                 code.store(value, *target)
 
         code.strips(block.columns, STRIP, strip)
+        if "dy" in block.start and block.variant.by_row:
+            rows([], partial(add_across, block))
 
     code.strips(block.columns, 1, clear)
     block.groups(piece, group)
+
+
+def add_across(block: Block, row: Any) -> list[Any]:
+    """Sum dy * (x - mean) * rstd and dy along a row: its shares in the gradients of coefficients."""
+    code, build = block.code, block.code.build
+
+    def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
+        mean, rstd = (code.load(block.line(index), column, mask, code.wide) for index in (0, 1))
+        given, off = block.load("dy", row, (column, mask)), build.fsub(block.load("x", row, (column, mask)), mean)
+        return [code.multiply_add(given, build.fmul(off, rstd), products), build.fadd(total, given)]
+
+    place = build.add(build.mul(block.number, code["rows"]), row)
+    for which, found in enumerate(code.columns(block.columns, 2, [code.zeros] * 2, add)):
+        code.write(code.total(found), code.at(code["across"], (place, 16), (code.word(which), 8)))
+    return []
 
 
 def join_pieces(block: Block) -> None:
@@ -211,7 +250,7 @@ def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
         column = build.add(build.mul(family, code["members"]), member)
         found = [code.read(code.at(block.sums(code.word(0), which), (column, 8)), DOUBLE) for which in (0, 1)]
         if weighted:
-            gamma = code.read(code.at(block.start["gamma"], (column, 8)), DOUBLE)
+            gamma = block.coefficient("gamma", family, member)
             found = [build.fmul(gamma, each) for each in found]
         return [build.fadd(old, new) for old, new in zip(totals, found, strict=True)]
 
@@ -234,12 +273,14 @@ def settle_forward(block: Block) -> None:
                 mean, var = build.fadd(code.read(before, DOUBLE), total), code.less_square(square, total)
             code.write(mean, at_mean)
             code.write(var, at_var)
-        rstd = build.fdiv(code.double(1.0), code.call("sqrt", build.fadd(var, code.number("eps"))))
+        rstd = code.reciprocal_root(var)
         middle, residual = code.rounded(mean)
 
-        def factors(column: Any) -> None:
-            gamma, beta = (code.read(code.at(block.start[name], (column, 8)), DOUBLE) for name in ("gamma", "beta"))
-            scale = build.fmul(rstd, gamma)
+        def factors(member: Any, column: Any) -> None:
+            scale, beta = rstd, code.double(0.0)
+            if not variant.by_row:
+                scale = build.fmul(rstd, block.coefficient("gamma", number, member))
+                beta = block.coefficient("beta", number, member)
             values = (mean, middle, scale, build.fsub(beta, build.fmul(residual, scale)))
             for index, value in enumerate(values):
                 code.write(value, code.at(block.line(index), (column, 8)))
@@ -254,18 +295,18 @@ def settle_backward(block: Block) -> None:
     code, build, variant = block.code, block.code.build, block.variant
 
     def family(number: Any) -> None:
-        mean, rstd = (code.read(block.statistic(name, number), DOUBLE) for name in ("mean", "rstd"))
-        middle, residual = code.rounded(mean)
-        total, products = family_sums(block, number, True)
+        mean, var = (code.read(block.statistic(name, number), DOUBLE) for name in ("mean", "var"))
+        rstd, (middle, residual) = code.reciprocal_root(var), code.rounded(mean)
+        total, products = family_sums(block, number, not variant.by_row)
         share = build.fdiv(rstd, code.number("count"))
         slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
         offset = build.fneg(build.fmul(residual, slope))
         if variant.centred:
             offset = build.fsub(offset, build.fmul(total, share))
 
-        def factors(column: Any) -> None:
-            gamma = code.read(code.at(block.start["gamma"], (column, 8)), DOUBLE)
-            for index, value in enumerate((middle, build.fmul(rstd, gamma), slope, offset), 1):
+        def factors(member: Any, column: Any) -> None:
+            factor = rstd if variant.by_row else build.fmul(rstd, block.coefficient("gamma", number, member))
+            for index, value in enumerate((middle, factor, slope, offset), 1):
                 code.write(value, code.at(block.line(index), (column, 8)))
             place = code.at(block.sums(code.word(0), 1), (column, 8))
             code.write(build.fmul(code.read(place, DOUBLE), rstd), place)
@@ -317,16 +358,21 @@ def write(block: Block, piece: Any) -> None:
             factors = [[code.load(block.line(index), *place, kind) for index in indices] for place in places]
 
             def put(row: Any) -> list[Any]:
+                names = (("gamma",) if backward else ("gamma", "beta")) if variant.by_row else ()
+                of_row = [block.of_row(name, row, wide) for name in names]
                 for place, (middle, factor, *others) in zip(places, factors, strict=True):
+                    given = block.load("dy", row, place, wide) if backward else None
+                    if backward and of_row:
+                        given = build.fmul(given, of_row[0])
                     if backward and variant.given:
-                        value = build.fmul(block.load("dy", row, place, wide), factor)
+                        value = build.fmul(given, factor)
                     else:
                         off = build.fsub(block.load("x", row, place, wide), middle)
                         if backward:
-                            shift = code.multiply_add(off, *others)
-                            value = code.multiply_add(block.load("dy", row, place, wide), factor, shift)
+                            value = code.multiply_add(given, factor, code.multiply_add(off, *others))
                         else:
                             value = code.multiply_add(off, factor, *others)
+                            value = code.multiply_add(value, *of_row) if of_row else value
                     line = code.at(block.start["out"], (row, code["out_row"]))
                     code.store(code.fit(value, wide=False), line, *place)
                 return []
@@ -357,9 +403,11 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
     def one(number: Any) -> list[Any]:
         block = Block(code, variant, which, number)
         with wanted(FIRST):
-            centre(block, partial(first_number, block))
+            put_line(block, 0, partial(first_number, block))
         with wanted(MEAN):
-            centre(block, partial(mean_of, block))
+            put_line(block, 0, partial(mean_of, block))
+            if which == "backward" and variant.by_row:
+                put_line(block, 1, partial(rstd_of, block))
         with wanted(SUM):
             pieces(lambda piece: add_up(block, piece))
         with wanted(SETTLE):

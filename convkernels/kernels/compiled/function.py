@@ -1,8 +1,11 @@
-"""Functions that are written in `code`: their arguments by name, and their pieces shared out."""
+"""Functions that are written in `code`: their arguments by name, and their pieces shared out.
+
+Threads share a run of a function, which is worked out once for arrays that lie alike: a `Step`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,17 +33,52 @@ class Function(NamedTuple):
                 words[self.names.index(name)] = address(value) if isinstance(value, np.ndarray) else value
         return words
 
-    def share(
-        self, packed: Array, threads: int, count: int, span: tuple[str, str], scratch: Mapping[str, int] | None = None
-    ) -> None:
-        """Run on pieces, whose first and last are arguments; so are pieces of scratch memory of so many bytes."""
+    def step(
+        self,
+        arguments: Mapping[str, Any],
+        later: Iterable[str],
+        threads: int,
+        count: int,
+        span: tuple[str, str],
+        scratch: Mapping[str, int] | None = None,
+    ) -> Step:
+        """A run on pieces, whose first and last are arguments; so are pieces of scratch memory of so many bytes.
+
+        Where the arrays named `later` are is said each time.
+        """
+        packed = self.pack(arguments)
         owned, room = [], rounded(packed.nbytes)
         for name, size in (scratch or {}).items():
             owned += [self.names.index(name), room]
             room += rounded(size)
         places = np.array(owned, np.int64)
-        words = [*tables(packed, places), self.code, *map(self.names.index, span)]
-        run(perform, np.array(words, np.int64), count, threads, room)
+        head = [0, packed.size, *tables(places), self.code, *map(self.names.index, span)]
+        words = np.array([*head, *packed], np.int64)
+        patched = tuple((HEAD + self.names.index(name), name) for name in later)
+        return Step(words, patched, count, threads, room, (places, dict(arguments)))
+
+
+HEAD = 7
+"""Words in front of a step's arguments: what `perform` takes."""
+
+
+class Step(NamedTuple):
+    """A run of a function but for where some arrays are; `kept` is what its words point to."""
+
+    words: Array
+    later: tuple[tuple[int, str], ...]
+    pieces: int
+    threads: int
+    room: int
+    kept: Any
+
+    def run(self, addresses: Mapping[str, int]) -> None:
+        """Run on arrays at these addresses."""
+        words = self.words.copy()
+        words[0] = address(words) + words.itemsize * HEAD
+        for place, name in self.later:
+            words[place] = addresses[name]
+        run(perform, words, self.pieces, self.threads, self.room)
 
 
 @entry

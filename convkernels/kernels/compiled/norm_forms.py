@@ -6,7 +6,8 @@ summed over or not, and have alike coefficients of their own or not. What is lef
     Rows      families x parts x rows x columns: a row's numbers are of one family (NCHW; a layer norm's samples)
     Columns   blocks x rows x families x members: a row goes through many families (NHWC)
 
-Coefficients differ by family, and by part or by column, in the first; by block, family and member in the second.
+Coefficients differ by family, and by part or by column, in the first; by block, family and member, or by row, in the
+second.
 
 The result of a sample must not depend on the others, bit for bit, wherever these lie. So samples that are normalised
 each by itself, or by given statistics, are families or blocks of their own, and never part of a row.
@@ -15,17 +16,20 @@ each by itself, or by given statistics, are families or blocks of their own, and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...layout import Array
 from ...norm_spec import NormSpec
 from ...window import Ints
+from .function import Step
+from .machine import address
 
+FLOAT = np.dtype(float)
 THREADS = 16
 """Threads at most: more do not make memory faster, and each has scratch of its own."""
 SHORT = 16
@@ -84,6 +88,13 @@ class Form:
         """A statistic in float64, by family end on end."""
         return np.ascontiguousarray(np.broadcast_to(self.ordered(small), self.kept), np.float64).reshape(-1)
 
+    def is_plain(self, small: Array | None, sizes: Ints) -> bool:
+        """Whether a small array, if there is one, lies end on end in the order of memory, with those sizes."""
+        if small is None:
+            return True
+        ordered = self.ordered(small)
+        return ordered.shape == sizes and ordered.flags.c_contiguous and ordered.flags.aligned
+
     def coefficients(self, small: Array | None, default: float, dtype: np.dtype[Any]) -> Array:
         """A coefficient for each place where any differs, end on end."""
         if small is None:
@@ -102,6 +113,38 @@ class Form:
         target += found.reshape(self.varying).sum(axes, keepdims=True)
 
 
+def summed(sums: Array, axes: Ints) -> Array:
+    """Sums over some axes, where there are any."""
+    if not axes:
+        return sums
+    with np.errstate(all="ignore"):  # as compiled code is silent of what is not finite
+        total: Array = np.add.reduce(sums, axes)
+    return total
+
+
+def coefficients(form: Form, spec: NormSpec, **given: Array | None) -> dict[str, Array]:
+    """Gamma, beta or both, as steps take them."""
+    default = {"gamma": 1, "beta": 0}
+    return {name: form.coefficients(small, default[name], spec.compute_dtype) for name, small in given.items()}
+
+
+class Work(NamedTuple):
+    """Steps on arrays of a form, and the sizes of the float64 numbers beside these that they need, 0 at first."""
+
+    steps: tuple[Step, ...]
+    scratch: Mapping[str, Ints]
+
+    def run(self, arrays: Mapping[str, Array | None]) -> dict[str, Array]:
+        """Run on these; what is in the scratch memory then."""
+        found = {name: np.zeros(sizes) for name, sizes in self.scratch.items()}
+        addresses = {name: address(array) for name, array in arrays.items() if array is not None}
+        for name, numbers in found.items():
+            addresses[name] = address(numbers)
+        for step in self.steps:
+            step.run(addresses)
+        return found
+
+
 @dataclass(frozen=True)
 class Rows(Form):
     """Rows of one family each; coefficients differ by family and part, or by column."""
@@ -113,7 +156,7 @@ class Rows(Form):
 
 @dataclass(frozen=True)
 class Columns(Form):
-    """Rows across families; coefficients differ by block, family and member."""
+    """Rows across families; coefficients differ by block, family and member, or by row."""
 
     row: Axis
     family: Axis
@@ -211,6 +254,8 @@ def as_columns(axes: Sequence[Axis], common: tuple[Ints, Ints, Ints]) -> Columns
             others, family = [*others, family], ONE
     outer = tuple(axis for axis in others if not axis.summed)
     rows = [axis for axis in others if axis.summed]
-    if family.summed or family.batch or len(rows) != 1 or rows[0].varies:
+    if family.summed or family.batch or len(rows) != 1:
+        return None
+    if rows[0].varies and any(axis.varies for axis in (*outer, family, member)):
         return None
     return Columns(*common, outer, rows[0], family, member)

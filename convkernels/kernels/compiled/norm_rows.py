@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ...layout import Array
 from ...norm_spec import NormSpec
-from .isa import host
-from .norm_forms import THREADS, Rows, offsets
+from .isa import Isa
+from .norm_forms import THREADS, Rows, Work, offsets, summed
 from .row_code import Variant, compiled_for
-from .scratch import arena
 
-FLOAT = np.dtype(float)
 PIECES = THREADS
-"""Parts of the families whose shares in coefficients' gradients are summed apart."""
+"""Parts of the families whose shares in coefficients' gradients are summed apart, at most."""
+PIECE = 2**15
+"""Cells of such a part at least: its sums take as long to add up as to gather from some rows."""
+
+
+def pieces_of(form: Rows) -> int:
+    """How many parts there are, which depends on the problem alone."""
+    return max(1, min(PIECES, form.count, form.count * form.row.size * form.columns.size // PIECE))
 
 
 def needs(form: Rows) -> int:
     """Bytes of scratch at most, coefficients and tables included."""
-    sums = 2 * max(PIECES * form.columns.size, form.count * form.part.size)
+    sums = 2 * max(pieces_of(form) * form.columns.size, form.count * form.part.size)
     return 8 * (sums + 3 * math.prod(form.varying) + 8 * form.count)
 
 
-def common(form: Rows, spec: NormSpec, gamma: Array | None, arrays: dict[str, Array | None]) -> dict[str, Any]:
-    """What both functions take."""
+def common(form: Rows, spec: NormSpec, arrays: Sequence[str]) -> dict[str, Any]:
+    """What both functions take, the arrays in their order in the form."""
     size = spec.compute_dtype.itemsize
     on_end = form.row.size == 1 and form.part.strides[0] == form.columns.size * size
     arguments = {
-        "gamma": form.coefficients(gamma, 1, spec.compute_dtype),
         "count": float(spec.count),
         "eps": spec.eps,
         "parts": form.part.size,
@@ -42,11 +47,8 @@ def common(form: Rows, spec: NormSpec, gamma: Array | None, arrays: dict[str, Ar
         "coefficient_starts": offsets(form.outer, [axis.step * size for axis in form.outer]),
         "coefficient_part": form.part.step * size,
     }
-    for place, (name, array) in enumerate(arrays.items()):
-        if array is None:
-            arguments[f"{name}_starts"] = np.zeros(form.count, np.int64)  # is read, and of no account
-            continue
-        arguments |= {name: array, f"{name}_starts": form.starts(place)}
+    for place, name in enumerate(arrays):
+        arguments |= {f"{name}_starts": form.starts(place)}
         arguments |= {f"{name}_part": form.part.strides[place], f"{name}_row": form.row.strides[place]}
     return arguments
 
@@ -56,51 +58,33 @@ def variant(form: Rows, spec: NormSpec, given: bool) -> Variant:
     return Variant(spec.compute_dtype.itemsize, form.columns.varies, spec.centred, given)
 
 
-def normalise(
-    spec: NormSpec,
-    form: Rows,
-    x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    out: Array,
-    given: Sequence[Array] | None,
-    threads: int,
-) -> Sequence[Array]:
-    """Normalise by statistics, given or found; what these are, by family."""
-    code = compiled_for("forward", variant(form, spec, given is not None), host())
-    mean, var = arena.empty((2, form.count), FLOAT) if given is None else given
-    arguments = common(form, spec, gamma, {"x": x, "out": out})
-    arguments |= {"beta": form.coefficients(beta, 0, spec.compute_dtype), "mean": mean, "var": var}
-
-    code.share(code.pack(arguments), threads, form.count, ("first", "last"))
-    return mean, var
+@lru_cache(maxsize=256)
+def forward(spec: NormSpec, form: Rows, given: bool, threads: int, isa: Isa) -> Work:
+    """What normalises by statistics, given or found."""
+    code = compiled_for("forward", variant(form, spec, given), isa)
+    later = ("x", "out", "gamma", "beta", "mean", "var")
+    arguments = common(form, spec, later[:2])
+    return Work((code.step(arguments, later, threads, form.count, ("first", "last")),), {})
 
 
-def pull_back(
-    spec: NormSpec,
-    form: Rows,
-    x: Array,
-    dy: Array,
-    gamma: Array | None,
-    mean: Array,
-    rstd: Array,
-    out: Array | None,
-    threads: int,
-    *,
-    given: bool,
-) -> Array:
-    """Take gradients back; those of gamma and beta, for each place where any differs."""
-    code = compiled_for("backward", variant(form, spec, given), host())
-    arguments = common(form, spec, gamma, {"x": x, "dy": dy, "out": out})
-    own = (*form.outer, form.part)
-    pieces = min(PIECES, form.count) if form.columns.varies else form.count
-    sums = arena.empty((pieces, 2, form.columns.size) if form.columns.varies else (*(a.size for a in own), 2), FLOAT)
-    sums[...] = 0
-    arguments |= {"mean": mean, "rstd": rstd, "sums": sums, "families": form.count, "pieces": pieces}
-    code.share(code.pack(arguments), threads, pieces, ("first", "last"))
+@lru_cache(maxsize=256)
+def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool, isa: Isa) -> Work:
+    """What takes gradients back; with `writes` that of x, too."""
+    code = compiled_for("backward", variant(form, spec, given), isa)
+    arrays = ("x", "dy", "out")[: 3 if writes else 2]
+    pieces = pieces_of(form) if form.columns.varies else form.count
+    nothing = {} if writes else {"out_starts": np.zeros(form.count, np.int64)}  # is read, and of no account
+    arguments = common(form, spec, arrays) | {"families": form.count, "pieces": pieces, **nothing}
+    sizes = (pieces, 2, form.columns.size) if form.columns.varies else (2, *(a.size for a in (*form.outer, form.part)))
+    later = (*arrays, "gamma", "mean", "var", "rstd", "sums")
+    step = code.step(arguments, later, threads, pieces, ("first", "last"))
+    return Work((step,), {"sums": sizes, "rstd": (form.count,)})
+
+
+def gathered(form: Rows, found: Mapping[str, Array]) -> Array:
+    """The gradients of gamma and beta, for each place where any differs."""
+    sums = found["sums"]
     if form.columns.varies:
-        added: Array = np.add.reduce(sums, 0)
-        return added
-    alike = tuple(place for place, axis in enumerate(own) if not axis.varies)
-    total: Array = np.moveaxis(np.add.reduce(sums, alike), -1, 0)
-    return total
+        return sums[0] if len(sums) == 1 else summed(sums, (0,))
+    alike = tuple(place for place, axis in enumerate((*form.outer, form.part), 1) if axis.size > 1 and not axis.varies)
+    return summed(sums, alike)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +15,15 @@ from ...views import slices
 from .. import norm_gradients
 from .. import norms as numpy_norms
 from . import norm_columns, norm_rows
+from .isa import host
 from .norm_available import ROOM
-from .norm_forms import THREADS, Columns, Rows, form_of
-from .scratch import arena
+from .norm_forms import THREADS, Columns, Rows, Work, coefficients, form_of
 from .thread_count import now_usable
 
 CELL = 40
 """Floating-point operations in whose time a cell passes through: memory, not arithmetic, takes it."""
+MANY = 2**14
+"""Families or blocks above which nothing is remembered: tables of them would take too much memory."""
 
 
 def threads_for(spec: NormSpec, resources: Resources) -> int:
@@ -53,6 +55,22 @@ def together(
     return slices(len(arrays[0]), room // taken) if taken <= room else []
 
 
+def whole_form(
+    spec: NormSpec,
+    coefficients: Sequence[Array | None],
+    arrays: Sequence[Array],
+    resources: Resources,
+    *,
+    given: bool = False,
+    backward: bool = False,
+) -> Rows | Columns | None:
+    """The form of the data if all samples are gone through at one time, and that may be remembered."""
+    how = {"given": given, "backward": backward}
+    parts = together(spec, coefficients, arrays, resources.max_workspace, **how)
+    form = form_of(spec, coefficients, arrays, **how) if len(parts) == 1 else None
+    return form if form and form.count <= MANY else None
+
+
 def needs(spec: NormSpec, form: Rows | Columns) -> int:
     """Bytes of scratch at most."""
     return norm_rows.needs(form) if isinstance(form, Rows) else norm_columns.needs(form, spec.compute_dtype.itemsize)
@@ -64,21 +82,21 @@ def of_samples(spec: NormSpec, part: slice) -> NormSpec:
     return spec if spec.shape[0] == count else replace(spec, shape=(count, *spec.shape[1:]))
 
 
-def normalise(
-    spec: NormSpec,
-    form: Rows | Columns,
-    x: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    out: Array,
-    given: Sequence[Array] | None,
-    threads: int,
-) -> Sequence[Array]:
-    """Normalise by statistics, given or found; what these are."""
-    with np.errstate(all="ignore"):  # as compiled code is silent of what is not finite
-        if isinstance(form, Rows):
-            return norm_rows.normalise(spec, form, x, gamma, beta, out, given, threads)
-        return norm_columns.normalise(spec, form, x, gamma, beta, out, given, threads)
+def forward(spec: NormSpec, form: Rows | Columns, given: bool, threads: int) -> Work:
+    """What normalises by statistics, given or found."""
+    make = norm_rows.forward if isinstance(form, Rows) else norm_columns.forward
+    return (make if form.count <= MANY else make.__wrapped__)(spec, form, given, threads, host())
+
+
+def backward(spec: NormSpec, form: Rows | Columns, given: bool, threads: int, writes: bool) -> Work:
+    """What takes gradients back; with `writes` that of x, too."""
+    make = norm_rows.backward if isinstance(form, Rows) else norm_columns.backward
+    return (make if form.count <= MANY else make.__wrapped__)(spec, form, given, threads, writes, host())
+
+
+def gathered(form: Rows | Columns, found: Mapping[str, Array]) -> Array:
+    """The gradients of gamma and beta, for each place where any differs."""
+    return norm_rows.gathered(form, found) if isinstance(form, Rows) else norm_columns.gathered(form, found)
 
 
 def norm(
@@ -100,8 +118,11 @@ def norm(
         some = of_samples(spec, part)
         form = form_of(some, (gamma, beta), (x[part], out[part]))
         assert form
-        with arena:
-            found = normalise(some, form, x[part], gamma, beta, out[part], None, threads_for(spec, resources))
+        with np.errstate(all="ignore"):  # as compiled code is silent of what is not finite
+            found = np.empty((2, math.prod(form.kept)))
+            arrays = {"x": x[part], "out": out[part], "mean": found[0], "var": found[1]}
+            arrays |= coefficients(form, spec, gamma=gamma, beta=beta)
+            forward(some, form, False, threads_for(spec, resources)).run(arrays)
             for target, values in zip((mean, var), found, strict=True):
                 form.ordered(target[part])[...] = values.reshape(form.kept)
 
@@ -125,9 +146,10 @@ def batch_norm(
         some = of_samples(spec, part)
         form = form_of(some, (gamma, beta), (x[part], out[part]), given=True)
         assert form
-        with arena:
-            given = [form.statistic(each) for each in (mean, var)]
-            normalise(some, form, x[part], gamma, beta, out[part], given, threads_for(spec, resources))
+        with np.errstate(all="ignore"):
+            arrays = {"x": x[part], "out": out[part], "mean": form.statistic(mean), "var": form.statistic(var)}
+            arrays |= coefficients(form, spec, gamma=gamma, beta=beta)
+            forward(some, form, True, threads_for(spec, resources)).run(arrays)
 
 
 def norm_grad(
@@ -160,15 +182,12 @@ def norm_grad(
         some = of_samples(spec, part)
         form = form_of(some, (gamma, dgamma, dbeta), [array[part] for array in arrays], **how)
         assert form
-        with arena, np.errstate(all="ignore"):
-            middle, spread = (form.statistic(each[part] if len(each) > 1 else each) for each in (mean, var))
-            rstd = 1 / np.sqrt(spread + spec.eps)
-            place = None if out is None else out[part]
-            arguments = (x[part], dy[part], gamma, middle, rstd, place, threads_for(spec, resources))
-            found: Sequence[Array] | Array
-            if isinstance(form, Rows):
-                found = norm_rows.pull_back(some, form, *arguments, given=given)
-            else:
-                found = norm_columns.pull_back(some, form, *arguments, given=given)
+        with np.errstate(all="ignore"):
+            given_arrays = {"x": x[part], "dy": dy[part], "out": None if out is None else out[part]}
+            for name, each in (("mean", mean), ("var", var)):
+                given_arrays[name] = form.statistic(each[part] if len(each) > 1 else each)
+            given_arrays |= coefficients(form, spec, gamma=gamma)
+            work = backward(some, form, given, threads_for(spec, resources), out is not None)
+            found = gathered(form, work.run(given_arrays))
             form.collect(found[0], dgamma)
             form.collect(found[1], dbeta)

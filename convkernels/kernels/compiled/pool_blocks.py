@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -34,18 +33,9 @@ LANES = 64
 """Channels below which a block is rather cut elsewhere."""
 
 
-def loaded() -> Any:
-    """The module that needs Numba."""
-    return import_module(".pooling", __package__)
-
-
-def late(name: str) -> Callable[..., None]:
-    """An implementation that is imported when it is first run."""
-
-    def run(*arguments: Any, **keywords: Any) -> None:
-        getattr(loaded(), name)(*arguments, **keywords)
-
-    return run
+def loaded(module: str = "pooling") -> Any:
+    """A module that needs Numba."""
+    return import_module(f".{module}", __package__)
 
 
 NAME = "direct"
@@ -66,6 +56,11 @@ class Winners:
         """Run its gradient, without what went into the pool and came out."""
         assert len(forward) == 2, "x and y"
         loaded().pool_grad_kept(spec, dy, self.codes, out=out, resources=resources)
+
+    def plan_grad(self, spec: PoolSpec, dy: Array, *forward: Array, out: Array, resources: Resources) -> Any:
+        """Plan its gradient."""
+        assert len(forward) == 2, "x and y"
+        return loaded("pool_plans").pool_grad_kept(spec, dy, self.codes, out=out, resources=resources)
 
 
 @dataclass

@@ -182,7 +182,6 @@ def normalise(family: Family, mean: Any, rstd: Any) -> None:
 def forward(variant: Variant, isa: Isa) -> str:
     """The function that normalises some families, and writes their statistics unless they are given."""
     code = Code("forward", ARGUMENTS["forward"], variant.itemsize, isa)
-    build = code.build
 
     def one(number: Any) -> list[Any]:
         family = Family(code, variant, "forward", number)
@@ -192,7 +191,7 @@ def forward(variant: Variant, isa: Isa) -> str:
             mean, var = statistics(family)
             code.write(mean, family.statistic("mean"))
             code.write(var, family.statistic("var"))
-        normalise(family, mean, build.fdiv(code.double(1.0), code.call("sqrt", build.fadd(var, code.number("eps")))))
+        normalise(family, mean, code.reciprocal_root(var))
         return []
 
     code.loop(code["first"], code["last"], code.word(1), [], one)
@@ -220,8 +219,9 @@ def shares(family: Family, mean: Any, rstd: Any) -> tuple[Any, Any]:
     def part(place: Any, *state: Any) -> list[Any]:
         found = [code.total(vector) for vector in family.sums([code.zeros] * 2, add(place))]
         index = build.add(build.mul(family.number, code["parts"]), place)
-        code.write(build.fmul(found[1], rstd), code.at(code["sums"], (index, 16)))
-        code.write(found[0], code.at(code["sums"], (index, 16), (1, 8)))
+        many = build.mul(code["families"], code["parts"])
+        code.write(build.fmul(found[1], rstd), code.at(code["sums"], (index, 8)))
+        code.write(found[0], code.at(code["sums"], (many, 8), (index, 8)))
         gamma = family.coefficient("gamma", place)
         return [code.multiply_add(gamma, new, old) for new, old in zip(found, state, strict=True)]
 
@@ -303,7 +303,9 @@ def backward(variant: Variant, isa: Isa) -> str:
 
     def one(number: Any) -> list[Any]:
         family = Family(code, variant, "backward", number)
-        mean, rstd = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "rstd"))
+        mean, var = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "var"))
+        rstd = code.reciprocal_root(var)
+        code.write(rstd, family.statistic("rstd"))
         total, products = shares(family, mean, rstd)
         with build.if_then(build.icmp_signed("!=", code["out"], code.word(0))):
             pull_back(family, mean, rstd, total, products)

@@ -1,0 +1,149 @@
+"""Norms on arrays that lie like those before: all but their addresses is worked out once.
+
+There is a plan where the compiled code can read and write the small arrays as they are: of the data's type, end on end.
+Statistics that are given may be of any type, for they are copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...config import Resources
+from ...layout import Array
+from ...norm_spec import NormSpec
+from .norm_forms import FLOAT, Columns, Rows, Work, coefficients
+from .norms import backward, forward, gathered, threads_for, whole_form
+
+Run = Callable[..., None]
+
+
+def norm(
+    spec: NormSpec,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    *,
+    out: Array,
+    mean: Array,
+    var: Array,
+    resources: Resources,
+) -> Run | None:
+    """Plan a norm by the data's own statistics."""
+    form = whole_form(spec, (gamma, beta), (x, out), resources)
+    if form is None or not reads(form, spec, (gamma, beta), (mean, var)):
+        return None
+    default = coefficients(form, spec, gamma=None, beta=None)
+    work = by_threads(spec, resources, lambda threads: forward(spec, form, False, threads))
+
+    def run(x: Array, gamma: Array | None, beta: Array | None, out: Array, mean: Array, var: Array) -> None:
+        work().run({"x": x, "out": out, **or_default(default, gamma=gamma, beta=beta), "mean": mean, "var": var})
+
+    return run
+
+
+def batch_norm(
+    spec: NormSpec,
+    x: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    out: Array,
+    resources: Resources,
+) -> Run | None:
+    """Plan a norm by given statistics."""
+    form = whole_form(spec, (gamma, beta), (x, out), resources, given=True)
+    if form is None or not reads(form, spec, (gamma, beta)):
+        return None
+    default = coefficients(form, spec, gamma=None, beta=None)
+    work = by_threads(spec, resources, lambda threads: forward(spec, form, True, threads))
+    copied = copier(form, spec, mean, var)
+
+    def run(x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, out: Array) -> None:
+        arrays = {"x": x, "out": out, "mean": copied(mean), "var": copied(var)}
+        work().run(arrays | or_default(default, gamma=gamma, beta=beta))
+
+    return run
+
+
+def norm_grad(
+    spec: NormSpec,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    mean: Array,
+    var: Array,
+    *,
+    out: Array,
+    dgamma: Array | None,
+    dbeta: Array | None,
+    resources: Resources,
+    given: bool = False,
+) -> Run | None:
+    """Plan a gradient, through the statistics unless they were given."""
+    form = whole_form(spec, (gamma, dgamma, dbeta), (x, dy, out), resources, given=given, backward=True)
+    if form is None or not reads(form, spec, (gamma,)):
+        return None
+    if any(each is not None and form.ordered(each).shape != form.varying for each in (dgamma, dbeta)):
+        return None
+    default = coefficients(form, spec, gamma=None)
+    work = by_threads(spec, resources, lambda threads: backward(spec, form, given, threads, writes=True))
+    copied = copier(form, spec, mean, var)
+
+    def run(*arrays: Any) -> None:
+        dy, x, gamma, mean, var, out, *sums = arrays
+        known = {"x": x, "dy": dy, "out": out, "mean": copied(mean), "var": copied(var)}
+        found = gathered(form, work().run(known | or_default(default, gamma=gamma)))
+        for values, target in zip(found, sums, strict=True):
+            if target is not None:
+                form.ordered(target)[...] = values.reshape(form.varying)
+
+    return run
+
+
+def reads(
+    form: Rows | Columns, spec: NormSpec, given: Sequence[Array | None], statistics: Sequence[Array] = ()
+) -> bool:
+    """Whether coefficients can be read where they are, and statistics written."""
+    if any(each is not None and each.dtype != spec.compute_dtype for each in given):
+        return False
+    every = (*((each, form.varying) for each in given), *((each, form.kept) for each in statistics))
+    return all(form.is_plain(each, sizes) for each, sizes in every)
+
+
+def copier(form: Rows | Columns, spec: NormSpec, *statistics: Array) -> Callable[[Array], Array]:
+    """What makes statistics that are given such as steps take, which may be what they are."""
+    if all(each.dtype == FLOAT and form.is_plain(each, form.kept) for each in statistics):
+        return lambda small: small
+
+    def copied(small: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return form.statistic(small.reshape(spec.statistics_shape))
+
+    return copied
+
+
+def or_default(default: dict[str, Array], **given: Array | None) -> dict[str, Array]:
+    """Coefficients, or what stands for those that are not there."""
+    return {name: default[name] if array is None else array for name, array in given.items()}
+
+
+def by_threads(spec: NormSpec, resources: Resources, make: Callable[[int], Work]) -> Callable[[], Work]:
+    """What makes the work for as many threads as there should be now."""
+    known: dict[int, Work] = {}
+    if resources.threads == 1:
+        alone = make(1)
+        return lambda: alone
+
+    def work() -> Work:
+        threads = threads_for(spec, resources)
+        found = known.get(threads)
+        if found is None:
+            found = known[threads] = make(threads)
+        return found
+
+    return work
