@@ -71,7 +71,6 @@ from .errors import (
 )
 from .local_norm import local_response_norm, local_response_norm_vjp
 from .norm import (
-    NormGradients,
     group_norm,
     group_norm_vjp,
     instance_norm,
@@ -81,6 +80,7 @@ from .norm import (
     rms_norm,
     rms_norm_vjp,
 )
+from .norm_call import NormGradients
 from .norm_spec import LocalNormSpec, NormSpec
 from .operation import Implementation, register, unregister
 from .patches import col2im, im2col

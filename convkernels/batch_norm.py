@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from .call import Call, as_array
 from .errors import OptionError, ShapeError
 from .layout import Array
-from .norm import DOC, KEYWORDS, Gradients, NormKeywords, Problem, Vjp, make_problem, train
+from .norm_call import DOC, KEYWORDS, Gradients, NormKeywords, Problem, Vjp, make_problem, train
 from .norm_spec import NormSpec, is_number
 from .operation import BATCH_NORM, BATCH_NORM_GRAD, BATCH_NORM_TRAIN, BATCH_NORM_TRAIN_GRAD
 from .public import general, located

@@ -28,7 +28,7 @@ LEVELS = {
     **dict.fromkeys(("catalog", "call", "public"), 4),
     **dict.fromkeys(("conv", "separable", "conv_transpose"), 5),
     **dict.fromkeys(
-        ("pool", "unpool", "adaptive", "norm", "batch_norm", "local_norm", "dense", "losses", "patches"), 5
+        ("pool", "unpool", "adaptive", "norm_call", "norm", "batch_norm", "local_norm", "dense", "losses", "patches"), 5
     ),
     **dict.fromkeys(("planning", "__init__"), 6),
     "nn": 7,
