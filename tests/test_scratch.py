@@ -26,6 +26,7 @@ PROBLEMS = [
     "n1g64i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i160o8_in20x20_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i256o512_in7x7_k1x1_s1x1_p0+0x0+0_d1x1",
+    "n1g1i600o65_in2x25_k1x1_s1x3_p0+0x0+0_d1x1_bias",
     "n1g1i512o20_in5x6_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i1024o80_in3x7_k1x1_s1x1_p0+0x0+0_d1x1",
 ]

@@ -251,9 +251,9 @@ def amounts(
 
 
 def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
-    """What one group's weights take in panels."""
+    """What one group's weights take in panels, of which the last may be narrower than its place."""
     row = columns * size
-    return (row if row <= PANEL else row + PANEL) * channels * taps + LINES
+    return (row + min(row, PANEL)) * channels * taps + LINES
 
 
 @lru_cache(maxsize=512)
