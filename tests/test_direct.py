@@ -105,6 +105,35 @@ def test_planes_that_nothing_is_made_of(text):
     assert_same(run(OPERATIONS[problem.operation].find("direct"), problem)["out"], problem.expected["out"])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n1g3i3o3_in1x35_k1x4_s1x1_p0+0x2+0_d1x12_float64",
+        "n1g3i3o6_in35x1_k4x1_s1x1_p2+0x0+0_d12x1_bias",
+        "n1g1i1o18_in1x101_k1x4_s1x9_p0+0x2+0_d1x34",
+        "n1g1i20o1_in1x1_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n1g1i20o33_in1x1_k1x1_s1x1_p0+0x0+0_d1x1",
+    ],
+)
+@pytest.mark.parametrize("strategy", ["direct", "winograd", "depthwise"])
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
+def test_the_stride_of_a_single_element_may_be_anything(operation, strategy, text):
+    problem = Problem.read(f"{operation}:{text}")
+    implementation = next((each for each in OPERATIONS[operation].implementations if each.name == strategy), None)
+    if implementation is None or implementation.supports(problem.spec):
+        return
+    for far in (24, 2**40):
+        arrays = {role: None if a is None else spread_singles(a, far) for role, a in problem.arrays.items()}
+        out = spread_singles(problem.outputs()["out"], far)
+        assert_same(run(implementation, problem, arrays, {"out": out})["out"], problem.expected["out"])
+
+
+def spread_singles(array, far):
+    """A view in which the axes of one element have a stride of so many bytes."""
+    strides = [far if size == 1 else stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    return np.lib.stride_tricks.as_strided(array, array.shape, strides)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 @pytest.mark.parametrize("text", SHARED)

@@ -81,7 +81,10 @@ def depthwise_plan(
     d, h, last = reaches
     lanes = isa.lanes(size) if across else lanes_for(-(-last.outputs // last.spread), size, isa)
     form = Form(across, lanes, size, weights)
-    copied = [not across and array.w != size and count > 1 for array, count in ((x, last.cells), (y, last.outputs))]
+    if not across:
+        # Rows are read along their elements; the stride of a single one may be anything.
+        x, y = (each._replace(w=size) if count == 1 else each for each, count in ((x, last.cells), (y, last.outputs)))
+    copied = [not across and array.w != size for array in (x, y)]
     if across:
         chunk = -(-channels // (threads * lanes)) * lanes if weights else channels
     read, x_copies = block(x, [each.cells for each in reaches], channels, chunk, size, copied=copied[0], back=False)
