@@ -134,6 +134,13 @@ def test_an_input_gradient_reaches_what_the_convolution_does_the_other_way_round
     assert there == back
 
 
+def test_a_single_column_is_read_again_by_tiles_further_on():
+    dy, w = np.ones((1, 1, 2)), np.ones((4, 1, 2))
+    options = {"x_shape": (1, 35, 1), "layout": "NWC", "weight_layout": "WIO", "dilation": 12, "padding": ((2, 0),)}
+    results = [ck.conv1d_input_grad(dy, w, strategy=strategy, **options) for strategy in ("depthwise", "naive")]
+    assert_same(*results)
+
+
 def test_examples():
     assert doctest.testmod(reach) == doctest.TestResults(failed=0, attempted=1)
 

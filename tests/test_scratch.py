@@ -67,7 +67,8 @@ def test_no_more_is_taken_than_was_said(operation, strategy, text, limit, taken,
             assert taken[0] <= implementation.workspace(problem.spec, allowed)
 
 
-MARK, AROUND = 0xA5, 2**14
+MARK, AROUND = 0xFF, 2**14
+"""Bytes of NaN, so that reading what was never written shows, too; and how many there are before and after."""
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ import numpy as np
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
+from .scratch import LINE
 
 BLOCK = 2**19
 """Bytes of the source and of the outputs that are worked on at a time: half of a second-level cache."""
 OVERLAPPING = 8
 """How many times that large blocks may be if most of each is read again for others."""
-LINE, PAGE = 64, 4096
-"""Bytes of a line of the cache, and those after which the sets of the first-level cache repeat."""
+PAGE = 4096
+"""Bytes after which the sets of the first-level cache repeat."""
 PANEL = 384
 """Bytes of the widest row of tiles, six vectors of 64."""
 SQUARES = 3 * 2**19
@@ -92,15 +93,17 @@ class Axis(NamedTuple):
         >>> [(stretch.outputs, len(stretch.taps)) for stretch in dilated.stretches]
         [(12, 2), (9, 3), (12, 2)]
         """
+        whole = (Stretch(self.outputs, self.taps),)
         ends = [[-((offset - edge) // self.step) for edge in (0, self.size)] for _, offset in self.taps]
-        edges = {0, self.outputs, *(min(max(end, 0), self.outputs) for pair in ends for end in pair)}
+        edges = sorted({0, self.outputs, *(min(max(end, 0), self.outputs) for pair in ends for end in pair)})
+        if any(end - begin < SHORT for begin, end in pairwise(edges)):
+            return whole
         found = []
-        for begin, end in pairwise(sorted(edges)):
+        for begin, end in pairwise(edges):
             reaching = (first <= begin and end <= last for first, last in ends)
             found.append(Stretch(end - begin, tuple(compress(self.taps, reaching))))
         work = sum(stretch.outputs * len(stretch.taps) for stretch in found)
-        pays = work < SPARED * self.outputs * len(self.taps) and min(stretch.outputs for stretch in found) >= SHORT
-        return tuple(found) if pays else (Stretch(self.outputs, self.taps),)
+        return tuple(found) if work < SPARED * self.outputs * len(self.taps) else whole
 
 
 class Stretch(NamedTuple):
@@ -233,13 +236,13 @@ def amounts(
     def pieces() -> int:
         return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))
 
-    def large() -> bool:
+    def large(axis: int) -> bool:
         # Blocks of which most is read again by their neighbours had better leave the cache.
         overlaps = axes[axis].reach(counts[axis]) > 2 * counts[axis] * axes[axis].step
         return needed() + LINES > (min(OVERLAPPING * block, limit - shared) if overlaps else most)
 
     for axis in range(2):
-        while counts[axis] > 1 and (large() or pieces() * batch * groups < threads):
+        while counts[axis] > 1 and (large(axis) or pieces() * batch * groups < threads):
             counts[axis] = -(-counts[axis] // 2)
     images = max(1, min(batch, (most - LINES) // needed())) if pieces() == 1 else 1
     if images > 1:
@@ -261,7 +264,9 @@ def correlation_amounts(
     axes: Axes, batch: int, groups: int, channels: int, columns: int, taps: int, size: int, limit: int, threads: int
 ) -> Amounts:
     """The amounts of a correlation from so many channels to so many columns, by w of so many taps."""
-    shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + columns * PANEL
+    # A bias by rows, for planes as matrices, is repeated along a tile.
+    repeated = (groups if taps == 1 else 1) * columns * PANEL
+    shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + repeated
     blocks = tuple(axis.block for axis in axes)
     # All weights are read for each block: the more they are, the larger the block that pays.
     block = max(BLOCK, filter_bytes(channels, columns, taps, size) // 8)

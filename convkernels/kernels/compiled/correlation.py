@@ -133,7 +133,10 @@ def planned(
 
 
 def planes_pay(problem: Problem, other: Problem, isa: Isa) -> bool:
-    """Whether vectors of pixels cost less than copying the source and the outputs for vectors of channels."""
+    """Whether vectors of pixels cost less than copying the source and the outputs for vectors of channels.
+
+    It may depend on the batch: either way sums are taken in the same order.
+    """
     lanes = isa.lanes(problem.size)
     pixels = other.columns
     lost = -(-pixels // lanes) * lanes / pixels - 1
@@ -232,7 +235,7 @@ def part(
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
-    panels = slices(tile.panels, panels_at_a_time(tile, heights, threads, lies=read.lies))
+    panels = slices(tile.panels, panels_at_a_time(tile, heights, threads, lies=bool(read.lies)))
     numbered = product(slices(groups, 1), *blocks_of, panels)
     pieces = [
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
@@ -304,7 +307,7 @@ def spans(axes: Axes, each: list[int]) -> Array:
     return found.reshape(-1).astype(np.int64)
 
 
-def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: int) -> int:
+def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: bool) -> int:
     """How many panels of a block go together: fewer where blocks of such heights leave threads without work.
 
     A block that is copied is copied for each.
