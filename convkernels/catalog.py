@@ -68,7 +68,6 @@ _compiled_norm = partial(
     Implementation,
     "direct",
     supports=norm_available.supports,
-    prefers=norm_available.prefers,
     workspace=norm_available.workspace,
     claims=norm_available.CLAIMS,
     uses_threads=True,

@@ -1,10 +1,9 @@
-"""What can be said of the compiled norms without compiling anything: whether they run, when, and in what memory."""
+"""What can be said of the compiled norms without compiling anything: whether they run, and in what memory."""
 
 from __future__ import annotations
 
 import math
 
-from ...layout import Order
 from ...norm_spec import NormSpec
 from .. import norms
 from .available import missing
@@ -14,8 +13,6 @@ ROOM = 16 * 2**20
 """Scratch bytes that are used if they may be; 4 MiB are enough for most problems."""
 CELL_BYTES = 1200
 """Scratch bytes for a cell at most: sums and factors of tiny problems are larger than these."""
-ENOUGH = 2**13
-"""Cells from which on it is 10 % faster than NumPy, and the more the larger; below, compiling would not pay."""
 
 
 def supports(spec: NormSpec) -> str | None:
@@ -23,14 +20,6 @@ def supports(spec: NormSpec) -> str | None:
     if spec.dtype.name not in ("float32", "float64"):
         return f"computes float32 and float64, not {spec.dtype.name}"
     return missing()
-
-
-def prefers(spec: NormSpec, order: Order) -> str | None:
-    """Large samples, whatever their order in memory; how many there are only counts where they share statistics."""
-    cells = math.prod(spec.shape if spec.kind == "batch" else spec.shape[1:])
-    if cells < ENOUGH:
-        return f"{cells} cells are too few to pay for its calls"
-    return None
 
 
 def workspace(spec: NormSpec, limit: int) -> int:
