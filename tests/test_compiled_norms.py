@@ -329,11 +329,9 @@ def test_other_types_are_declined():
         ck.layer_norm(np.ones((1, 2, 3, 3), np.float16), None, None, strategy="direct")
 
 
-def test_auto_takes_it_for_large_problems_and_says_why_not_for_small_ones():
-    assert ck.explain("norm:n8c64g32_in28x28_group").choices[0].chosen.name == "direct"
-    (choice,) = ck.explain("norm:n2c8g2_in4x4_group").choices
-    reasons = {verdict.implementation.name: verdict.reason for verdict in choice.verdicts}
-    assert "cells" in reasons["direct"]
+def test_auto_takes_it_for_large_problems_and_small_ones():
+    for text in ("norm:n8c64g32_in28x28_group", "norm:n2c8g2_in4x4_group"):
+        assert ck.explain(text).choices[0].chosen.name == "direct"
 
 
 def test_little_memory_is_left_to_numpy(monkeypatch):

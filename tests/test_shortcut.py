@@ -250,7 +250,7 @@ def test_other_settings_and_threads_are_other_calls():
         for _ in range(2):
             got = ck.batch_norm_train(last, slope, shift, layout="NHWC", threads=threads)
             assert_same(got, (expected, *statistics))
-    with ck.config_context(max_workspace=0, threads=2):
+    with ck.config_context(max_workspace=2**12, threads=2):
         assert_same(ck.max_pool2d(many, 3), ck.max_pool2d(many, 3, threads=1))
 
 
