@@ -28,15 +28,7 @@ from ...layout import Array
 from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
-from .axes import (
-    Amounts,
-    Axes,
-    direction,
-    forward_axes,
-    input_grad_axes,
-    winograd_amounts,
-    winograd_axes,
-)
+from .axes import Amounts, Axes, direction, forward_axes, input_grad_axes, winograd_amounts, winograd_axes
 from .blocks import (
     COPIES,
     PIECE,
@@ -172,8 +164,8 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
 def convolve(words: int, begin: int, end: int, block: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are four tables, the tiles of a row of the third, the bytes of a block, V and M, which
-    follow each other in memory and are followed by results, the address of zeros, and four more.
+    The arguments are four tables, the tiles of a row of the third, the bytes of a block, V and M, which follow each
+    other in memory and are followed by results, the address of zeros, and four more.
     """
     given = words_at(words, 17)
     numbers, codes, starts, pieces = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
