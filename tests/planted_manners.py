@@ -83,6 +83,15 @@ def scales_its_input_and_scales_it_back(spec, x, w, b, *, out, resources):
     x /= 2
 
 
+@planted("conv", check_accepts_any_strides, 6)
+def merges_an_axis_with_one_of_a_single_cell(spec, x, w, b, *, out, resources):
+    steps = list(x.strides)
+    for axis in range(x.ndim - 1):
+        if x.shape[axis + 1] == 1:  # whatever the stride of that is
+            steps[axis] = steps[axis + 1]
+    conv(spec, as_strided(x, x.shape, steps), w, b, out=out)
+
+
 @planted("conv", check_accepts_any_strides, 4)
 def writes_to_a_flat_copy(spec, x, w, b, *, out, resources):
     found = np.empty(out.shape, out.dtype)

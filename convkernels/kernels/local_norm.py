@@ -23,6 +23,7 @@ from ..layout import Array
 from ..norm_spec import LocalNormSpec
 from ..views import slices
 from ..window import Ints, Tile
+from .norm_blocks import arithmetic
 
 CLAIMS = frozenset({"batch_invariant", "nan_strict", "bounded"})
 TARGET = 2**18
@@ -79,24 +80,26 @@ def bases(spec: LocalNormSpec, cells: Array, axis: int) -> Array:
 def local_response_norm(spec: LocalNormSpec, x: Array, *, out: Array, resources: Resources) -> None:
     """Normalise block by block."""
     axis, (x, out) = in_memory_order(x, out)
-    for place in blocks(x.shape, axis, block_cells(spec, resources.max_workspace)):
-        cells = x[place].astype(spec.statistics_dtype)
-        factor = bases(spec, cells, axis)
-        np.power(factor, -spec.beta, out=factor)
-        np.multiply(cells, factor, out=out[place], casting="same_kind")
+    with arithmetic():
+        for place in blocks(x.shape, axis, block_cells(spec, resources.max_workspace)):
+            cells = x[place].astype(spec.statistics_dtype)
+            factor = bases(spec, cells, axis)
+            np.power(factor, -spec.beta, out=factor)
+            np.multiply(cells, factor, out=out[place], casting="same_kind")
 
 
 def local_response_norm_grad(spec: LocalNormSpec, dy: Array, x: Array, *, out: Array, resources: Resources) -> None:
     """Take the gradient block by block."""
     axis, (x, dy, out) = in_memory_order(x, dy, out)
-    for place in blocks(x.shape, axis, block_cells(spec, resources.max_workspace)):
-        cells = x[place].astype(spec.statistics_dtype)
-        base = bases(spec, cells, axis)
-        result = np.power(base, -spec.beta)
-        np.multiply(result, dy[place], out=result)
-        share = np.divide(result, base, out=base)
-        share *= cells
-        share = window_sum(share, axis, spec.after, spec.before)
-        share *= cells
-        share *= -2 * spec.alpha * spec.beta / spec.size
-        np.add(result, share, out=out[place], casting="same_kind")
+    with arithmetic():
+        for place in blocks(x.shape, axis, block_cells(spec, resources.max_workspace)):
+            cells = x[place].astype(spec.statistics_dtype)
+            base = bases(spec, cells, axis)
+            result = np.power(base, -spec.beta)
+            np.multiply(result, dy[place], out=result)
+            share = np.divide(result, base, out=base)
+            share *= cells
+            share = window_sum(share, axis, spec.after, spec.before)
+            share *= cells
+            share *= -2 * spec.alpha * spec.beta / spec.size
+            np.add(result, share, out=out[place], casting="same_kind")

@@ -145,7 +145,8 @@ def arithmetic(wider: bool = False) -> Iterator[None]:
     """NumPy's settings for a norm: with a wider type to try, no warnings.
 
     NumPy repeats a coefficient into a buffer wherever the loop over the cells that share it is shorter than the buffer,
-    8192 cells, and that takes as long again as the arithmetic. So the buffer is made small.
+    8192 cells, and that takes as long again as the arithmetic. So the buffer is made small. Those in which it casts the
+    operands of a step then are of no account either, as scratch memory.
     """
     with np.errstate(over="ignore", invalid="ignore") if wider else np.errstate():  # restores the size of the buffer
         np.setbufsize(SCALARS)

@@ -91,10 +91,11 @@ def pool_columns(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) 
     pad_value = spec.reducer.pad_value(spec.compute_dtype) if spec.reducer.pad_value else 0
     block, rank = plan(spec, resources.max_workspace, spec.reducer.copies[0] + 1), spec.window.rank
     for images, channels, part in block.walk(spec.batch, spec.channels):
-        seen = windows(x[images, channels, *part.cells], part.window, pad_value)
-        # Without a name, the copy is gone before the next is made.
+        # Without a name, copies are gone before the next are made.
         out[images, channels, *part.tile] = spec.reducer.reduced(
-            gathered(seen, rank), (2 + rank,), spec.count(part.tile)
+            gathered(windows(x[images, channels, *part.cells], part.window, pad_value), rank),
+            (2 + rank,),
+            spec.count(part.tile),
         )
 
 

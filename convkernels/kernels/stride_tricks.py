@@ -83,6 +83,7 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
         for tap in spec.window.kernel_positions():
             weights, plane = tap_weights(spec, w, groups, tap).swapaxes(-1, -2), rows(seen[..., *tap])
             add_product(plane, weights, target)
+        del seen, plane  # before the next cells are padded
 
 
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
@@ -110,4 +111,4 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
         block = readable(rows(dy[images, groups, :, *part.tile])).swapaxes(-1, -2)
         for tap in spec.window.kernel_positions():
             dw[groups, :, :, *tap] += np.matmul(block, readable(rows(seen[..., *tap]))).sum(summed)
-        del block  # before the next is copied
+        del block, seen  # before the next are copied and padded

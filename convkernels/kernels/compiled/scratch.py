@@ -41,10 +41,10 @@ class Arena(threading.local):
     def __exit__(self, *failure: object) -> None:
         self.used = self.marks.pop()
         if not self.marks:
+            self.others.clear()  # before there is a larger block, so as not to have both
             if self.memory.size < self.most <= KEPT:
                 self.memory = np.empty(self.most, np.uint8)
                 self.start = self.memory.ctypes.data
-            self.others.clear()
             self.most = 0
 
     def reserve(self, size: int) -> int:
