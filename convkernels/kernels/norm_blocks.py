@@ -82,13 +82,15 @@ def groups(shape: Ints, reduced: Ints, cells: int) -> list[Group]:
 
 
 class Summation(NamedTuple):
-    """How blocks are summed: by BLAS over `length` rows of `columns`, then the rest, which is little, in float64."""
+    """How blocks are summed: by BLAS over `length` rows of `columns`, then the rest, which is little, in float64.
+
+    The rest goes step by step, each over the middle one of three axes.
+    """
 
     lead: Ints
     length: int
     columns: int
-    rest: Ints
-    shape: Ints
+    rest: tuple[Ints, ...]
 
 
 @lru_cache(maxsize=512)
@@ -112,7 +114,7 @@ def summation(shape: Ints, total: Ints) -> Summation:
     while first < last and math.prod(shape[first + 1 : last + 1]) >= RUN:
         first += 1
     length, columns = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
-    lead, side = (shape[0], 1) if first == 1 else shape[:first], 1
+    lead, side = (shape[0], math.prod(shape[1:first])) if first else (), 1
     if columns > 1:
         side = next((side for side in range(1, length) if length % side == 0 and side * columns >= ROW), length)
         columns *= side
@@ -121,8 +123,16 @@ def summation(shape: Ints, total: Ints) -> Summation:
     part = tuple(1 if first <= axis <= last else size for axis, size in enumerate(shape))
     if last >= first:
         part = (*part[:first], side, *part[first + 1 :])
-    rest = tuple(axis for axis in axes if part[axis] > 1)
-    return Summation(lead, length // side, columns, rest, part)
+    rest: list[Ints] = []
+    for axis in axes:
+        if part[axis] > 1:
+            before, behind = math.prod(part[:axis]), math.prod(part[axis + 1 :])
+            if rest and rest[-1][2] == part[axis] * behind:
+                rest[-1] = (before, rest[-1][1] * part[axis], behind)  # neighbours, summed together
+            else:
+                rest.append((before, part[axis], behind))
+            part = (*part[:axis], 1, *part[axis + 1 :])
+    return Summation(lead, length // side, columns, tuple(rest))
 
 
 @lru_cache(maxsize=512)
@@ -179,14 +189,14 @@ class Scratch:
 
     def sum(self, cells: Array, shape: Ints) -> Array:
         """The sums of a block over the axes where `shape` has one."""
-        lead, length, columns, rest, part_shape = summation(cells.shape, shape)
+        lead, length, columns, rest = summation(cells.shape, shape)
         ones = np.ones(length, self.dtype)
         part = cells.reshape(*lead, length) @ ones if columns == 1 else ones @ cells.reshape(*lead, length, columns)
-        return self.total(part.reshape(part_shape), rest)
+        return self.total(part, rest).reshape(shape)
 
     def dot(self, first: Array, second: Array, shape: Ints) -> Array:
         """The sums of the products of two blocks."""
-        lead, length, columns, rest, part_shape = summation(first.shape, shape)
+        lead, length, columns, rest = summation(first.shape, shape)
         rows = (*lead, length) if columns == 1 else (*lead, length, columns)
         pair = first.reshape(rows), second.reshape(rows)
         if columns > 1:
@@ -195,13 +205,14 @@ class Scratch:
             part = np.einsum("...i,...i->...", *pair)
         else:
             part = np.vecdot(*pair)
-        return self.total(part.reshape(part_shape), rest)
+        return self.total(part, rest).reshape(shape)
 
-    def total(self, part: Array, rest: Ints) -> Array:
-        """What BLAS has left, summed over the rest of the axes."""
-        if not rest:
-            return part.astype(self.wide)
-        return np.add.reduce(part, rest, dtype=self.wide, keepdims=True)
+    def total(self, part: Array, rest: tuple[Ints, ...]) -> Array:
+        """What BLAS has left, summed over the rest of the axes; a sum of neighbours is faster by einsum."""
+        for sizes in rest:
+            part, short = part.reshape(sizes), sizes[2] == 1
+            part = np.einsum("ijk->ik", part, dtype=self.wide) if short else np.add.reduce(part, 1, dtype=self.wide)
+        return part.astype(self.wide, copy=False)
 
     def repeated(self, small: Array, shape: Ints) -> Array:
         """A coefficient with axes of one, in the type of the data, and repeated until it has long runs."""
