@@ -6,6 +6,7 @@ function called inside `recording` runs nothing: its calls are collected, which 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from .layout import Array, Layout, Order
 from .norm_spec import LocalNormSpec, NormSpec
 from .operation import Implementation, Operation, no_plan
 from .problem import Spec
-from .shortcut import Finish, Made, Run, Shortcut, axes_of, through_views
+from .shortcut import Finish, Made, Run, Shortcut, View, through_views, view_of
 from .spec import Shape
 from .views import slices
 from .window import entries, whole
@@ -227,8 +228,6 @@ class Call:
         """The short way of this call, which gave that result, if all it took were those arrays."""
         spec, config, reserved = self.spec, self.config, self.conversion_bytes
         implementation = self.select(config, reserved)
-        if implementation.plan is no_plan and (self.seen_shape or self.outputs):
-            return None  # which _planned and _viewed would find out, but comparing the arrays takes 10 us
         exact = spec.compute_dtype.kind in "iu"  # whose sums are held to what the type holds, each time
         given, others = args[: len(self.arrays)], args[len(self.arrays) :]
         if exact or reserved or self.options["out"] is not None or any(isinstance(each, np.ndarray) for each in others):
@@ -258,13 +257,18 @@ class Call:
         return plan(self.spec, *self.arrays, out=out, resources=resources, **self.outputs)
 
     def _viewed(self, implementation: Implementation, given: tuple[Any, ...], resources: Resources) -> Run | None:
-        """The run of an implementation that takes the caller's arrays, where it sees permutations of them."""
-        if self.seen_shape or self.outputs or self.instead:
+        """The run of an implementation that takes the caller's arrays, where it sees views of them."""
+        if self.instead:
             return None
-        axes = [None if array is None else axes_of(array, each) for array, each in zip(self.arrays, given, strict=True)]
-        if any(axis is None and each is not None for axis, each in zip(axes, given, strict=True)):
+        axes = self.layout.permutation
+        views = [
+            None if array is None else view_of(array, each, axes)
+            for array, each in zip(self.arrays, given, strict=True)
+        ]
+        if any(view is None and each is not None for view, each in zip(views, given, strict=True)):
             return None
-        return through_views(implementation.run, self.spec, tuple(axes), self.layout.permutation, resources)
+        run = functools.partial(implementation.run, self.spec, resources=resources)
+        return through_views(run, tuple(views), View(axes, self.seen_shape or self.shape), tuple(self.outputs))
 
     def fill(self) -> None:
         """Compute `outputs` alone, by an implementation that then gets no `out`."""

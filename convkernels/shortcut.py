@@ -122,15 +122,37 @@ def axes_of(view: Array, array: Array) -> tuple[int, ...] | None:
     return tuple(found) if same else None
 
 
-def through_views(
-    run: Callable[..., None], spec: Any, axes: tuple[tuple[int, ...] | None, ...], out_axes: tuple[int, ...], given: Any
-) -> Run:
-    """Make a run of what takes canonical views, which are permutations of the caller's arrays."""
+class View(NamedTuple):
+    """How implementations see an array of the caller's: with its axes in that order, and then in that shape."""
+
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def of(self, array: Array) -> Array:
+        """The view of an array like the one it was found for."""
+        return array.transpose(self.axes).reshape(self.shape)
+
+
+def view_of(seen: Array, array: Array, permutation: tuple[int, ...]) -> View | None:
+    """The view that is seen of an array, in whatever order of axes, or split and joined in that of a layout."""
+    if seen.size != array.size:
+        return None
+    plain = permutation if array.ndim == len(permutation) else tuple(range(array.ndim))
+    found = View(axes_of(seen, array) or plain, seen.shape)
+    again = found.of(array)
+    alike = again.strides == seen.strides
+    return found if alike and again.__array_interface__["data"] == seen.__array_interface__["data"] else None
+
+
+def through_views(run: Callable[..., None], views: tuple[View | None, ...], out: View, outputs: tuple[str, ...]) -> Run:
+    """Make a run on the caller's arrays of what takes their views, and further outputs by name."""
 
     def through(*arrays: Array | None) -> None:
-        *inputs, out = arrays
-        views = [None if array is None else array.transpose(axis) for array, axis in zip(inputs, axes, strict=True)]
-        run(spec, *views, out=out.transpose(out_axes), resources=given)  # type: ignore[union-attr]  # there is a result
+        inputs, (result, *others) = arrays[: len(views)], arrays[len(views) :]
+        seen = [
+            None if array is None or view is None else view.of(array) for array, view in zip(inputs, views, strict=True)
+        ]
+        run(*seen, out=out.of(result), **dict(zip(outputs, others, strict=True)))  # type: ignore[arg-type]  # there is one
 
     return through
 
