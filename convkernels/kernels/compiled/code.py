@@ -184,6 +184,13 @@ class Code:
             holds.append(self._all(found) if vector else found)
         return reduce(build.and_, holds)
 
+    def all_finite(self, *vectors: Any) -> Any:
+        """Whether no lane is infinite or NaN."""
+        zeros = ir.Constant(vectors[0].type, [0.0] * self.lanes)
+        return self._all(
+            reduce(self.build.and_, (self.build.fcmp_ordered("==", self.build.fsub(x, x), zeros) for x in vectors))
+        )
+
     def _all(self, mask: Any) -> Any:
         """Whether all of a vector of bits are set."""
         bits = self.build.bitcast(mask, ir.IntType(self.lanes))
@@ -213,6 +220,41 @@ class Code:
         """``for index in range(stop)``."""
         return self.loop(self.word(0), stop, self.word(1), state, body)
 
+    def few(self, state: Values, go: Callable[[Values, bool], Values]) -> list[Any]:
+        """``go(state, True)``, which adds to wide vectors: by float32's sums of a few numbers, if no lane overflows.
+
+        ``go(state, wide)`` then goes on from a state in float32 where `wide` is not true.
+        """
+        if self.itemsize == 8:
+            return [*go(state, True)]
+        nothing = ir.Constant(self.narrow, [0.0] * self.lanes)
+        found = go([nothing] * len(state), False)
+
+        def widened() -> Values:
+            return [
+                self.build.fadd(old, self.build.fpext(new, self.wide)) for old, new in zip(state, found, strict=True)
+            ]
+
+        return self.choice(self.all_finite(*found), widened, lambda: go(state, True))
+
+    def least(self, first: Any, second: Any) -> Any:
+        """The smaller integer."""
+        return self.build.select(self.build.icmp_signed("<", first, second), first, second)
+
+    def choice(self, holds: Any, one: Callable[[], Values], other: Callable[[], Values]) -> list[Any]:
+        """``one() if holds else other()``."""
+        build = self.build
+        ways: list[tuple[Values, Any]] = []
+        with build.if_else(holds) as (then, otherwise):
+            for way, compute in ((then, one), (otherwise, other)):
+                with way:
+                    ways.append((compute(), build.block))
+        chosen = [build.phi(value.type) for value in ways[0][0]]
+        for values, block in ways:
+            for variable, value in zip(chosen, values, strict=True):
+                variable.add_incoming(value, block)
+        return chosen
+
     def narrow_or_wide(self, ordinary: Any, body: Callable[[bool], None]) -> None:
         """``body(False)`` where all is ordinary, ``body(True)`` in float64 where it is not, or the data is."""
         if self.itemsize == 8:
@@ -224,8 +266,8 @@ class Code:
             with otherwise:
                 body(True)
 
-    def columns(self, count: Any, unroll: int, state: Values, body: Callable[..., Values]) -> list[Any]:
-        """Go over a row: ``state = body(column, mask, *state)`` for each vector, the mask None where it is full.
+    def columns(self, start: Any, stop: Any, unroll: int, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """Go over a part of a row: ``state = body(column, mask, *state)``, the mask None where a vector is full.
 
         `unroll` vectors at a time have states of their own, which need not wait for each other and are added up in the
         end; what a vector takes must not depend on the state.
@@ -242,13 +284,14 @@ class Code:
         def one(column: Any, *now: Any) -> Values:
             return body(column, None, *now)
 
-        full, end = (build.sub(count, build.srem(count, self.word(n * self.lanes))) for n in (unroll, 1))
-        states = self.loop(self.word(0), full, self.word(unroll * self.lanes), [*state, *others], several)
+        count = build.sub(stop, start)
+        full, end = (build.sub(stop, build.srem(count, self.word(n * self.lanes))) for n in (unroll, 1))
+        states = self.loop(start, full, self.word(unroll * self.lanes), [*state, *others], several)
         last = states[:size]
         for place in range(1, unroll):
             last = [build.fadd(a, b) for a, b in zip(last, states[place * size : (place + 1) * size], strict=True)]
         last = self.loop(full, end, self.word(self.lanes), last, one)
-        return self._rest(end, count, last, body)
+        return self._rest(end, stop, last, body)
 
     def vectors(self, count: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
         """Go over a row a vector at a time: ``state = body(column, mask, *state)``."""

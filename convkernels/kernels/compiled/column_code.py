@@ -1,10 +1,10 @@
 """Norms where a row of memory goes through many families: sums down the columns, and results row by row.
 
-The formulas are those of `row_code`, and the sums are about numbers found as there. A block is gone through in phases:
-a centre for each column is written; rows are summed, in pieces that the cache holds; the sums of all pieces and of all
-members of a family are added up, and factors for each column made of them; results are written, piece by piece. Where
-coefficients differ by row, their gradients are summed along each. How rows are cut depends on the problem alone, so
-results do not on the threads.
+The formulas are those of `row_code`, and the sums are taken as there, a gradient's in float32 over a few rows. A block
+is gone through in phases: a centre for each column is written; rows are summed, in pieces that the cache holds; the
+sums of all pieces and of all members of a family are added up, and factors for each column made of them; results are
+written, piece by piece. Where coefficients differ by row, their gradients are summed along each. How rows are cut
+depends on the problem alone, so results do not on the threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import DOUBLE, TINY, Code
+from .code import DOUBLE, TINY, Code, Values
 from .function import Function
 from .isa import Isa
 from .tile import WORD, compiled
@@ -123,14 +123,11 @@ class Block:
         """``body(rows)`` for each few rows; in it, ``rows(state, step)`` is ``state = step(row, *state)`` for these."""
         build, code = self.code.build, self.code
 
-        def least(first: Any, second: Any) -> Any:
-            return build.select(build.icmp_signed("<", first, second), first, second)
-
         first = build.mul(piece, code["height"])
-        last = least(build.add(first, code["height"]), code["rows"])
+        last = code.least(build.add(first, code["height"]), code["rows"])
 
         def group(start: Any) -> list[Any]:
-            stop = least(build.add(start, code.word(GROUP)), last)
+            stop = code.least(build.add(start, code.word(GROUP)), last)
             body(lambda state, step: code.loop(start, stop, code.word(1), state, step))
             return []
 
@@ -162,9 +159,9 @@ def first_number(block: Block, family: Any) -> Any:
     return code.finite(code.read_element(code.at(block.start["x"], (column, code.itemsize))))
 
 
-def mean_of(block: Block, family: Any) -> Any:
-    """The mean of a family, which is known."""
-    return block.code.read(block.statistic("mean", family), DOUBLE)
+def mean_of(block: Block, family: Any) -> tuple[Any, Any]:
+    """The mean of a family, which is known, as rounded to the data's type, and what that leaves."""
+    return block.code.rounded(block.code.read(block.statistic("mean", family), DOUBLE))
 
 
 def rstd_of(block: Block, family: Any) -> Any:
@@ -174,35 +171,43 @@ def rstd_of(block: Block, family: Any) -> Any:
 
 def add_up(block: Block, piece: Any) -> None:
     """Sum x less the centre and its square, or dy and its product with that, down the rows of a piece."""
-    code, build = block.code, block.code.build
+    code, build, backward = block.code, block.code.build, "dy" in block.start
 
     def clear(places: Places) -> None:
         for which in (0, 1):
             for place in places:
                 code.store(code.zeros, block.sums(piece, which), *place)
 
+    def adder(places: Places, centres: list[Any], wide: bool) -> Callable[..., list[Any]]:
+        many, middles = len(places), [code.fit(centre, wide) for centre in centres]
+
+        def add(row: Any, *now: Any) -> list[Any]:
+            pairs = zip(places, middles, strict=True)
+            offs = [build.fsub(block.load("x", row, place, wide), middle) for place, middle in pairs]
+            first = [block.load("dy", row, place, wide) for place in places] if backward else offs
+            if backward and block.variant.by_row:
+                gamma = block.of_row("gamma", row, wide)
+                first = [build.fmul(each, gamma) for each in first]
+            totals = [build.fadd(old, new) for old, new in zip(now[:many], first, strict=True)]
+            return totals + [code.multiply_add(*each) for each in zip(first, offs, now[many:], strict=True)]
+
+        return add
+
     def group(rows: Rows) -> None:
         def strip(places: Places) -> None:
-            many = len(places)
             centres = [code.load(block.line(0), *place, code.wide) for place in places]
             targets = [(block.sums(piece, which), *place) for which in (0, 1) for place in places]
 
-            def add(row: Any, *now: Any) -> list[Any]:
-                pairs = zip(places, centres, strict=True)
-                offs = [build.fsub(block.load("x", row, place), middle) for place, middle in pairs]
-                first = [block.load("dy", row, place) for place in places] if "dy" in block.start else offs
-                if "dy" in block.start and block.variant.by_row:
-                    gamma = block.of_row("gamma", row, wide=True)
-                    first = [build.fmul(each, gamma) for each in first]
-                totals = [build.fadd(old, new) for old, new in zip(now[:many], first, strict=True)]
-                return totals + [code.multiply_add(*each) for each in zip(first, offs, now[many:], strict=True)]
+            def go(state: Values, wide: bool) -> Values:
+                return rows([*state], adder(places, centres, wide))
 
-            found = rows([code.load(*target, code.wide) for target in targets], add)
+            before = [code.load(*target, code.wide) for target in targets]
+            found = code.few(before, go) if backward else go(before, wide=True)
             for target, value in zip(targets, found, strict=True):
                 code.store(value, *target)
 
         code.strips(block.columns, STRIP, strip)
-        if "dy" in block.start and block.variant.by_row:
+        if backward and block.variant.by_row:
             rows([], partial(add_across, block))
 
     code.strips(block.columns, 1, clear)
@@ -214,12 +219,13 @@ def add_across(block: Block, row: Any) -> list[Any]:
     code, build = block.code, block.code.build
 
     def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
-        mean, rstd = (code.load(block.line(index), column, mask, code.wide) for index in (0, 1))
-        given, off = block.load("dy", row, (column, mask)), build.fsub(block.load("x", row, (column, mask)), mean)
-        return [code.multiply_add(given, build.fmul(off, rstd), products), build.fadd(total, given)]
+        middle, rstd, less = (code.load(block.line(index), column, mask, code.wide) for index in range(3))
+        given, off = block.load("dy", row, (column, mask)), build.fsub(block.load("x", row, (column, mask)), middle)
+        normal = build.fsub(build.fmul(off, rstd), less)
+        return [code.multiply_add(given, normal, products), build.fadd(total, given)]
 
     place = build.add(build.mul(block.number, code["rows"]), row)
-    for which, found in enumerate(code.columns(block.columns, 2, [code.zeros] * 2, add)):
+    for which, found in enumerate(code.columns(code.word(0), block.columns, 2, [code.zeros] * 2, add)):
         code.write(code.total(found), code.at(code["across"], (place, 16), (code.word(which), 8)))
     return []
 
@@ -295,9 +301,9 @@ def settle_backward(block: Block) -> None:
     code, build, variant = block.code, block.code.build, block.variant
 
     def family(number: Any) -> None:
-        mean, var = (code.read(block.statistic(name, number), DOUBLE) for name in ("mean", "var"))
-        rstd, (middle, residual) = code.reciprocal_root(var), code.rounded(mean)
+        rstd, (middle, residual) = rstd_of(block, number), mean_of(block, number)
         total, products = family_sums(block, number, not variant.by_row)
+        products = build.fsub(products, build.fmul(residual, total))
         share = build.fdiv(rstd, code.number("count"))
         slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
         offset = build.fneg(build.fmul(residual, slope))
@@ -308,8 +314,9 @@ def settle_backward(block: Block) -> None:
             factor = rstd if variant.by_row else build.fmul(rstd, block.coefficient("gamma", number, member))
             for index, value in enumerate((middle, factor, slope, offset), 1):
                 code.write(value, code.at(block.line(index), (column, 8)))
-            place = code.at(block.sums(code.word(0), 1), (column, 8))
-            code.write(build.fmul(code.read(place, DOUBLE), rstd), place)
+            alone, place = (code.at(block.sums(code.word(0), which), (column, 8)) for which in (0, 1))
+            off = build.fsub(code.read(place, DOUBLE), build.fmul(residual, code.read(alone, DOUBLE)))
+            code.write(build.fmul(off, rstd), place)
 
         block.by_member(number, factors)
 
@@ -405,9 +412,10 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
         with wanted(FIRST):
             put_line(block, 0, partial(first_number, block))
         with wanted(MEAN):
-            put_line(block, 0, partial(mean_of, block))
+            put_line(block, 0, lambda family: mean_of(block, family)[0])
             if which == "backward" and variant.by_row:
                 put_line(block, 1, partial(rstd_of, block))
+                put_line(block, 2, lambda family: build.fmul(mean_of(block, family)[1], rstd_of(block, family)))
         with wanted(SUM):
             pieces(lambda piece: add_up(block, piece))
         with wanted(SETTLE):

@@ -16,17 +16,21 @@ and a gradient, with the sums over the family of g = gamma * dy and g * (x - mea
     dx = g * rstd + (x - c) * slope + offset
     slope = -rstd^3 * sum g * (x - mean) / n        offset = -rstd * sum g / n - (mean - c) * slope
 
-Where a factor is too large or small for float32, float64 takes its place.
+The sums of a gradient are float32's over a few vectors, of dy and dy * (x - c), and float64's of those: that is off by
+a few roundings of float32 and half the time. c's share is taken off at the end: sum g * (x - mean) is
+sum g * (x - c) - (mean - c) * sum g.
+
+Where a factor is too large or small for float32, or a sum of few, float64 takes its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from .code import DOUBLE, Code
+from .code import DOUBLE, Code, Values
 from .function import Function
 from .isa import Isa
 from .tile import WORD, compiled
@@ -48,6 +52,8 @@ The plain parts and columns are those of sums in which coefficients do not matte
 """
 UNROLL = 2
 """Vectors with sums of their own; 1 and 4 were no faster (Zen 4; a vector of float32 makes two of float64)."""
+FEW = 8
+"""Vectors that float32 adds up before float64 does: a sum is off by that many of its roundings at most."""
 TOGETHER = 8
 """Families after which coefficients' gradients are summed down the columns, their rows being in the cache."""
 
@@ -95,11 +101,26 @@ class Family:
         code = self.code
 
         def line(row: Any, *now: Any) -> list[Any]:
-            def one(column: Any, mask: Any, *sums: Any) -> list[Any]:
-                return vector(row, column, mask, *sums)
+            return code.columns(code.word(0), code[columns], UNROLL, now, partial(vector, row))
 
-            return code.columns(code[columns], UNROLL, now, one)
+        return code.each(code["rows"], state, line)
 
+    def few_sums(self, state: list[Any], vector: Callable[[bool], Callable[..., list[Any]]]) -> list[Any]:
+        """The same, by float32's sums of a few vectors where these hold them; ``vector(wide)`` is the vector."""
+        code = self.code
+
+        def line(row: Any, *now: Any) -> list[Any]:
+            def run(start: Any, *totals: Any) -> list[Any]:
+                stop = code.least(code.build.add(start, length), code["columns"])
+
+                def go(sums: Values, wide: bool) -> Values:
+                    return code.columns(start, stop, UNROLL, sums, partial(vector(wide), row))
+
+                return code.few(totals, go)
+
+            return code.loop(code.word(0), code["columns"], length, now, run)
+
+        length = code.word(FEW * UNROLL * code.lanes)
         return code.each(code["rows"], state, line)
 
     def write_rows(self, part: Any, vector: Vector) -> None:
@@ -200,24 +221,33 @@ def forward(variant: Variant, isa: Isa) -> str:
 
 def shares(family: Family, mean: Any, rstd: Any) -> tuple[Any, Any]:
     """The sums of g and g * (x - mean) over a family; by part, those of dy * (x - mean) * rstd and dy are written."""
-    code, build, centre = family.code, family.code.build, family.code.spread(mean)
+    code, build = family.code, family.code.build
+    centre, residual = code.rounded(mean)
 
-    def add(place: Any) -> Callable[..., list[Any]]:
+    def add(place: Any, wide: bool) -> Callable[..., list[Any]]:
+        middle = code.spread(code.fit(centre, wide))
+
         def vector(row: Any, column: Any, mask: Any, total: Any, products: Any) -> list[Any]:
-            given = family.load("dy", place, row, column, mask)
+            given = family.load("dy", place, row, column, mask, wide)
             if family.variant.by_column:
-                given = build.fmul(given, code.load_wide(family.start["gamma"], column, mask))
-            off = build.fsub(family.load("x", place, row, column, mask), centre)
+                load = code.load_wide if wide else code.load
+                given = build.fmul(given, load(family.start["gamma"], column, mask))
+            off = build.fsub(family.load("x", place, row, column, mask, wide), middle)
             return [build.fadd(total, given), code.multiply_add(given, off, products)]
 
         return vector
 
+    def sums(place: Any) -> tuple[Any, Any]:
+        """Those of a part."""
+        found = family.few_sums([code.zeros] * 2, partial(add, place))
+        total, products = (code.total(vector) for vector in found)
+        return total, build.fsub(products, build.fmul(residual, total))
+
     if family.variant.by_column:
-        total, products = family.sums([code.zeros] * 2, add(code.word(0)))
-        return code.total(total), code.total(products)
+        return sums(code.word(0))
 
     def part(place: Any, *state: Any) -> list[Any]:
-        found = [code.total(vector) for vector in family.sums([code.zeros] * 2, add(place))]
+        found = sums(place)
         index = build.add(build.mul(family.number, code["parts"]), place)
         many = build.mul(code["families"], code["parts"])
         code.write(build.fmul(found[1], rstd), code.at(code["sums"], (index, 8)))
@@ -274,23 +304,32 @@ def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) ->
     sums = code.at(code["sums"], (piece, build.mul(line, code.word(2))))
 
     def strip(places: list[tuple[Any, Any]]) -> None:
-        def one(number: Any, *state: Any) -> list[Any]:
-            family = Family(code, variant, "backward", number)
-            mean, rstd = (code.spread(code.read(family.statistic(name), DOUBLE)) for name in ("mean", "rstd"))
+        def go(state: Values, wide: bool) -> Values:
+            def one(number: Any, *state: Any) -> list[Any]:
+                family = Family(code, variant, "backward", number)
+                mean, rstd = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "rstd"))
+                centre, residual = code.rounded(mean)
+                factors = (code.spread(code.fit(value, wide)) for value in (centre, rstd, build.fmul(residual, rstd)))
+                middle, steep, less = factors
 
-            def row(index: Any, *now: Any) -> list[Any]:
-                found = []
-                for (column, mask), gamma, beta in zip(places, now[::2], now[1::2], strict=True):
-                    off = build.fsub(family.load("x", code.word(0), index, column, mask), mean)
-                    given = family.load("dy", code.word(0), index, column, mask)
-                    found += [code.multiply_add(given, build.fmul(off, rstd), gamma), build.fadd(beta, given)]
-                return found
+                def row(index: Any, *now: Any) -> list[Any]:
+                    found = []
+                    for (column, mask), gamma, beta in zip(places, now[::2], now[1::2], strict=True):
+                        off = build.fsub(family.load("x", code.word(0), index, column, mask, wide), middle)
+                        given = family.load("dy", code.word(0), index, column, mask, wide)
+                        normal = build.fsub(build.fmul(off, steep), less)
+                        found += [code.multiply_add(given, normal, gamma), build.fadd(beta, given)]
+                    return found
 
-            return code.each(code["rows"], state, row)
+                return code.each(code["rows"], state, row)
+
+            return code.loop(first, last, code.word(1), state, one)
 
         targets = [(start, *place) for place in places for start in (sums, build.add(sums, line))]
         before = [code.load(*target, code.wide) for target in targets]
-        for value, target in zip(code.loop(first, last, code.word(1), before, one), targets, strict=True):
+        single = build.icmp_signed("==", code["rows"], code.word(1))
+        found = code.choice(single, lambda: code.few(before, go), lambda: go(before, True))
+        for value, target in zip(found, targets, strict=True):
             code.store(value, *target)
 
     code.strips(code["columns"], 4, strip)
