@@ -149,7 +149,7 @@ def no_numpy(monkeypatch):
 
 @pytest.mark.parametrize(("kind", "layout", "form"), FORMS)
 def test_coefficients_gradients_of_data_far_from_zero_are_right_to_some_roundings(kind, layout, form):
-    """Sums of float32 are about the rounded mean, half a thousandth off here: 0.05 of the sum if that were forgotten."""
+    """Sums of float32 are about the rounded mean, half a thousandth off here: 0.05 of them if that were forgotten."""
     problem = standard(kind, layout)
     problem = problem.with_x(problem.arrays["x"] + np.float32(1e4))
     gradient = statistics_of(problem)
