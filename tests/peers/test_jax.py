@@ -26,6 +26,13 @@ PEER = "(JAX)"
 few = functools.partial(fuzz, most=FEWER["JAX"])
 
 
+@pytest.fixture(autouse=True)
+def forget_programs():
+    """JAX keeps what it compiles, and ends the process when some thousand programs have taken all memory maps."""
+    yield
+    jax.clear_caches()
+
+
 def given(problem):
     """A problem's arrays in its layouts, those that it has."""
     arrays = (as_given(problem, role) for role in INPUTS[problem.operation])
