@@ -113,7 +113,8 @@ from .pool import (
 )
 from .pool_spec import PoolSpec
 from .problem import parse_problem
-from .reducers import Reducer, logsumexp, lp, maximum, minimum, register_reducer, unregister_reducer
+from .reducer import Reducer
+from .reducers import logsumexp, lp, maximum, minimum, register_reducer, unregister_reducer
 from .separable import (
     SeparableConvGradients,
     depthwise_conv,

@@ -26,7 +26,8 @@ from .pool import DOC as POOL_DOC
 from .pool import POOL_DEFAULTS, PoolVjp, forward, with_gradient
 from .pool_spec import PoolSpec
 from .public import Execution, family, gradient_options, located
-from .reducers import Reducer, find_reducer
+from .reducer import Reducer
+from .reducers import find_reducer
 from .spec import Shape, check_result, check_sizes, common_dtype
 from .views import slices
 from .window import Ints, per_axis

@@ -17,7 +17,8 @@ from .layout import Array, data_layout
 from .operation import POOL, POOL_GRAD
 from .pool_spec import PoolSpec
 from .public import Execution, family, gradient_options, located, shortened
-from .reducers import MEAN, Reducer, Ties, builtin_reducer, maximum
+from .reducer import Reducer
+from .reducers import MEAN, Ties, builtin_reducer, maximum
 from .shortcut import Runs, Shortcuts, key_of
 from .spec import check_padding_mode, common_dtype
 from .window import Padding

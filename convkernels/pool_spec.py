@@ -11,7 +11,8 @@ import numpy as np
 
 from .errors import OptionError, ShapeError, UnsupportedError
 from .grammar import Fields
-from .reducers import Count, Reducer, builtin_reducer, find_reducer
+from .reducer import Count, Reducer
+from .reducers import builtin_reducer, find_reducer
 from .spec import Shape, check_padding_mode, check_result, check_sizes, compute_dtype, write_window
 from .window import Tile, Window, per_axis, whole
 

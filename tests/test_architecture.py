@@ -22,7 +22,7 @@ from convkernels.public import PUBLIC
 PACKAGE = Path(ck.__file__).parent
 LEVELS = {
     **dict.fromkeys(("errors", "recycling"), 0),
-    **dict.fromkeys(("layout", "window", "reducers", "config", "grammar"), 1),
+    **dict.fromkeys(("layout", "window", "reducer", "reducers", "config", "grammar"), 1),
     **dict.fromkeys(("spec", "pool_spec", "norm_spec", "problem", "views", "extension", "operation"), 2),
     **dict.fromkeys(("kernels", "shortcut"), 3),
     **dict.fromkeys(("catalog", "call", "public"), 4),

@@ -18,7 +18,8 @@ import numpy as np
 from ..config import Resources
 from ..layout import Array, Order
 from ..pool_spec import PoolSpec
-from ..reducers import Reducer, builtin_reducer
+from ..reducer import Reducer
+from ..reducers import builtin_reducer
 from ..spec import ConvSpec, ConvTransposeSpec
 from ..window import Ints
 

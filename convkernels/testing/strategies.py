@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ..layout import SPATIAL, Array, Layout
 from ..norm_spec import LocalNormSpec, NormSpec
 from ..pool_spec import PoolSpec
-from ..reducers import Reducer, builtin_reducer, find_reducer
+from ..reducer import Reducer
+from ..reducers import builtin_reducer, find_reducer
 from ..spec import PADDING_MODES, ConvSpec, ConvTransposeSpec, Shape
 from ..window import Window
 

@@ -13,7 +13,8 @@ import numpy as np
 from ...layout import Array
 from ...norm_spec import NormSpec
 from ...window import Ints
-from .column_code import FIRST, LINES, MEAN, SETTLE, SUM, WRITE, Variant, compiled_for
+from .column_block import FIRST, LINES, MEAN, SETTLE, SUM, WRITE, Variant
+from .column_code import compiled_for
 from .function import Step
 from .isa import Isa
 from .norm_forms import THREADS, Columns, Work, offsets, summed
