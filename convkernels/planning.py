@@ -12,7 +12,8 @@ from .call import Call, recording
 from .errors import OptionError, UnsupportedError, WorkspaceError, one_of
 from .layout import SPATIAL, Layout, data_layout
 from .norm_spec import LocalNormSpec, NormSpec
-from .operation import Implementation, Operation, Verdict, find_operation, load_plugins
+from .operation import Implementation, Operation, Verdict, find_operation
+from .plugins import load_plugins
 from .pool_spec import PoolSpec
 from .problem import Spec, parse_problem
 from .public import EXECUTION, PUBLIC

@@ -22,7 +22,7 @@ from convkernels.public import PUBLIC
 PACKAGE = Path(ck.__file__).parent
 LEVELS = {
     **dict.fromkeys(("errors", "recycling"), 0),
-    **dict.fromkeys(("layout", "window", "reducer", "reducers", "config", "grammar"), 1),
+    **dict.fromkeys(("layout", "window", "reducer", "reducers", "config", "grammar", "plugins"), 1),
     **dict.fromkeys(("spec", "pool_spec", "norm_spec", "problem", "views", "extension", "operation"), 2),
     **dict.fromkeys(("kernels", "shortcut"), 3),
     **dict.fromkeys(("catalog", "call", "public"), 4),
@@ -203,7 +203,7 @@ def test_networks_and_courses_need_nothing_that_is_optional():
 
 
 def test_importing_the_package_reads_no_entry_points():
-    code = "import sys, convkernels; print('importlib.metadata' in sys.modules, convkernels.operation._plugins.started)"
+    code = "import sys, convkernels; print('importlib.metadata' in sys.modules, convkernels.plugins._plugins.started)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
 

@@ -15,7 +15,7 @@ import pytest
 import convkernels as ck
 from convkernels import losses, nn, testing
 from convkernels.courses import cs231n, deeplearning_ai
-from convkernels.operation import ENTRY_POINTS
+from convkernels.plugins import ENTRY_POINTS
 from convkernels.testing.harness import sampling
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import convkernels as ck
-from convkernels import operation
 from convkernels.kernels import naive
 from convkernels.operation import CONV, OPERATIONS, Implementation, Operation, find_operation
 from convkernels.testing.strategies import integers
@@ -66,8 +65,8 @@ def plugins(monkeypatch):
     """Install entry points for one test, as if the process had just started."""
     before = {name: found.implementations for name, found in OPERATIONS.items()}
     installed = []
-    monkeypatch.setattr(operation, "_plugins", operation._Plugins())
-    monkeypatch.setattr(operation, "entry_points", lambda: installed)
+    monkeypatch.setattr(ck.plugins, "_plugins", ck.plugins._Plugins())
+    monkeypatch.setattr(ck.plugins, "entry_points", lambda: installed)
     yield installed
     for name, implementations in before.items():
         OPERATIONS[name].implementations = implementations
@@ -322,7 +321,7 @@ def test_a_plugin_may_convolve_while_it_loads(plugins, plug):
     plugins.append(Entry("theirs", plugin))
     assert np.array_equal(ck.conv2d(x, w), y)
     assert np.array_equal(results[0], y)
-    assert not operation.load_plugins()
+    assert not ck.plugins.load_plugins()
 
 
 def test_threads_wait_for_the_plugins_and_load_them_once(plugins, plug):

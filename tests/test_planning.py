@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import convkernels as ck
-from convkernels import operation
 from convkernels.operation import OPERATIONS
 
 x, x_last = np.ones((2, 6, 8, 8)), np.ones((2, 8, 8, 6))
@@ -277,7 +276,7 @@ def test_a_note_says_where_another_type_computes(dtype, note):
 
 
 def test_a_note_reports_a_plugin_that_failed(monkeypatch):
-    monkeypatch.setattr(operation, "_plugins", operation._Plugins(True, True, {"theirs (package:plug)": "no numba"}))
+    monkeypatch.setattr(ck.plugins, "_plugins", ck.plugins._Plugins(True, True, {"theirs (package:plug)": "no numba"}))
     assert "plugin theirs (package:plug) failed to load: no numba" in only(ck.explain("conv2d", x, w)).notes
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from convkernels.operation import load_plugins
+from convkernels.plugins import load_plugins
 
 from . import comparison, pictures, train
 from .filters import filtered

@@ -15,7 +15,8 @@ from threadpoolctl import threadpool_info  # type: ignore[import-untyped]  # shi
 
 from convkernels import __version__
 from convkernels.config import get_config
-from convkernels.operation import OPERATIONS, load_plugins
+from convkernels.operation import OPERATIONS
+from convkernels.plugins import load_plugins
 
 OPTIONAL = ("numba", "hypothesis", "scipy", "scikit-learn", "matplotlib", "rich", "typer")
 

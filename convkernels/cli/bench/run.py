@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from convkernels.cli.errors import CommandError
 from convkernels.cli.files import write
-from convkernels.operation import load_plugins
+from convkernels.plugins import load_plugins
 
 from . import machine
 from .cells import Cell, Selection
