@@ -1,7 +1,8 @@
 """Correlations: what a convolution, its input gradient and a transposed convolution have in common, along each axis.
 
-Output j of a correlation is the sum over taps of ``source[j * step + offset(tap)]``. A convolution is one; the
-rows of an input gradient of stride s are s of them, one for each remainder.
+Output j of a correlation is the sum over taps of ``source[j * step + offset(tap)]``. A convolution is one; an input
+gradient of stride s is s of them along an axis, one for each remainder, whose outputs stand s apart. Those of the last
+axis are taken together: they read the same rows of the source, and write the same rows in turn.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Axis(NamedTuple):
     """One axis of a correlation: output j reads ``source[j * step + offset]`` for each tap.
 
     `taps` holds a tap's place in w and its offset, by ascending offset; output j stands at ``first + j * stride``.
+    Where the `rests` of a stride are taken together, each has outputs and taps of its own: the axis has as many outputs
+    as the first, and all the taps.
     """
 
     outputs: int
@@ -52,6 +55,17 @@ class Axis(NamedTuple):
     size: int
     first: int = 0
     stride: int = 1
+    rests: tuple[Stretch, ...] = ()
+
+    @property
+    def every(self) -> int:
+        """How many places further the next output stands."""
+        return len(self.rests) or self.stride
+
+    @property
+    def places(self) -> int:
+        """How many outputs stand along the axis."""
+        return sum(rest.outputs for rest in self.rests) or self.outputs
 
     @property
     def lowest(self) -> int:
@@ -76,6 +90,8 @@ class Axis(NamedTuple):
     @property
     def inside(self) -> bool:
         """Whether no tap reaches outside the source."""
+        if self.rests:
+            return all(self._replace(outputs=each.outputs, taps=each.taps, rests=()).inside for each in self.rests)
         return self.lowest >= 0 and self.lowest + self.reach(self.outputs) <= self.size
 
     @property
@@ -93,6 +109,8 @@ class Axis(NamedTuple):
         >>> [(stretch.outputs, len(stretch.taps)) for stretch in dilated.stretches]
         [(12, 2), (9, 3), (12, 2)]
         """
+        if self.rests:
+            return self.rests
         whole = (Stretch(self.outputs, self.taps),)
         ends = [[-((offset - edge) // self.step) for edge in (0, self.size)] for _, offset in self.taps]
         edges = sorted({0, self.outputs, *(min(max(end, 0), self.outputs) for pair in ends for end in pair)})
@@ -107,10 +125,11 @@ class Axis(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Outputs next to each other, and the taps that are summed for them."""
+    """Outputs next to each other, or those of one remainder from `first` on, and the taps that are summed for them."""
 
     outputs: int
     taps: tuple[tuple[int, int], ...]
+    first: int = 0
 
 
 def direction(axis: Axis, count: int) -> int:
@@ -146,7 +165,7 @@ def forward_axes(spec: ConvSpec) -> Axes:
 
 @lru_cache(maxsize=512)
 def input_grad_axes(spec: ConvSpec) -> tuple[Axes, ...]:
-    """The axes of the correlations that make up an input gradient, one for each remainder of the stride.
+    """The axes of the correlations that make up an input gradient, one for each remainder but those of the last axis.
 
     Cell i is read by output j with tap t where ``i = j * stride + t * dilation - lo``.
     """
@@ -164,6 +183,11 @@ def input_grad_axes(spec: ConvSpec) -> tuple[Axes, ...]:
             used.sort(key=lambda pair: pair[1])
             found.append(Axis(-(-(size - rest) // step), 1, tuple(used), out, rest, step))
         choices.append(found)
+    if len(choices[-1]) > 1:
+        rests = choices[-1]
+        taps = tuple(sorted({tap for rest in rests for tap in rest.taps}, key=lambda pair: pair[1]))
+        every = tuple(Stretch(rest.outputs, rest.taps, rest.first) for rest in rests)
+        choices[-1] = [rests[0]._replace(taps=taps, stride=1, rests=every)]
     return tuple((ONE,) * (3 - len(axes)) + axes for axes in product(*choices))
 
 
@@ -231,7 +255,8 @@ def amounts(
 
     def needed() -> int:
         read = math.prod(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
-        return (read * pixel_channels(channels, size) + math.prod(counts) * columns) * size
+        written = counts[0] * counts[1] * axes[2].places
+        return (read * pixel_channels(channels, size) + written * columns) * size
 
     def pieces() -> int:
         return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))

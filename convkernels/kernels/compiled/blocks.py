@@ -118,13 +118,16 @@ def multiply(
     bias_panel: int,
     bias_row: int,
 ) -> None:
-    """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner."""
-    step = s.step_w * s.read_w
+    """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner.
+
+    `starts` has for each tile the output that its first row reads for, and then for each the place that it writes.
+    """
+    step, tiles = s.step_w * s.read_w, starts.size // 2
     for k in range(0, p.depth, p.chunk):
         depth = min(p.chunk, p.depth - k)
         for panel in range(first, first + count):
             is_last = panel == t.panels - 1
-            columns, code = (t.last, starts.size) if is_last else (t.width, 0)
+            columns, code = (t.last, tiles) if is_last else (t.width, 0)
             across = panel * t.width * t.size
             for i in range(piece.images):
                 b = weights + panel * p.w_panel + k * p.w_depth + (piece.image + i) * p.w_image
@@ -132,10 +135,10 @@ def multiply(
                     for h in range(piece.hs):
                         a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h + k * p.step
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
-                        for n in range(starts.size):
+                        for n in range(tiles):
                             place = 2 * ((piece.h + h) * p.stretches + stretches[n])
-                            skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[n] * t.kept_w
-                            init, init_row = tile, t.kept_w
+                            skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[tiles + n] * t.kept_w
+                            init, init_row = tile, t.next_w
                             if k == 0:
                                 init, init_row = biases + panel * bias_panel + starts[n] * bias_row, bias_row
                             ahead = a + (starts[n] + p.ahead) * step
@@ -146,7 +149,7 @@ def multiply(
                                 (
                                     *(a + starts[n] * step, b, tile, init),
                                     *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
-                                    *(step, p.step, p.w_depth, t.kept_w, init_row, columns),
+                                    *(step, p.step, p.w_depth, t.next_w, init_row, columns),
                                     *(ahead, p.ahead_step),
                                 ),
                             )

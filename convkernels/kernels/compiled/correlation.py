@@ -109,7 +109,7 @@ def planned(
     if memory.exchanged:
         chosen = [Amounts(1, (1, 1), 0, LINE)]
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
-    outputs = batch * sum(math.prod(axis.outputs for axis in axes) for axes in every)
+    outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
     stretches = [tuple(each.outputs for each in stretches_of(axes[2], along)) for axes in every]
     row = max(row_bytes(axes, problem, memory, along) for axes in every)
     vectors = vectors_for(max(map(max, stretches)), columns, size, isa, row)
@@ -146,7 +146,7 @@ def planes_pay(problem: Problem, other: Problem, isa: Isa) -> bool:
 def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Walk:
     """What the depth had better go over."""
     axes = every[0]
-    if len(every) > 1 or problem.channels >= FEW_CHANNELS or not direction(axes[2], problem.taps[2]):
+    if len(every) > 1 or axes[2].rests or problem.channels >= FEW_CHANNELS or not direction(axes[2], problem.taps[2]):
         return Walk.CHANNELS
     if problem.channels > 1 and memory.x.w == problem.size and problem.taps[2] > 1 and len(axes[0].taps) == 1:
         return Walk.TAPS
@@ -162,7 +162,8 @@ def lies(axes: Axes, problem: Problem, memory: Memory, along: Walk) -> bool:
     innermost = innermost and (w.step * memory.x.w % PAGE > 0 or w.outputs == 1 or problem.columns < APART)
     innermost = innermost or along is Walk.TAPS or memory.exchanged
     # What lies outside along h is left out by `spans`, and along w where there are stretches.
-    inside = d.inside and (h.inside or len(d.taps) == 1) and (w.inside or len(stretches_of(w, along)) > 1)
+    left_out = not w.rests and len(stretches_of(w, along)) > 1
+    inside = d.inside and (h.inside or len(d.taps) == 1) and (w.inside or left_out)
     return (innermost and inside) or not all(axis.taps for axis in axes)
 
 
@@ -241,14 +242,33 @@ def part(
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
         for group, *places in numbered
     ]
-    counts = (amounts.images, *amounts.rows, axes[2].outputs)
+    counts = (amounts.images, *amounts.rows, axes[2].places)
     block = block_bytes(read, axes, amounts)
     results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
-    every = (numbers, tile.codes, tile.starts, tile.stretches, how.a_offsets, how.b_offsets, listed, how.spans)
+    every = (
+        numbers,
+        tile.codes,
+        starts_of(axes[2], tile),
+        tile.stretches,
+        how.a_offsets,
+        how.b_offsets,
+        listed,
+        how.spans,
+    )
     words = np.array([*tables(*every), block, *[0] * 7], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), block + results, offset)
+
+
+def starts_of(axis: Axis, tile: Tiling) -> Array:
+    """The output that each tile begins to read for, then for each the place that it begins to write."""
+    if not axis.rests:
+        return np.concatenate([tile.starts, tile.starts])
+    before = np.cumsum([0, *(rest.outputs for rest in axis.rests[:-1])])
+    reads = tile.starts - before[tile.stretches]
+    firsts = np.array([rest.first for rest in axis.rests])
+    return np.concatenate([reads, firsts[tile.stretches] + reads * axis.every])
 
 
 class Steps(NamedTuple):

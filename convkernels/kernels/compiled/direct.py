@@ -1,4 +1,4 @@
-"""The strategy `direct`: a convolution is a correlation, its input gradient one for each remainder of the stride."""
+"""The strategy `direct`: a convolution is a correlation, its input gradient one for each remainder of the strides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: 
 
 @lru_cache(maxsize=512)
 def input_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int) -> Plan:
-    """The plan of an input gradient: a correlation for each remainder of the stride."""
+    """The plan of an input gradient: correlations for the remainders of the strides."""
     problem, memory = backward(spec, dy, w, out)
     return plan(problem, input_grad_axes(spec), memory, limit, threads, host())
 
@@ -37,7 +37,7 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
 
 
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
-    """Correlate, for each remainder of the stride."""
+    """Correlate, for each remainder of the strides."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = input_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
     execute(found, dy, w, None, out)

@@ -76,11 +76,12 @@ class Target(NamedTuple):
     d: int
     h: int
     w: int
-    # The strides of what is written, and the outputs of a row.
+    # The strides of what is written, from an output of a tile to the next, and the outputs of a row.
     kept_image: int
     kept_d: int
     kept_h: int
     kept_w: int
+    next_w: int
     outs_w: int
     # Panels of channels: how many, and the channels of each and of the last.
     panels: int
@@ -176,10 +177,11 @@ def source(axes: Axes, amounts: Amounts, x: Array5, channels: int, size: int, *,
 
 def target(axes: Axes, amounts: Amounts, y: Array5, tile: Tiling, columns: int, size: int, *, stored: bool) -> Target:
     """Describe what is written."""
-    counts = (amounts.images, *amounts.rows, axes[2].outputs)
+    counts = (amounts.images, *amounts.rows, axes[2].places)
     strides = (*y[:3], *(stride * axis.stride for stride, axis in zip(y[3:], axes, strict=True)))
     kept = (y.image, *strides[3:]) if stored else contiguous((*counts, columns), size)[:4]
-    numbers = (size, int(stored), *strides, *kept, counts[-1], tile.panels, tile.width, tile.last)
+    following = kept[-1] * (len(axes[2].rests) or 1)
+    numbers = (size, int(stored), *strides, *kept, following, counts[-1], tile.panels, tile.width, tile.last)
     return Target._make(numbers)
 
 

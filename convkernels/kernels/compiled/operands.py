@@ -81,7 +81,7 @@ def exchanged(problem: Problem, axes: Axes, memory: Memory) -> tuple[Problem, tu
     """
     batch, groups, channels, columns, _, size = problem
     x, y, pixels = memory.x, memory.y, math.prod(axis.outputs for axis in axes)
-    if any(axis.taps != ((0, 0),) or axis.outputs != axis.size or axis.step > 1 for axis in axes):
+    if any(axis.taps != ((0, 0),) or axis.outputs != axis.size or axis.step > 1 or axis.rests for axis in axes):
         return None
     inner = contiguous(tuple(axis.size for axis in axes), size)
     if any(
