@@ -268,6 +268,7 @@ class Call:
         if any(view is None and each is not None for view, each in zip(views, given, strict=True)):
             return None
         run = functools.partial(implementation.run, self.spec, resources=resources)
+        # A result is contiguous, and `seen_shape` only splits its axes, so that its view is no copy.
         return through_views(run, tuple(views), View(axes, self.seen_shape or self.shape), tuple(self.outputs))
 
     def fill(self) -> None:

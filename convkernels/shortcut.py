@@ -134,7 +134,10 @@ class View(NamedTuple):
 
 
 def view_of(seen: Array, array: Array, permutation: tuple[int, ...]) -> View | None:
-    """The view that is seen of an array, in whatever order of axes, or split and joined in that of a layout."""
+    """The view that is seen of an array: its axes in another order, or in that of a layout, and then split or joined.
+
+    None where that would be a copy, or makes other strides.
+    """
     if seen.size != array.size:
         return None
     plain = permutation if array.ndim == len(permutation) else tuple(range(array.ndim))

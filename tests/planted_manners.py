@@ -199,6 +199,12 @@ def asks_for_less_than_no_memory(spec, x, w, b, *, out, resources):
     conv(spec, x, w, b, out=out)
 
 
+@planted("conv", check_measured_workspace, 0, "it took .* and had said 262144", workspace=lambda spec, limit: 2**18)
+def takes_all_the_memory_it_may(spec, x, w, b, *, out, resources):
+    np.empty(min(resources.max_workspace, 2**24), np.uint8)
+    out[...] = 0
+
+
 @planted("conv", check_measured_workspace, 0, "it took .* and had said 10000", workspace=lambda spec, limit: 10_000)
 def takes_more_memory_than_it_says(spec, x, w, b, *, out, resources):
     conv(spec, x, w, b, out=out)
@@ -256,6 +262,12 @@ def leaves_out_the_second_block(spec, x, w, b, *, out, resources):
 def leaves_out_the_second_block_when_memory_is_short(spec, x, w, b, *, out, resources):
     conv(spec, x, w, b, out=out)
     out[:, 20 + 20 * (resources.max_workspace // 2**20) :] = 0
+
+
+@planted("conv", check_agrees_on_large_problems, 0, r"max_workspace=\d{8},")
+def leaves_out_the_last_channel_when_memory_is_plenty(spec, x, w, b, *, out, resources):
+    conv(spec, x, w, b, out=out)
+    out[:, -1:] *= resources.max_workspace < 2**24
 
 
 @planted("conv", check_agrees_on_large_problems, 0, "threads=2", uses_threads=True)

@@ -178,7 +178,8 @@ def check_accepts_any_strides(implementation: Implementation) -> None:
     """
 
     def body(problem: Problem) -> None:
-        singles = any(1 in array.shape for array in problem.arrays.values() if array is not None)
+        every = (*problem.arrays.values(), problem.outputs()["out"])
+        singles = any(1 in array.shape for array in every if array is not None)
         for form in ("reversed", "spread", "unaligned", *(["loose"] if singles else [])):
             arrays = {role: None if a is None else strided(a, form) for role, a in problem.arrays.items()}
             for array in arrays.values():

@@ -104,11 +104,9 @@ def check_measured_workspace(implementation: Implementation) -> None:
 
 
 def caps(implementation: Implementation, problem: Problem) -> Iterator[int]:
-    """Little scratch memory, as far as an implementation can do with it, and more if it then takes more."""
-    little, much = (implementation.workspace(problem.spec, limit) for limit in LIMITS)
-    yield max(LIMITS[0], little)
-    if much > little:
-        yield max(LIMITS[1], much)
+    """Little scratch memory, as far as an implementation can do with it, and much."""
+    for limit in LIMITS:
+        yield max(limit, implementation.workspace(problem.spec, limit))
 
 
 def traced_peak(

@@ -19,6 +19,8 @@ from .tile import INDEX, WORD
 DOUBLE = ir.DoubleType()
 HUGE, TINY = 2.0**90, 2.0**-90
 """Between these, products of a few numbers neither overflow nor vanish in float32."""
+LEAST = 2.0**-64
+"""An eps from which on it does not matter that products below 1e-38 vanish."""
 
 Values = Sequence[Any]
 
@@ -221,9 +223,10 @@ class Code:
         return self.loop(self.word(0), stop, self.word(1), state, body)
 
     def few(self, state: Values, go: Callable[[Values, bool], Values]) -> list[Any]:
-        """``go(state, True)``, which adds to wide vectors: by float32's sums of a few numbers, if no lane overflows.
+        """``go(state, True)``, which adds to wide vectors: by float32's sums of a few numbers, if these will do.
 
-        ``go(state, wide)`` then goes on from a state in float32 where `wide` is not true.
+        They do if no lane overflows, and `eps` is not so small that it matters what vanishes in float32. Where `wide`
+        is not true, ``go(state, wide)`` goes on from a state in float32.
         """
         if self.itemsize == 8:
             return [*go(state, True)]
@@ -235,7 +238,9 @@ class Code:
                 self.build.fadd(old, self.build.fpext(new, self.wide)) for old, new in zip(state, found, strict=True)
             ]
 
-        return self.choice(self.all_finite(*found), widened, lambda: go(state, True))
+        large = self.build.fcmp_ordered(">=", self.number("eps"), self.double(LEAST))
+        holds = self.build.and_(large, self.all_finite(*found))
+        return self.choice(holds, widened, lambda: go(state, True))
 
     def least(self, first: Any, second: Any) -> Any:
         """The smaller integer."""

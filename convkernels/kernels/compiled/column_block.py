@@ -24,7 +24,7 @@ ARGUMENTS = {
 FIRST, MEAN, SUM, SETTLE, WRITE = 1, 2, 4, 8, 16
 """The phases; a centre is a family's first number, or its mean."""
 LINES = 5
-"""Rows of scratch for a block: the centre, and up to four of factors."""
+"""Rows of scratch for a block: the centre, and up to four of factors, where sums along rows have theirs before."""
 STRIP = 2
 """Vectors taken together down the columns: with 16 of float32, two lines of the cache."""
 

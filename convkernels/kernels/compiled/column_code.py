@@ -201,8 +201,9 @@ def choose_mode(block: Block, steep: tuple[int, ...], flat: tuple[int, ...]) -> 
 
     def check(column: Any, mask: Any, holds: Any) -> list[Any]:
         for indices, least in ((steep, TINY), (flat, 0.0)):
-            values = [code.load(block.line(index), column, mask, code.wide) for index in indices]
-            holds = build.and_(holds, code.ordinary(*values, least=least))
+            for index in indices:
+                value = code.load(block.line(index), column, mask, code.wide)
+                holds = build.and_(holds, code.ordinary(value, least=least))
         return [holds]
 
     (fits,) = code.vectors(block.columns, [ir.Constant(ir.IntType(1), 1)], check)
@@ -296,7 +297,7 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
                 choose_mode(block, (2,), (1, 3))
             else:
                 settle_backward(block)
-                choose_mode(block, (2,) if variant.given else (2, 3), (1, 4))
+                choose_mode(block, *(((2,), ()) if variant.given else ((2, 3), (1, 4))))
         with wanted(WRITE):
             pieces(lambda piece: write(block, piece))
         return []

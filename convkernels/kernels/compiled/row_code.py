@@ -20,7 +20,7 @@ The sums of a gradient are float32's over a few vectors, of dy and dy * (x - c),
 a few roundings of float32 and half the time. c's share is taken off at the end: sum g * (x - mean) is
 sum g * (x - c) - (mean - c) * sum g.
 
-Where a factor is too large or small for float32, or a sum of few, float64 takes its place.
+Where a factor is too large or small for float32, or a sum of few too large, float64 takes its place.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ The plain parts and columns are those of sums in which coefficients do not matte
 UNROLL = 2
 """Vectors with sums of their own; 1 and 4 were no faster (Zen 4; a vector of float32 makes two of float64)."""
 FEW = 8
-"""Vectors that float32 adds up before float64 does: a sum is off by that many of its roundings at most."""
+"""Vectors that float32 adds up, in each of its chains, before float64 does."""
 TOGETHER = 8
 """Families after which coefficients' gradients are summed down the columns, their rows being in the cache."""
 
@@ -361,7 +361,7 @@ def backward(variant: Variant, isa: Isa) -> str:
 
         def some(start: Any) -> list[Any]:
             end = build.add(start, code.word(TOGETHER))
-            last = build.select(build.icmp_signed("<", end, stop), end, stop)
+            last = code.least(end, stop)
             code.loop(start, last, code.word(1), [], one)
             add_down(code, variant, piece, start, last)
             return []
