@@ -174,6 +174,18 @@ def test_sums_that_float32_does_not_hold_are_float64s(kind, layout, form):
         assert_within(got[name], expected[name], 1e-6 * np.abs(dy).sum(dtype=float), name=name)
 
 
+@pytest.mark.parametrize(("kind", "layout", "form"), FORMS)
+def test_products_that_vanish_in_float32_count_where_eps_is_tiny(kind, layout, form):
+    problem = standard(kind, layout)
+    problem = replace(problem, spec=replace(problem.spec, eps=1e-50)).with_x(problem.arrays["x"] * np.float32(1e-23))
+    gradient = statistics_of(problem)
+    gradient = gradient.given({"dy": gradient.arrays["dy"] * np.float32(1e-23)})
+    got = run(OPERATIONS[gradient.operation].find("direct"), gradient)
+    expected = run(OPERATIONS[gradient.operation].find("numpy"), in_float64(gradient))
+    for name, result in expected.items():
+        assert_within(got[name], result, 1e-6 * np.abs(result).max(), name=name)
+
+
 @pytest.mark.parametrize("dtype", BOTH)
 @pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
 def test_the_usual_orders_are_compiled(kind, layout, form, dtype, monkeypatch):

@@ -376,3 +376,18 @@ def test_refuses(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("strategy", ["numpy", "auto"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN"])
+def test_a_sample_with_nan_leaves_the_others_gradients_by_given_statistics_as_they_are(layout, strategy):
+    generator = np.random.default_rng(0)
+    x, dy = generator.normal(size=(2, 5, 3, 4, 6)).astype(np.float32)[:, :, :, :5]
+    small = [np.abs(generator.normal(size=3)).astype(np.float32) for _ in range(4)]
+    axes = ["NCHW".index(letter) for letter in layout]
+    _, vjp = ck.batch_norm_vjp(x.transpose(axes).copy(), *small, layout=layout, strategy=strategy)
+    dirty = dy.copy()
+    dirty[1, 0, 2, 3] = np.nan
+    clean, got = (np.moveaxis(vjp(each.transpose(axes).copy()).dx, layout.index("N"), 0) for each in (dy, dirty))
+    np.testing.assert_array_equal(np.delete(got, 1, 0), np.delete(clean, 1, 0))
+    assert np.isnan(got[1]).sum() == 1

@@ -72,7 +72,17 @@ def norm_grad(
                 pull_back(spec, scratch, group, where, given, shared, *found, *arrays)
         if all(np.isfinite(total).all() for total in (sums, *totals)):
             return
-        where = overflowed(spec, *sums)
+        if not given:
+            where = overflowed(spec, *sums)
+        elif out is not None:
+            where = in_memory_order(spec, x, not_finite(out))[1][1]
+
+
+def not_finite(out: Array) -> Array:
+    """The samples that are not finite everywhere, with axes of one."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Array = ~np.isfinite(np.add.reduce(out, tuple(range(1, out.ndim)), keepdims=True))
+    return found
 
 
 def pull_back(
