@@ -313,6 +313,19 @@ def test_a_sample_with_nan_leaves_the_others_as_they_are(kind, layout, form):
     assert np.isnan(dirty[1]).all()
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_gradients_by_given_statistics_of_large_numbers_do_not_depend_on_the_batch(layout):
+    gradient = replace(standard("batch", layout, shape=(9, 32, 4, 8)), operation="batch_norm_grad")
+    dy = np.abs(gradient.arrays["dy"]) * np.float32(5e27)  # of which some sums are ordinary numbers, and others not
+    implementation = OPERATIONS["batch_norm_grad"].find("direct")
+    whole = run(implementation, gradient.given({"dy": dy}))["out"]
+    for place in range(len(dy)):
+        part = slice(place, place + 1)
+        one = replace(gradient, spec=replace(gradient.spec, shape=(1, *gradient.spec.shape[1:])))
+        one = one.given({**gradient.arrays, "x": gradient.arrays["x"][part], "dy": dy[part]})
+        np.testing.assert_array_equal(run(implementation, one)["out"], whole[part])
+
+
 @pytest.mark.parametrize("dtype", BOTH)
 @pytest.mark.skipif(not os.uname().sysname.startswith("Linux"), reason="mprotect is called as Linux has it")
 def test_nothing_outside_the_arrays_is_touched(dtype):

@@ -208,9 +208,12 @@ class Scratch:
         return self.total(part, rest).reshape(shape)
 
     def total(self, part: Array, rest: tuple[Ints, ...]) -> Array:
-        """What BLAS has left, summed over the rest of the axes; a sum of neighbours is faster by einsum."""
+        """What BLAS has left, summed over the rest of the axes; a sum of some neighbours is faster by einsum.
+
+        Of 8192 or more, the order in which that adds depends on how many sums there are.
+        """
         for sizes in rest:
-            part, short = part.reshape(sizes), sizes[2] == 1
+            part, short = part.reshape(sizes), sizes[2] == 1 and sizes[1] < RUN
             part = np.einsum("ijk->ik", part, dtype=self.wide) if short else np.add.reduce(part, 1, dtype=self.wide)
         return part.astype(self.wide, copy=False)
 
