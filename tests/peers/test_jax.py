@@ -8,6 +8,7 @@ The problems and their data are those of the kit, whole numbers, which must come
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -23,18 +24,19 @@ jax.config.update("jax_platforms", "cpu")
 
 FLOAT = ("float32",)
 PEER = "(JAX)"
+FORGOTTEN = 200
+"""Problems after which JAX's programs are let go."""
+GIVEN = itertools.count(1)
 few = functools.partial(fuzz, most=FEWER["JAX"])
 
 
-@pytest.fixture(autouse=True)
-def forget_programs():
-    """JAX keeps what it compiles, and ends the process when some thousand programs have taken all memory maps."""
-    yield
-    jax.clear_caches()
-
-
 def given(problem):
-    """A problem's arrays in its layouts, those that it has."""
+    """A problem's arrays in its layouts, those that it has.
+
+    JAX keeps what it compiles, and ends the process when some thousand programs have taken all memory maps.
+    """
+    if next(GIVEN) % FORGOTTEN == 0:
+        jax.clear_caches()
     arrays = (as_given(problem, role) for role in INPUTS[problem.operation])
     return [np.ascontiguousarray(array) for array in arrays if array is not None]
 
