@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import convkernels as ck
@@ -119,6 +119,7 @@ def test_a_long_archive_is_not_read_to_its_end(tmp_path):
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4), st.binary(max_size=30), st.integers(0, 90))
+@example([0, 0, 0, 0], b"\x00\x04*\x00\x00\x00\xc3\x0c0\xc4", 10)  # large axes beside an empty one
 def test_any_idx_file_is_read_or_refused(tmp_path_factory, shape, noise, cut):
     file = tmp_path_factory.mktemp("idx") / "a-idx-ubyte"
     array = bits(*shape)

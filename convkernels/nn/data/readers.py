@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from pathlib import Path
@@ -131,11 +132,9 @@ def read_idx(file: str | os.PathLike[str]) -> Array:
             if len(header) < 4 * magic[3]:
                 raise DataError(f"{path} is truncated: it ends within its header")
             shape = tuple(int.from_bytes(header[start : start + 4]) for start in range(0, len(header), 4))
-            # In Python's whole numbers, which do not overflow.
-            size = 1
-            for length in shape:
-                size *= length
-            if size > MOST:
+            # In Python's whole numbers, which do not overflow. NumPy refuses large axes beside an empty one, too.
+            size = math.prod(shape)
+            if math.prod(length or 1 for length in shape) > MOST:
                 raise DataError(f"{path} says that its shape is {shape}, too large to be true")
             content = stream.read(size + 1)
     except FileNotFoundError:
