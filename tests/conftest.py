@@ -8,7 +8,7 @@ import gc
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("dev", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("dev"), max_examples=30, derandomize=True, print_blob=True)
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=24, derandomize=True, print_blob=True)
 settings.register_profile("brief", settings.get_profile("ci"), max_examples=15)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=5000)
 settings.load_profile("dev")

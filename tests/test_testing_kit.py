@@ -295,12 +295,12 @@ import numpy as np
 from convkernels.kernels.naive import reach
 
 def conv(spec, x, w, b, *, out, resources):
-    out[...] = 0 if b is None else b.reshape(-1, *[1] * spec.window.rank)
-    groups = [np.array_split(np.arange(size), spec.groups) for size in (spec.in_channels, spec.out_channels)]
+    inputs, filters = (spec.groups, spec.group_in), (spec.groups, spec.group_out, spec.group_in)
     for position in np.ndindex(*spec.window.out_size):
+        y = np.zeros((len(x), *filters[:2]), out.dtype)
         for tap, cell in reach(spec, position):
-            for i, o in zip(*groups):
-                out[:, o, *position] += x[:, i, *cell] @ w[o, :, *tap].T
+            y += np.einsum("ngi,goi->ngo", x[:, :, *cell].reshape(-1, *inputs), w[:, :, *tap].reshape(filters))
+        out[:, :, *position] = y.reshape(out.shape[:2]) + (0 if b is None else b)
 """
 SETTINGS = """
 from hypothesis import settings
