@@ -6,29 +6,24 @@ of it, `f` and `f_vjp`. Numbers are float16, which computes in float32, float32 
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.polynomial.chebyshev import cheb2poly
 from numpy.typing import ArrayLike
 
 from .call import as_array, check_wrt
-from .errors import ConvkernelsError, DTypeError, OptionError, ShapeError, one_of
+from .differentiable import both, floating, real, taken, widened
+from .errors import OptionError, ShapeError, one_of
 from .kernels.pointwise import relu as positive_part
 from .kernels.pointwise import relu_grad
 from .kernels.products import product, product_input_grad, product_weight_grad
 from .layout import Array, data_layout
 from .recycling import empty
-from .spec import check_sizes, common_dtype, compute_dtype
+from .spec import check_sizes
 
-P = ParamSpec("P")
-Q = ParamSpec("Q")
-R = TypeVar("R")
-S = TypeVar("S")
 Vjp = Callable[[ArrayLike], Array]
 
 DOC = {
@@ -59,77 +54,6 @@ DOC = {
     generator : numpy.random.Generator
         Where the randomness comes from: one of the same seed drops the same.""",
 }
-
-
-def locating(function: Callable[P, R], call: str) -> Callable[P, R]:
-    """Make the errors of a function say in which call, and on what, they were met."""
-
-    @functools.wraps(function)
-    def located(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except ConvkernelsError as error:
-            name, subject = next(iter(inspect.signature(function).bind(*args, **kwargs).arguments.items()))
-            shape = getattr(subject, "shape", None)
-            seen = f"is a {type(subject).__name__}" if shape is None else f"has shape {shape}"
-            error.locate(call, f"{name} {seen}")
-            raise
-
-    return located
-
-
-def both(
-    function: Callable[P, tuple[R, Callable[Q, S]]], doc: Mapping[str, str]
-) -> tuple[Callable[P, R], Callable[P, tuple[R, Callable[Q, S]]]]:
-    """Make the public `f` and `f_vjp` of a private `_f`, which returns a value and its vjp."""
-    name = function.__name__.lstrip("_")
-    function.__qualname__ = name  # for Python's own complaint of a missing argument
-
-    def f(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(*args, **kwargs)[0]
-
-    def f_vjp(*args: P.args, **kwargs: P.kwargs) -> tuple[R, Callable[Q, S]]:
-        y, vjp = function(*args, **kwargs)
-        return y, locating(vjp, f"{name}_vjp's vjp")
-
-    for marker, shared in doc.items():
-        function.__doc__ = (function.__doc__ or "").replace(marker, shared)
-    signature = inspect.signature(function).replace(return_annotation=inspect.Signature.empty)
-    named: tuple[tuple[Any, str, str], ...] = (
-        (f, name, ""),
-        (f_vjp, name + "_vjp", f"Value and gradient of `{name}`.\n\n    "),
-    )
-    for public, public_name, summary in named:
-        public.__name__ = public.__qualname__ = public_name
-        public.__doc__ = f"{summary}{function.__doc__}"
-        public.__signature__ = signature
-    return locating(f, name), locating(f_vjp, f"{name}_vjp")
-
-
-def floating(**arrays: Array | None) -> np.dtype[Any]:
-    """The type NumPy promotes the arrays to; refuse all but the three floating ones."""
-    for name, array in arrays.items():
-        if array is not None and array.dtype.type not in (np.float16, np.float32, np.float64):
-            raise DTypeError(f"{name} has dtype {array.dtype}, must be float16, float32 or float64")
-    return common_dtype(**arrays)
-
-
-def _wide(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array in the type in which results of `dtype` are computed."""
-    return array.astype(compute_dtype(dtype), copy=False)
-
-
-def taken(name: str, value: ArrayLike) -> tuple[Array, Array]:
-    """An argument as an array, and in the type it is computed in."""
-    array = as_array(name, value)
-    return array, _wide(array, floating(**{name: array}))
-
-
-def real(name: str, value: object) -> float:
-    """Take a real number."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise OptionError(f"{name}={value!r} must be a number")
-    return float(value)
 
 
 def _check_dy(dy: Array, shape: tuple[int, ...]) -> None:
@@ -192,7 +116,8 @@ def _affine(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None) -> tuple[Arr
     check_sizes("w", w.shape, "DM")
     if b is not None and b.shape != w.shape[1:]:
         raise ShapeError(f"b has shape {b.shape}, must have {w.shape[1:]}: one number for each column of w")
-    y = product(_wide(rows, dtype), _wide(w, dtype), None if b is None else _wide(b, dtype)).astype(dtype, copy=False)
+    bias = None if b is None else widened(b, dtype)
+    y = product(widened(rows, dtype), widened(w, dtype), bias).astype(dtype, copy=False)
 
     def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "w", "b")) -> AffineGradients:
         wrt = check_wrt(wrt, ("x", "w", "b"))
@@ -201,9 +126,9 @@ def _affine(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None) -> tuple[Arr
         _check_dy(dy, y.shape)
         dx = dw = db = None
         if "x" in wrt:
-            dx = product_input_grad(_wide(dy, by_x), _wide(w, by_x)).astype(by_x, copy=False).reshape(x.shape)
+            dx = product_input_grad(widened(dy, by_x), widened(w, by_x)).astype(by_x, copy=False).reshape(x.shape)
         if "w" in wrt:
-            dw = product_weight_grad(_wide(rows, by_w), _wide(dy, by_w)).astype(by_w, copy=False)
+            dw = product_weight_grad(widened(rows, by_w), widened(dy, by_w)).astype(by_w, copy=False)
         if "b" in wrt and b is not None:
             # NumPy does not sum pairwise along this axis; a long float32 sum would drift.
             db = dy.sum(0, np.float64).astype(floating(dy=dy))
@@ -225,7 +150,7 @@ def _elementwise(x: Array, y: Array, slope: Callable[[], Array]) -> tuple[Array,
         dy = as_array("dy", dy)
         dtype = floating(dy=dy, x=x)
         _check_dy(dy, x.shape)
-        return np.asarray(multiplied(_wide(dy, dtype), slope()), dtype)
+        return np.asarray(multiplied(widened(dy, dtype), slope()), dtype)
 
     return np.asarray(y, floating(x=x)), vjp
 
@@ -248,7 +173,7 @@ def _relu(x: ArrayLike) -> tuple[Array, Vjp]:
         dy = as_array("dy", dy)
         dtype = floating(dy=dy, x=x)
         _check_dy(dy, x.shape)
-        return np.asarray(relu_grad(_wide(dy, dtype), wide), dtype)
+        return np.asarray(relu_grad(widened(dy, dtype), wide), dtype)
 
     return np.asarray(positive_part(wide), floating(x=x)), vjp
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .call import as_array
-from .dense import both, floating, real, taken
+from .differentiable import both, floating, real, taken
 from .errors import DTypeError, OptionError, ShapeError
 from .layout import Array
 from .spec import check_sizes

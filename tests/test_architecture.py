@@ -25,7 +25,7 @@ LEVELS = {
     **dict.fromkeys(("layout", "window", "reducer", "reducers", "config", "grammar", "plugins"), 1),
     **dict.fromkeys(("spec", "pool_spec", "norm_spec", "problem", "views", "extension", "operation"), 2),
     **dict.fromkeys(("kernels", "shortcut"), 3),
-    **dict.fromkeys(("catalog", "call", "public"), 4),
+    **dict.fromkeys(("catalog", "call", "public", "differentiable"), 4),
     **dict.fromkeys(("conv", "separable", "conv_transpose"), 5),
     **dict.fromkeys(
         ("pool", "unpool", "adaptive", "norm_call", "norm", "batch_norm", "local_norm", "dense", "losses", "patches"), 5

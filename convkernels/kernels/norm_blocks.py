@@ -40,7 +40,7 @@ NEAR = 2.0
 
 In float32 the variance is right to 3e-6 at 2 deviations, and to 1e-5 at 4.
 """
-TINY = 2**-64
+LEAST_EPS = 2**-64
 """An eps from which on it does not matter that squares below 1e-38 vanish in float32."""
 
 
@@ -291,7 +291,7 @@ def memory_order(shape: Ints, strides: Ints, reduced: Ints) -> tuple[Ints, Ints]
 def types(spec: NormSpec) -> tuple[np.dtype[Any], ...]:
     """What to work in: the data's type, and where that may not do, the wider type of the statistics."""
     narrow, wide = spec.compute_dtype, spec.statistics_dtype
-    return (wide,) if narrow == wide or spec.eps < TINY else (narrow, wide)
+    return (wide,) if narrow == wide or spec.eps < LEAST_EPS else (narrow, wide)
 
 
 def block_cells(dtype: np.dtype[Any], limit: int) -> int:

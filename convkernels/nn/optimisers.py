@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..dense import real
+from ..differentiable import real
 from ..errors import DataError, OptionError
 from ..kernels.pointwise import adam
 from ..layout import Array

@@ -58,9 +58,9 @@ class Axis(NamedTuple):
     rests: tuple[Stretch, ...] = ()
 
     @property
-    def every(self) -> int:
-        """How many places further the next output stands."""
-        return len(self.rests) or self.stride
+    def turns(self) -> int:
+        """How many remainders write in turn: so many places further stands a remainder's next output."""
+        return len(self.rests) or 1
 
     @property
     def places(self) -> int:

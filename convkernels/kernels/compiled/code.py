@@ -13,14 +13,13 @@ from typing import Any
 
 from llvmlite import ir
 
+from ..norm_blocks import LEAST_EPS
 from .isa import Isa
 from .tile import INDEX, WORD
 
 DOUBLE = ir.DoubleType()
 HUGE, TINY = 2.0**90, 2.0**-90
 """Between these, products of a few numbers neither overflow nor vanish in float32."""
-LEAST = 2.0**-64
-"""An eps from which on it does not matter that products below 1e-38 vanish."""
 
 Values = Sequence[Any]
 
@@ -70,6 +69,15 @@ class Code:
             factors = (self.word(each) if isinstance(each, int) else each for each in (index, stride))
             base = self.build.add(base, self.build.mul(*factors))
         return base
+
+    def begins(self, arrays: Sequence[str], number: Any) -> dict[str, Any]:
+        """Where a numbered part of each array begins, by tables; coefficients have one together."""
+        tables = {name: f"{name}_starts" for name in arrays}
+        tables |= dict.fromkeys(("gamma", "beta"), "coefficient_starts")
+        return {
+            name: self.build.add(self[name], self.read(self.at(self[table], (number, 8)), WORD))
+            for name, table in tables.items()
+        }
 
     def read(self, address: Any, kind: Any) -> Any:
         """A number in memory."""
@@ -238,7 +246,7 @@ class Code:
                 self.build.fadd(old, self.build.fpext(new, self.wide)) for old, new in zip(state, found, strict=True)
             ]
 
-        large = self.build.fcmp_ordered(">=", self.number("eps"), self.double(LEAST))
+        large = self.build.fcmp_ordered(">=", self.number("eps"), self.double(LEAST_EPS))
         holds = self.build.and_(large, self.all_finite(*found))
         return self.choice(holds, widened, lambda: go(state, True))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .code import DOUBLE, Code
-from .tile import WORD
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by block, and strides along rows, are given."""
@@ -51,13 +50,7 @@ class Block:
     def __init__(self, code: Code, variant: Variant, which: str, number: Any) -> None:
         self.code, self.variant, self.number = code, variant, number
         self.columns = code.build.mul(code["families"], code["members"])
-        self.start = {name: self.begin(name, f"{name}_starts") for name in ARRAYS[which]}
-        self.start |= {name: self.begin(name, "coefficient_starts") for name in ("gamma", "beta")}
-
-    def begin(self, name: str, starts: str) -> Any:
-        """Where the block begins in an array, by a table."""
-        code = self.code
-        return code.build.add(code[name], code.read(code.at(code[starts], (self.number, 8)), WORD))
+        self.start = code.begins(ARRAYS[which], number)
 
     def line(self, index: int) -> Any:
         """A row of scratch."""

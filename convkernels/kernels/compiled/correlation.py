@@ -268,7 +268,7 @@ def starts_of(axis: Axis, tile: Tiling) -> Array:
     before = np.cumsum([0, *(rest.outputs for rest in axis.rests[:-1])])
     reads = tile.starts - before[tile.stretches]
     firsts = np.array([rest.first for rest in axis.rests])
-    return np.concatenate([reads, firsts[tile.stretches] + reads * axis.every])
+    return np.concatenate([reads, firsts[tile.stretches] + reads * axis.turns])
 
 
 class Steps(NamedTuple):

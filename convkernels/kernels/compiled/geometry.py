@@ -180,9 +180,8 @@ def target(axes: Axes, amounts: Amounts, y: Array5, tile: Tiling, columns: int, 
     counts = (amounts.images, *amounts.rows, axes[2].places)
     strides = (*y[:3], *(stride * axis.stride for stride, axis in zip(y[3:], axes, strict=True)))
     kept = (y.image, *strides[3:]) if stored else contiguous((*counts, columns), size)[:4]
-    following = kept[-1] * (len(axes[2].rests) or 1)
-    numbers = (size, int(stored), *strides, *kept, following, counts[-1], tile.panels, tile.width, tile.last)
-    return Target._make(numbers)
+    panels = (tile.panels, tile.width, tile.last)
+    return Target._make((size, int(stored), *strides, *kept, kept[-1] * axes[2].turns, counts[-1], *panels))
 
 
 def block_bytes(read: Source, axes: Axes, amounts: Amounts) -> int:

@@ -33,7 +33,7 @@ from typing import Any
 from .code import DOUBLE, Code, Values
 from .function import Function
 from .isa import Isa
-from .tile import WORD, compiled
+from .tile import compiled
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by family, and strides along parts and rows, are given."""
@@ -75,13 +75,7 @@ class Family:
 
     def __init__(self, code: Code, variant: Variant, which: str, number: Any) -> None:
         self.code, self.variant, self.number = code, variant, number
-        self.start = {name: self.begin(name, f"{name}_starts") for name in ARRAYS[which]}
-        self.start |= {name: self.begin(name, "coefficient_starts") for name in ("gamma", "beta")}
-
-    def begin(self, name: str, starts: str) -> Any:
-        """Where the family begins in an array, by a table."""
-        code = self.code
-        return code.build.add(code[name], code.read(code.at(code[starts], (self.number, 8)), WORD))
+        self.start = code.begins(ARRAYS[which], number)
 
     def statistic(self, name: str) -> Any:
         """Where a number of the family's stands."""
