@@ -29,13 +29,15 @@ WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
 TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SMALL, FEW = 1_000_000, 3
 """Operations from which on it matters how full tiles are, and channels of a group that leave them too empty."""
+POINT = 131_072
+"""Operations of a single pixel, some 256 to 256 channels, up to which a call costs less than BLAS gains."""
 WORTH = 8_000_000
 """Operations, some 0.1 ms of the direct method, below which Winograd's transforms cost more than they save."""
 TAPS = (1, 3, 4, 5)
 LEAST_CHANNELS = 4
 TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
-WEIGHTS, FAR = 28.0, 55.0
+WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
@@ -86,7 +88,7 @@ def thin(spec: ConvSpec, columns: int) -> str | None:
     """Why a correlation to so many channels leaves tiles nearly empty."""
     if spec.flops > SMALL and columns < FEW:
         return f"groups of {columns} channels leave vectors nearly empty"
-    if spec.window.taps == math.prod(spec.window.out_size) == 1:
+    if spec.flops > POINT and spec.window.taps == math.prod(spec.window.out_size) == 1:
         return "a single pixel of a single tap is one matrix product"
     return None
 
