@@ -92,9 +92,9 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                 there = array + i * t.image + d * t.d + h * t.h
                 here = block + i * t.kept_image + d * t.kept_d + h * t.kept_h
                 if back:
-                    copy_matrix(how, here, t.kept_w, t.size, there, t.w, t.channel, pixels, columns)
+                    copy_matrix(how, here, t.kept_w, t.kept_channel, there, t.w, t.channel, pixels, columns)
                 else:
-                    copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.size, pixels, columns)
+                    copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.kept_channel, pixels, columns)
 
 
 @numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 6, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -120,9 +120,9 @@ def multiply(
 ) -> None:
     """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner.
 
-    `starts` has for each tile the output that its first row reads for, and then for each the place that it writes.
+    `starts` has for each tile what its first row reads, and then for each the row that it writes.
     """
-    step, tiles = s.step_w * s.read_w, starts.size // 2
+    tiles = starts.size // 2
     for k in range(0, p.depth, p.chunk):
         depth = min(p.chunk, p.depth - k)
         for panel in range(first, first + count):
@@ -130,26 +130,30 @@ def multiply(
             columns, code = (t.last, tiles) if is_last else (t.width, 0)
             across = panel * t.width * t.size
             for i in range(piece.images):
-                b = weights + panel * p.w_panel + k * p.w_depth + (piece.image + i) * p.w_image
                 for d in range(piece.ds):
                     for h in range(piece.hs):
-                        a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h + k * p.step
+                        a = read + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h
+                        b = weights
+                        if p.channels:
+                            a, b = b, a
+                        a += k * p.a_depth
+                        b += k * p.b_depth + panel * p.b_panel
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
                         for n in range(tiles):
                             place = 2 * ((piece.h + h) * p.stretches + stretches[n])
-                            skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[tiles + n] * t.kept_w
-                            init, init_row = tile, t.next_w
+                            skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[tiles + n] * t.row
+                            init, init_row = tile, t.next_row
                             if k == 0:
                                 init, init_row = biases + panel * bias_panel + starts[n] * bias_row, bias_row
-                            ahead = a + (starts[n] + p.ahead) * step
+                            ahead = a + (starts[n] + p.ahead) * p.a_row
                             if p.ahead == 0:
-                                ahead = b + p.w_panel + (n * LINE) % p.w_panel
+                                ahead = b + p.b_panel + (n * LINE) % p.b_panel
                             invoke(
                                 codes[code + n],
                                 (
-                                    *(a + starts[n] * step, b, tile, init),
+                                    *(a + starts[n] * p.a_row, b, tile, init),
                                     *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
-                                    *(step, p.step, p.w_depth, t.next_w, init_row, columns),
+                                    *(p.a_row, p.a_depth, p.b_depth, t.next_row, init_row, columns),
                                     *(ahead, p.ahead_step),
                                 ),
                             )
@@ -186,7 +190,11 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
             *(read, weights + piece.group * p.w_group, kept, first, count),
             *(given[19] + piece.group * given[21], given[22], given[23]),
         )
-        if not t.stored:
+        if t.stored:
+            continue
+        if p.channels:
+            move(t, how, piece, results, target, p.channels, 0)
+        else:
             columns = (count - 1) * t.width + (t.last if first + count == t.panels else t.width)
             across = first * t.width
             move(t, how, piece, results + across * t.size, target + across * t.channel, columns, 0)

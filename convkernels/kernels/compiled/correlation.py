@@ -18,7 +18,6 @@ What depends on shapes and strides alone is a plan, which is remembered.
 from __future__ import annotations
 
 import math
-from enum import Enum
 from itertools import product
 from typing import NamedTuple
 
@@ -26,29 +25,25 @@ import numpy as np
 
 from ...layout import Array
 from ...views import slices
-from .axes import PAGE, Amounts, Axes, Axis, Stretch, correlation_amounts, direction, pixel_channels, tap_offsets
+from ...window import Ints
+from .axes import PAGE, Amounts, Axes, Axis, correlation_amounts, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
 from .geometry import Product, Source, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
-from .operands import Memory, Problem, exchanged
+from .operands import Memory, Problem
 from .parallel import SHARES, run
 from .scratch import LINE, arena, rounded
+from .ways import APART, Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
-FEW_CHANNELS = 32
-"""Input channels below which it pays to go over the taps of a row together with them."""
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
-APART = 64
-"""Output channels up to which copying what they read takes more than a tenth of the time."""
-TURNING = 12
-"""Multiply-adds that take as long as copying a number of the source or of the outputs, by half."""
-PACKING = 16
-"""The same for a number of the weights."""
 EVEN = 1.1
 """How much longer the busiest thread may work than the mean of all."""
+NEAR = 2**15
+"""Bytes of weights up to which reading a line of the cache for each of their numbers does no harm."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
 
@@ -67,8 +62,6 @@ class Plan(NamedTuple):
     """Correlations by the same weights, as far as they are known without data."""
 
     parts: tuple[Part, ...]
-    # Whether w is the source.
-    exchanged: bool
     zeros: Array
     # How often each number of the bias is read, and its strides between groups, panels and rows of tiles.
     repeat: int
@@ -82,127 +75,66 @@ class Plan(NamedTuple):
     start: int
 
 
-class Walk(Enum):
-    """What a tile's depth goes over; what is left of channels and taps are the tile's taps."""
-
-    CHANNELS = "channels"
-    # The taps of the last axis, one after the other with their channels: long sums where channels are few.
-    PIXELS = "pixels"
-    # The taps of the last axis in one channel, where pixels lie innermost and turning few channels costs too much.
-    TAPS = "taps"
-
-
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
     """Plan the correlations along some axes."""
-    if len(every) == 1 and (other := exchanged(problem, every[0], memory)) and planes_pay(problem, other[0], isa):
-        return planned(*other, Walk.CHANNELS, limit, threads, isa)
-    return planned(problem, every, memory, walk(problem, every, memory), limit, threads, isa)
-
-
-def planned(
-    problem: Problem, every: tuple[Axes, ...], memory: Memory, along: Walk, limit: int, threads: int, isa: Isa
-) -> Plan:
-    """Plan correlations whose depth goes over that."""
+    way, every, memory = choose(problem, every, memory, isa)
     batch, groups, channels, columns, w_taps, size = problem
-    taps = math.prod(w_taps)
-    chosen = [correlation_amounts(axes, batch, groups, channels, columns, taps, size, limit, threads) for axes in every]
-    if memory.exchanged:
-        chosen = [Amounts(1, (1, 1), 0, LINE)]
+    sizes = (batch, groups, channels, columns, math.prod(w_taps), size, limit, threads)
+    chosen = [correlation_amounts(axes, *sizes) for axes in every]
+    if stored(problem, memory, way):
+        chosen = [
+            found._replace(each=LINE) if lies(axes, problem, memory, way) else found
+            for axes, found in zip(every, chosen, strict=True)
+        ]
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
-    stretches = [tuple(each.outputs for each in stretches_of(axes[2], along)) for axes in every]
-    row = max(row_bytes(axes, problem, memory, along) for axes in every)
-    vectors = vectors_for(max(map(max, stretches)), columns, size, isa, row)
-    tiles = [tiling(each, columns, vectors, size, isa, row) for each in stretches]
-    filters = filters_of(problem, every[0], memory, tiles[0], outputs, along)
+    right = lies_right(problem, every[0], memory, outputs, way)
+    if way.pixels:
+        heights: list[Ints] = [(columns,)] * len(every)
+        wide, row = every[0][2].outputs, memory.w[0] if right else size
+    else:
+        heights, wide = [tuple(each.outputs for each in stretches_of(axes[2], way)) for axes in every], columns
+        row = max(row_bytes(axes, problem, memory, way) for axes in every)
+    vectors = vectors_for(max(map(max, heights)), wide, size, isa, row)
+    tiles = [tiling(each, wide, vectors, size, isa, row) for each in heights]
+    panels = tiles[0]._replace(width=columns, panels=1, last=columns) if way.pixels else tiles[0]
+    filters = filters_of(problem, every[0], memory, panels, way, right=right)
     parts = tuple(
-        part(problem, axes, memory, filters, amounts, tile, isa, threads, along)
+        part(problem, axes, memory, filters, amounts, tile, isa, threads, way)
         for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
     )
     copies = together(turner(size, isa), filters.inner, filters.last)
     strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
-    panels = tiles[0].panels
-    packing = np.array([*tables(copies), panels, *strides, 0, 0], np.int64)
-    width = tiles[0].width
-    wide = width * size
-    repeat, bias = (
-        (width, (every[0][2].outputs * wide, 0, wide)) if memory.exchanged else (1, (columns * size, wide, 0))
-    )
-    copying = (filters.bytes, groups * panels, packing, copies, filters.start)
-    return Plan(parts, memory.exchanged, np.zeros(width, f"f{size}"), repeat, bias, threads, *copying)
+    packing = np.array([*tables(copies), panels.panels, *strides, 0, 0], np.int64)
+    vector = tiles[0].width * size
+    repeat, bias = (tiles[0].width, (columns * vector, 0, vector)) if way.pixels else (1, (columns * size, vector, 0))
+    copying = (filters.bytes, groups * panels.panels, packing, copies, filters.start)
+    return Plan(parts, np.zeros(tiles[0].width, f"f{size}"), repeat, bias, threads, *copying)
 
 
-def planes_pay(problem: Problem, other: Problem, isa: Isa) -> bool:
-    """Whether vectors of pixels cost less than copying the source and the outputs for vectors of channels.
-
-    It may depend on the batch: either way sums are taken in the same order.
-    """
-    lanes = isa.lanes(problem.size)
-    pixels = other.columns
-    lost = -(-pixels // lanes) * lanes / pixels - 1
-    return lost < TURNING * (1 / problem.channels + 1 / problem.columns) + PACKING / max(1, problem.batch * pixels)
-
-
-def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Walk:
-    """What the depth had better go over."""
-    axes = every[0]
-    if len(every) > 1 or axes[2].rests or problem.channels >= FEW_CHANNELS or not direction(axes[2], problem.taps[2]):
-        return Walk.CHANNELS
-    if problem.channels > 1 and memory.x.w == problem.size and problem.taps[2] > 1 and len(axes[0].taps) == 1:
-        return Walk.TAPS
-    near = memory.x.w == problem.channels * problem.size
-    return Walk.PIXELS if near or not lies(axes, problem, memory, Walk.CHANNELS) else Walk.CHANNELS
+def lies_right(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: Way) -> bool:
+    """Whether tiles had better read w where it lies."""
+    channels, w = problem.channels, memory.w
+    if way.pixels:
+        taps = math.prod(problem.taps)
+        return taps == 1 or w[0] == problem.size or problem.columns * channels * taps * problem.size <= NEAR
+    forward = direction(axes[2], problem.taps[2]) == 1 and w[4] == channels * w[1]
+    straight = way.along is Walk.CHANNELS or (way.along is Walk.PIXELS and forward)
+    return w[0] == problem.size and straight and outputs <= FEW_OUTPUTS
 
 
-def lies(axes: Axes, problem: Problem, memory: Memory, along: Walk) -> bool:
-    """Whether the source is read where it lies, or not at all."""
-    d, h, w = axes
-    innermost = memory.x.channel == problem.size or problem.channels == 1
-    # Pixels in one set of the cache had better be copied if they are read more than once.
-    innermost = innermost and (w.step * memory.x.w % PAGE > 0 or w.outputs == 1 or problem.columns < APART)
-    innermost = innermost or along is Walk.TAPS or memory.exchanged
-    # What lies outside along h is left out by `spans`, and along w where there are stretches.
-    left_out = not w.rests and len(stretches_of(w, along)) > 1
-    inside = d.inside and (h.inside or len(d.taps) == 1) and (w.inside or left_out)
-    return (innermost and inside) or not all(axis.taps for axis in axes)
-
-
-def row_bytes(axes: Axes, problem: Problem, memory: Memory, along: Walk) -> int:
-    """How far apart what outputs next to each other read is."""
-    if lies(axes, problem, memory, along):
-        return axes[2].step * memory.x.w
-    return (
-        axes[2].block.step
-        * problem.size
-        * (1 if along is Walk.TAPS else pixel_channels(problem.channels, problem.size))
-    )
-
-
-def stretches_of(axis: Axis, along: Walk) -> tuple[Stretch, ...]:
-    """The stretches of the last axis; it is whole where the depth goes over its taps."""
-    return axis.stretches if along is Walk.CHANNELS else (Stretch(axis.outputs, axis.taps),)
-
-
-def stored(problem: Problem, memory: Memory) -> bool:
-    """Whether tiles write the outputs where they belong."""
-    return memory.y.channel == problem.size or problem.columns == 1
-
-
-def filters_of(problem: Problem, axes: Axes, memory: Memory, tile: Tiling, outputs: int, along: Walk) -> Filters:
+def filters_of(problem: Problem, axes: Axes, memory: Memory, tile: Tiling, way: Way, *, right: bool) -> Filters:
     """Where to read the weights."""
-    w, channels, size = memory.w, problem.channels, problem.size
-    way = direction(axes[2], problem.taps[2])
-    straight = along is Walk.CHANNELS or (along is Walk.PIXELS and way == 1 and w[4] == channels * w[1])
-    if memory.exchanged or (w[0] == size and straight and outputs <= FEW_OUTPUTS):
-        return lying(w, memory.w_group, tile, size)
-    sizes = (problem.columns, channels, *problem.taps)
-    start, strides = 0, w
-    if along is not Walk.CHANNELS and way < 0:
-        start, strides = (problem.taps[2] - 1) * w[4], (*w[:4], -w[4])
-    if along is Walk.TAPS:
+    size = problem.size
+    sizes, strides, start = (problem.columns, problem.channels, *problem.taps), memory.w, 0
+    if way.along is not Walk.CHANNELS and direction(axes[2], problem.taps[2]) < 0:
+        start, strides = (problem.taps[2] - 1) * strides[4], (*strides[:4], -strides[4])
+    if way.along is Walk.TAPS:
         sizes, strides = ((each[0], each[4], *each[2:4], each[1]) for each in (sizes, strides))
+    if right:
+        return lying(strides, memory.w_group, start, tile, size)
     # As w has them: taps within channels, or the other way round.
-    order = (1, 2, 3, 4) if along is Walk.CHANNELS and abs(w[1]) > abs(w[4]) else (2, 3, 4, 1)
+    order = (1, 2, 3, 4) if way.along is Walk.CHANNELS and abs(strides[1]) > abs(strides[4]) else (2, 3, 4, 1)
     return packed(strides, memory.w_group, start, sizes, problem.groups, tile, size, order)
 
 
@@ -215,50 +147,55 @@ def part(
     tile: Tiling,
     isa: Isa,
     threads: int,
-    along: Walk,
+    way: Way,
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
-    inner = along is not Walk.TAPS
-    read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory, along), inner=inner)
-    written = target(axes, amounts, memory.y, tile, columns, size, stored=stored(problem, memory))
-    how = steps_of(axes, channels, size, read, filters, along)
-    chunks = max(1, round(max(how.each) * how.depth * tile.width * size / CHUNK))
-    # Rows of w where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
-    # cache; else the next rows of the source.
-    ahead = (0, filters.depth)
-    if filters.bytes or filters.depth % PAGE == 0:
-        ahead = (tile.tallest, LINE // max(1, *how.each) if read.lies else 0)
-    sums = Product(
-        *(how.depth, -(-how.depth // chunks), how.step, filters.group, memory.w_image, filters.panel, filters.depth),
-        *(*ahead, len(how.each)),
-    )
+    read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory, way), inner=way.inner)
+    whole = stored(problem, memory, way)
+    written = target(axes, amounts, memory.y, tile, columns, size, stored=whole, pixels=way.pixels)
+    how = steps_of(axes, channels, size, read, filters, way)
+    sums = operands_of(problem, axes, filters, tile, read, how, way)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
-    panels = slices(tile.panels, panels_at_a_time(tile, heights, threads, lies=bool(read.lies)))
-    numbered = product(slices(groups, 1), *blocks_of, panels)
+    several = tile.panels
+    if not way.pixels or (whole and read.lies):
+        several = panels_at_a_time(tile, heights, threads, lies=bool(read.lies))
+    numbered = product(slices(groups, 1), *blocks_of, slices(tile.panels, several))
     pieces = [
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
         for group, *places in numbered
     ]
     counts = (amounts.images, *amounts.rows, axes[2].places)
     block = block_bytes(read, axes, amounts)
-    results = 0 if written.stored else rounded(math.prod(counts) * columns * size)
+    results = 0 if whole else rounded(math.prod(counts) * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
-    every = (
-        numbers,
-        tile.codes,
-        starts_of(axes[2], tile),
-        tile.stretches,
-        how.a_offsets,
-        how.b_offsets,
-        listed,
-        how.spans,
-    )
+    offsets = (how.w_offsets, how.read_offsets) if way.pixels else (how.read_offsets, how.w_offsets)
+    every = (numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, *offsets, listed, how.spans)
     words = np.array([*tables(*every), block, *[0] * 7], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), block + results, offset)
+
+
+def operands_of(
+    problem: Problem, axes: Axes, filters: Filters, tile: Tiling, read: Source, how: Steps, way: Way
+) -> Product:
+    """The operands of tiles, and in which chunks to sum."""
+    taps, size = max(how.each), problem.size
+    if way.pixels:
+        channels, a, b = problem.columns, (filters.row, filters.depth), (tile.width * size, how.step)
+        lines, apart = math.prod(len(axis.taps) for axis in axes[:2]) * problem.channels, read.lies
+    else:
+        channels, a, b = 0, (read.step_w * read.read_w, how.step), (filters.panel, filters.depth)
+        lines, apart = taps * how.depth, not filters.bytes
+    chunks = max(1, round(lines * tile.width * size / CHUNK))
+    # Rows of B where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
+    # cache; else the next rows of A.
+    ahead = (0, b[1])
+    if not apart or b[1] % PAGE == 0:
+        ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
+    return Product(channels, how.depth, -(-how.depth // chunks), filters.group, *a, *b, *ahead, len(how.each))
 
 
 def starts_of(axis: Axis, tile: Tiling) -> Array:
@@ -280,20 +217,20 @@ class Steps(NamedTuple):
 
     depth: int
     step: int
-    a_offsets: Array
-    b_offsets: Array
+    read_offsets: Array
+    w_offsets: Array
     each: list[int]
     spans: Array
 
 
-def steps_of(axes: Axes, channels: int, size: int, read: Source, filters: Filters, along: Walk) -> Steps:
+def steps_of(axes: Axes, channels: int, size: int, read: Source, filters: Filters, way: Way) -> Steps:
     """The steps of a tile that goes along channels, pixels or taps."""
     *outer, w = axes
-    stretches = stretches_of(w, along)
-    if along is Walk.CHANNELS:
+    stretches = stretches_of(w, way)
+    if way.along is Walk.CHANNELS:
         every, last = [(*outer, w._replace(taps=stretch.taps)) for stretch in stretches], read.read_w
         depth, step = channels, read.read_channel
-    elif along is Walk.PIXELS:
+    elif way.along is Walk.PIXELS:
         every, last = [tuple(outer)], 0
         depth, step = channels * len(w.taps), size
     else:
@@ -301,13 +238,13 @@ def steps_of(axes: Axes, channels: int, size: int, read: Source, filters: Filter
         every, last = [(*outer, channel)], read.read_channel
         depth, step = len(w.taps), read.read_w
     # Offsets count from the first cell of all stretches.
-    begins = [(some[2].lowest - w.lowest) * last if along is Walk.CHANNELS else 0 for some in every]
+    begins = [(some[2].lowest - w.lowest) * last if way.along is Walk.CHANNELS else 0 for some in every]
     strides = (read.read_d, read.read_h, last)
-    a_offsets = [begin + tap_offsets(some, strides) for begin, some in zip(begins, every, strict=True)]
-    b_offsets = [filters.offsets(some) for some in every]
+    read_offsets = [begin + tap_offsets(some, strides) for begin, some in zip(begins, every, strict=True)]
+    w_offsets = [filters.offsets(some) for some in every]
     within = spans(axes, [math.prod(len(axis.taps) for axis in some[2:]) for some in every])
-    counts = [len(some) for some in a_offsets]
-    return Steps(depth, step, np.concatenate(a_offsets), np.concatenate(b_offsets), counts, within)
+    counts = [len(some) for some in read_offsets]
+    return Steps(depth, step, np.concatenate(read_offsets), np.concatenate(w_offsets), counts, within)
 
 
 def spans(axes: Axes, each: list[int]) -> Array:
@@ -342,15 +279,13 @@ def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: bo
 
 def execute(what: Plan, x: Array, w: Array, bias: Array | None, out: Array) -> None:
     """Run planned correlations."""
-    if what.exchanged:
-        x, w = w, x
     given, steps = (what.zeros, (0, 0, 0)) if bias is None else (np.repeat(bias, what.repeat), what.bias)
-    weights = address(w)
+    weights = address(w) + what.start
     with arena:
         if what.bytes:
             target = arena.reserve(what.bytes)
             words = what.packing.copy()
-            words[-2], words[-1] = target, weights + what.start
+            words[-2], words[-1] = target, weights
             run(pack, words, what.panels, what.threads if what.bytes > PACK_SERIAL else 1)
             weights = target
         for each in what.parts:

@@ -94,7 +94,7 @@ def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa,
 
 
 class Filters(NamedTuple):
-    """Where tiles read weights: the bytes of a copy, where in w it begins, and the strides in what is read.
+    """Where tiles read weights: the bytes of a copy, where in w to begin, and the strides in what is read.
 
     `inner` and `last` say how to copy a panel there; weights that are read as they lie are no bytes.
     """
@@ -103,6 +103,7 @@ class Filters(NamedTuple):
     start: int
     group: int
     panel: int
+    row: int
     depth: int
     taps: Ints
     from_group: int
@@ -116,10 +117,11 @@ class Filters(NamedTuple):
         return np.array([sum(each) for each in product(*places)], np.int64)
 
 
-def lying(strides: Ints, from_group: int, tile: Tiling, size: int) -> Filters:
+def lying(strides: Ints, from_group: int, start: int, tile: Tiling, size: int) -> Filters:
     """The weights where they lie; `strides` are those of a column, a step of the depth, and the taps."""
+    panel = tile.width * size
     return Filters(
-        0, 0, from_group, tile.width * size, strides[1], strides[2:], from_group, tile.width * size, NOTHING, NOTHING
+        0, start, from_group, panel, strides[0], strides[1], strides[2:], from_group, panel, NOTHING, NOTHING
     )
 
 
@@ -160,6 +162,7 @@ def packed(
             start,
             tile.panels * panel,
             panel,
+            steps[0],
             steps[1],
             steps[2:],
             from_group,

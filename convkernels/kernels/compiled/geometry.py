@@ -76,31 +76,36 @@ class Target(NamedTuple):
     d: int
     h: int
     w: int
-    # The strides of what is written, from an output of a tile to the next, and the outputs of a row.
+    # The strides of what is written, and the outputs of a row.
     kept_image: int
+    kept_channel: int
     kept_d: int
     kept_h: int
     kept_w: int
-    next_w: int
     outs_w: int
-    # Panels of channels: how many, and the channels of each and of the last.
+    # From where a tile's row belongs to where the next does, and to where the next of the tile does.
+    row: int
+    next_row: int
+    # Panels of vectors: how many, and the channels or pixels of each and of the last.
     panels: int
     width: int
     last: int
 
 
 class Product(NamedTuple):
-    """Chunks of the depth, which is summed for each tap, and the weights of a correlation."""
+    """The operands of tiles, and chunks of the depth, which is summed for each tap."""
 
+    # The output channels, if vectors hold pixels, so that A is w; else 0.
+    channels: int
     depth: int
     chunk: int
-    # From a step of the depth to the next in what is read.
-    step: int
     w_group: int
-    w_image: int
-    w_panel: int
-    w_depth: int
-    # The outputs whose source is fetched into the cache ahead of them, or 0 if that is the next panel of w, and by how
+    # From a row of A to the next, and from a step of the depth; from a panel of B to the next, and from a step.
+    a_row: int
+    a_depth: int
+    b_panel: int
+    b_depth: int
+    # The rows of A that are fetched into the cache ahead of their turn, or 0 if that is the next panel of B, and by how
     # many bytes in a step.
     ahead: int
     ahead_step: int
@@ -175,13 +180,30 @@ def source(axes: Axes, amounts: Amounts, x: Array5, channels: int, size: int, *,
     return Source._make(numbers)
 
 
-def target(axes: Axes, amounts: Amounts, y: Array5, tile: Tiling, columns: int, size: int, *, stored: bool) -> Target:
-    """Describe what is written."""
-    counts = (amounts.images, *amounts.rows, axes[2].places)
-    strides = (*y[:3], *(stride * axis.stride for stride, axis in zip(y[3:], axes, strict=True)))
-    kept = (y.image, *strides[3:]) if stored else contiguous((*counts, columns), size)[:4]
+def target(
+    axes: Axes,
+    amounts: Amounts,
+    y: Array5,
+    tile: Tiling,
+    columns: int,
+    size: int,
+    *,
+    stored: bool,
+    pixels: bool = False,
+) -> Target:
+    """Describe what is written; `pixels` says that vectors hold these, and not channels."""
+    counts = (*amounts.rows, axes[2].places)
+    array = (*y[:3], *(stride * axis.stride for stride, axis in zip(y[3:], axes, strict=True)))
+    if stored:
+        kept = array[1:]
+    elif pixels:
+        kept = contiguous((amounts.images, columns, *counts), size)
+    else:
+        image, *places, channel = contiguous((amounts.images, *counts, columns), size)
+        kept = (image, channel, *places)
+    rows = (kept[1], kept[1]) if pixels else (kept[-1], kept[-1] * axes[2].turns)
     panels = (tile.panels, tile.width, tile.last)
-    return Target._make((size, int(stored), *strides, *kept, kept[-1] * axes[2].turns, counts[-1], *panels))
+    return Target._make((size, int(stored), *array, *kept, counts[-1], *rows, *panels))
 
 
 def block_bytes(read: Source, axes: Axes, amounts: Amounts) -> int:

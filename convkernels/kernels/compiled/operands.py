@@ -23,17 +23,12 @@ class Problem(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """How the arrays of a correlation lie; of w the strides along columns, channels and taps, and between groups.
-
-    Where the source and w have `exchanged` their roles, each image has a w of its own.
-    """
+    """How the arrays of a correlation lie; of w the strides along columns, channels and taps, and between groups."""
 
     x: Array5
     w: Ints
     y: Array5
     w_group: int
-    w_image: int = 0
-    exchanged: bool = False
 
 
 def spread(strides: Ints) -> Ints:
@@ -73,13 +68,8 @@ def backward(spec: ConvSpec, dy: Ints, w: Ints, out: Ints) -> tuple[Problem, Mem
     return problem, Memory(lying(dy, outs), ordered(problem, (second, first, *rest)), lying(out, ins), outs * w[0])
 
 
-def exchanged(problem: Problem, axes: Axes, memory: Memory) -> tuple[Problem, tuple[Axes], Memory] | None:
-    """A correlation by one tap with the roles of the source and w exchanged; None where pixels do not lie in one line.
-
-    Outputs of an image are W X, with pixels as columns: what lies in planes, as in NCHW, is read and written where it
-    lies.
-    """
-    batch, groups, channels, columns, _, size = problem
+def in_one_line(axes: Axes, memory: Memory, size: int) -> tuple[Axes, Memory] | None:
+    """A correlation by one tap with all pixels of an image on one axis; None where they do not lie in one line."""
     x, y, pixels = memory.x, memory.y, math.prod(axis.outputs for axis in axes)
     if any(axis.taps != ((0, 0),) or axis.outputs != axis.size or axis.step > 1 or axis.rests for axis in axes):
         return None
@@ -91,16 +81,5 @@ def exchanged(problem: Problem, axes: Axes, memory: Memory) -> tuple[Problem, tu
         if axis.size > 1
     ):
         return None
-    rows = Axis(columns, 1, ((0, 0),), columns)
-    return (
-        Problem(batch, groups, channels, pixels, (1, 1, 1), size),
-        ((ONE, ONE, rows),),
-        Memory(
-            Array5(memory.w_group, 0, memory.w[1], 0, 0, memory.w[0]),
-            (size, x.channel, 0, 0, 0),
-            Array5(y.group, y.image, size, 0, 0, y.channel),
-            x.group,
-            x.image,
-            True,
-        ),
-    )
+    line = (ONE, ONE, Axis(pixels, 1, ((0, 0),), pixels))
+    return line, memory._replace(x=x._replace(d=0, h=0, w=size), y=y._replace(d=0, h=0, w=size))
