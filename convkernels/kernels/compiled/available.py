@@ -17,6 +17,7 @@ from .axes import (
     correlation_amounts,
     forward_axes,
     input_grad_axes,
+    rests_apart,
     weight_amounts,
     winograd_amounts,
     winograd_axes,
@@ -182,7 +183,8 @@ def workspace(spec: ConvSpec, limit: int) -> int:
 
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
-    return correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
+    every = input_grad_axes(spec)
+    return correlations(spec, (*every, *rests_apart(every)), spec.group_out, spec.group_in, limit)
 
 
 def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:

@@ -191,6 +191,16 @@ def input_grad_axes(spec: ConvSpec) -> tuple[Axes, ...]:
     return tuple((ONE,) * (3 - len(axes)) + axes for axes in product(*choices))
 
 
+def rests_apart(every: tuple[Axes, ...]) -> tuple[Axes, ...]:
+    """The same correlations with one for each remainder of the last axis, too."""
+
+    def apart(axis: Axis) -> list[Axis]:
+        rests = [axis._replace(outputs=outputs, taps=taps, first=first) for outputs, taps, first in axis.rests]
+        return [rest._replace(stride=len(rests), rests=()) for rest in rests] or [axis]
+
+    return tuple((d, h, rest) for d, h, w in every for rest in apart(w))
+
+
 def contiguous(shape: Ints, size: int) -> Ints:
     """The strides of an array in that order."""
     return tuple(math.prod(shape[place + 1 :]) * size for place in range(len(shape)))

@@ -81,7 +81,7 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     batch, groups, channels, columns, w_taps, size = problem
     sizes = (batch, groups, channels, columns, math.prod(w_taps), size, limit, threads)
     chosen = [correlation_amounts(axes, *sizes) for axes in every]
-    if stored(problem, memory, way):
+    if stored(problem, every[0], memory, way):
         chosen = [
             found._replace(each=LINE) if lies(axes, problem, memory, way) else found
             for axes, found in zip(every, chosen, strict=True)
@@ -89,14 +89,15 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
     right = lies_right(problem, every[0], memory, outputs, way)
+    # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
     if way.pixels:
-        heights: list[Ints] = [(columns,)] * len(every)
-        wide, row = every[0][2].outputs, memory.w[0] if right else size
+        matrices: list[tuple[Ints, int]] = [((columns,), axes[2].outputs) for axes in every]
+        row = memory.w[0] if right else size
     else:
-        heights, wide = [tuple(each.outputs for each in stretches_of(axes[2], way)) for axes in every], columns
+        matrices = [(tuple(each.outputs for each in stretches_of(axes[2], way)), columns) for axes in every]
         row = max(row_bytes(axes, problem, memory, way) for axes in every)
-    vectors = vectors_for(max(map(max, heights)), wide, size, isa, row)
-    tiles = [tiling(each, wide, vectors, size, isa, row) for each in heights]
+    vectors = vectors_for(max(max(rows) for rows, _ in matrices), matrices[0][1], size, isa, row)
+    tiles = [tiling(rows, wide, vectors, size, isa, row) for rows, wide in matrices]
     panels = tiles[0]._replace(width=columns, panels=1, last=columns) if way.pixels else tiles[0]
     filters = filters_of(problem, every[0], memory, panels, way, right=right)
     parts = tuple(
@@ -152,7 +153,7 @@ def part(
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
     read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory, way), inner=way.inner)
-    whole = stored(problem, memory, way)
+    whole = stored(problem, axes, memory, way)
     written = target(axes, amounts, memory.y, tile, columns, size, stored=whole, pixels=way.pixels)
     how = steps_of(axes, channels, size, read, filters, way)
     sums = operands_of(problem, axes, filters, tile, read, how, way)

@@ -68,7 +68,7 @@ def backward(spec: ConvSpec, dy: Ints, w: Ints, out: Ints) -> tuple[Problem, Mem
     return problem, Memory(lying(dy, outs), ordered(problem, (second, first, *rest)), lying(out, ins), outs * w[0])
 
 
-def in_one_line(axes: Axes, memory: Memory, size: int) -> tuple[Axes, Memory] | None:
+def in_one_line(axes: Axes, memory: Memory, size: int) -> tuple[tuple[Axes], Memory] | None:
     """A correlation by one tap with all pixels of an image on one axis; None where they do not lie in one line."""
     x, y, pixels = memory.x, memory.y, math.prod(axis.outputs for axis in axes)
     if any(axis.taps != ((0, 0),) or axis.outputs != axis.size or axis.step > 1 or axis.rests for axis in axes):
@@ -82,4 +82,4 @@ def in_one_line(axes: Axes, memory: Memory, size: int) -> tuple[Axes, Memory] | 
     ):
         return None
     line = (ONE, ONE, Axis(pixels, 1, ((0, 0),), pixels))
-    return line, memory._replace(x=x._replace(d=0, h=0, w=size), y=y._replace(d=0, h=0, w=size))
+    return (line,), memory._replace(x=x._replace(d=0, h=0, w=size), y=y._replace(d=0, h=0, w=size))

@@ -14,7 +14,7 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from .axes import PAGE, Axes, Axis, Stretch, direction, pixel_channels
+from .axes import PAGE, Axes, Axis, Stretch, direction, pixel_channels, rests_apart
 from .filters import LATENCY
 from .isa import Isa
 from .operands import Memory, Problem, in_one_line
@@ -23,12 +23,13 @@ FEW_CHANNELS = 32
 """Input channels below which it pays to go over the taps of a row together with them."""
 APART = 64
 """Output channels up to which copying what they read takes more than a tenth of the time."""
-TURNING, COPYING = 12, 4
-"""Multiply-adds that take as long as turning, or copying, a number of the source or of the outputs."""
+COPYING, TURNING, SCATTERING, PACKING = 4, 12, 36, 16
+"""Multiply-adds of vectors of 16 `LANES` that take as long as copying a number as it lies, into another order, or apart
+from the next, and one of the weights.
+"""
+LANES = 16
 BETWEEN = 1.08
 """What vectors of pixels cost more that begin between two lines of the cache, as they do for most taps."""
-PACKING = 16
-"""The same for a number of the weights."""
 
 
 class Walk(Enum):
@@ -54,44 +55,46 @@ class Way(NamedTuple):
 
 
 def choose(problem: Problem, every: tuple[Axes, ...], memory: Memory, isa: Isa) -> tuple[Way, tuple[Axes, ...], Memory]:
-    """The way, and the axes and strides to go by: pixels in vectors may be one line."""
-    channels = Way(walk(problem, every, memory))
-    line = in_one_line(every[0], memory, problem.size) if len(every) == 1 else None
-    axes, lying = line or (every[0], memory)
-    window = axes[2]
-    dense = direction(window, problem.taps[2]) != 0 and problem.channels < len(window.taps)
-    pixels = Way(Walk.TAPS if dense else Walk.CHANNELS, pixels=True)
-    if not may_hold_pixels(problem, every):
+    """The way, and the axes and strides to go by: for vectors of pixels these may be one line, or remainders apart."""
+    channels, apart = Way(walk(problem, every, memory)), rests_apart(every)
+    few = problem.columns <= APART or problem.taps == (1, 1, 1)
+    reached = problem.batch and all(axis.taps and axis.outputs for axes in apart for axis in axes)
+    # Outputs next to each other have to read cells next to each other.
+    if not (few and reached) or any(axes[2].block.step > 1 for axes in apart):
         return channels, every, memory
-    if cost(problem, axes, lying, pixels, isa) < cost(problem, every[0], memory, channels, isa):
-        return pixels, (axes,) if line else every, lying
+    line = in_one_line(apart[0], memory, problem.size) if len(apart) == 1 else None
+    apart, lying = line or (apart, memory)
+    last = apart[0][2]
+    dense = len(apart) == 1 and direction(last, problem.taps[2]) != 0 and problem.channels < len(last.taps)
+    pixels = Way(Walk.TAPS if dense else Walk.CHANNELS, pixels=True)
+    if cost(problem, apart, lying, pixels, isa) < cost(problem, every, memory, channels, isa):
+        return pixels, apart, lying
     return channels, every, memory
 
 
-def may_hold_pixels(problem: Problem, every: tuple[Axes, ...]) -> bool:
-    """Whether outputs next to each other read cells next to each other, and w is small or read but once a block."""
-    few = problem.columns <= APART or problem.taps == (1, 1, 1)
-    reached = all(axis.taps for axes in every for axis in axes)
-    return few and reached and not any(axes[2].rests or axes[2].block.step > 1 for axes in every)
-
-
-def cost(problem: Problem, axes: Axes, memory: Memory, way: Way, isa: Isa) -> float:
-    """What a multiply-add of a correlation costs, of a full vector's.
+def cost(problem: Problem, every: tuple[Axes, ...], memory: Memory, way: Way, isa: Isa) -> float:
+    """What a multiply-add of some correlations costs, of a full vector's.
 
     The batch counts only where either way sums are in the same order.
     """
-    lanes, taps = isa.lanes(problem.size), math.prod(len(axis.taps) for axis in axes)
-    many, rows = (axes[2].outputs, problem.columns) if way.pixels else (problem.columns, axes[2].outputs)
-    vectors = -(-many // lanes)
-    filled = vectors * lanes / many * max(1, LATENCY / (vectors * rows))
-    if way.pixels and taps > 1:
-        filled *= BETWEEN
-    read = memory.x.channel if way.inner else memory.x.w
-    reading = 0 if lies(axes, problem, memory, way) else COPYING if read == problem.size else TURNING
-    writing = 0 if stored(problem, memory, way) else TURNING
-    outputs = problem.batch * math.prod(axis.outputs for axis in axes)
-    packing = PACKING / max(1, outputs) if taps == 1 and not way.pixels else 0
-    return filled + reading / (problem.columns * taps) + writing / (problem.channels * taps) + packing
+    lanes, total, sums = isa.lanes(problem.size), 0.0, 0
+    for axes in every:
+        taps, outputs = (math.prod(counts) for counts in zip(*((len(a.taps), a.outputs) for a in axes), strict=True))
+        many, rows = (axes[2].outputs, problem.columns) if way.pixels else (problem.columns, axes[2].outputs)
+        vectors = -(-many // lanes)
+        filled = vectors * lanes / many * max(1, LATENCY / (vectors * rows))
+        if way.pixels and taps > 1:
+            filled *= BETWEEN
+        read = memory.x.channel if way.inner else memory.x.w
+        reading = 0 if lies(axes, problem, memory, way) else COPYING if read == problem.size else TURNING
+        writing = 0 if stored(problem, axes, memory, way) else TURNING * axes[2].turns
+        if way.pixels and axes[2].stride > 1:
+            writing = SCATTERING
+        packing = PACKING / (problem.batch * outputs) if taps == 1 and not way.pixels else 0
+        moved = reading / (problem.columns * taps) + writing / (problem.channels * taps) + packing
+        total += (filled + moved * lanes / LANES) * outputs * taps
+        sums += outputs * taps
+    return total / sums
 
 
 def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Walk:
@@ -122,10 +125,10 @@ def lies(axes: Axes, problem: Problem, memory: Memory, way: Way) -> bool:
     return (innermost or way.along is Walk.TAPS) and (w.inside or left_out)
 
 
-def stored(problem: Problem, memory: Memory, way: Way) -> bool:
+def stored(problem: Problem, axes: Axes, memory: Memory, way: Way) -> bool:
     """Whether tiles write the outputs where they belong."""
     if way.pixels:
-        return memory.y.w == problem.size
+        return memory.y.w * axes[2].stride == problem.size
     return memory.y.channel == problem.size or problem.columns == 1
 
 
