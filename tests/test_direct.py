@@ -26,7 +26,7 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import axes, copies, filters, isa, scratch, thread_count
+from convkernels.kernels.compiled import axes, copies, filters, isa, operands, scratch, thread_count, ways
 from convkernels.kernels.compiled.filters import split
 from convkernels.kernels.compiled.tile import Shape, address
 
@@ -53,6 +53,19 @@ WIDE = [
 """Several panels and none that is full, long runs of channels, weights turned or read where they lie, planes as
 matrices, pixels that fall into one set of the cache, taps that only some outputs reach."""
 
+PIXELS = [
+    "n2g4i16o12_in9x33_k3x3_s1x1_p1+1x1+1_d1x1_bias",
+    "n2g1i5o3_in13x40_k4x5_s2x1_p1+2x2+1_d1x1_bias",
+    "n2g1i1o20_in7x40_k3x5_s1x1_p1+1x2+2_d1x1_bias",
+    "n1g1i20o1_in7x40_k3x5_s1x1_p1+1x2+2_d1x1",
+    "n1g1i200o6_in8x33_k3x3_s1x1_p1+1x2+2_d1x2_bias",
+    "n2g1i5o7_in300_k3_s1_p0+0_d1_bias",
+    "n1g2i6o8_in3x6x31_k2x3x3_s1x1x1_p1+0x1+1x1+1_d1x1x1_float64",
+]
+"""Vectors of pixels: few channels of groups, a row of panels, taps as the depth, weights in a panel."""
+REMAINDERS = ["n1g1i3o16_in31x35_k7x7_s2x2_p3+2x3+3_d1x1", "n2g2i6o20_in9x43_k5x5_s1x4_p2+2x1+0_d1x1_float64"]
+"""Input gradients by vectors of pixels, whose remainders are of different lengths."""
+
 ORDERS = [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI"), ("HNWC", "IOHW")]
 
 
@@ -64,12 +77,28 @@ def problem_of(operation, text, order):
 
 
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
-@pytest.mark.parametrize("text", WIDE)
+@pytest.mark.parametrize("text", [*WIDE, *PIXELS, *REMAINDERS])
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
 def test_many_channels(operation, text, order):
     problem = problem_of(operation, text, order)
     got, expected = (run(OPERATIONS[operation].find(name), problem)["out"] for name in ("direct", "im2col"))
     assert_same(got, expected)
+
+
+@pytest.mark.parametrize(("operation", "text"), [*product(["conv"], PIXELS), *product(["conv_input_grad"], REMAINDERS)])
+def test_vectors_hold_pixels_where_channels_are_few(operation, text):
+    spec = problem_of(operation, text, ORDERS[0]).spec
+    size = spec.compute_dtype.itemsize
+    x, w, y = (axes.contiguous(shape, size) for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
+    if operation == "conv":
+        sizes, memory = operands.forward(spec, x, w, y)
+        every = (axes.forward_axes(spec),)
+    else:
+        sizes, memory = operands.backward(spec, y, w, x)
+        every = axes.input_grad_axes(spec)
+    way, chosen, _ = ways.choose(sizes, every, memory, isa.ISAS[0])
+    assert way.pixels
+    assert len(chosen) == len(axes.rests_apart(every))
 
 
 def test_a_block_of_one_cell_that_is_padding_is_cleared_for_all_channels():
@@ -88,6 +117,7 @@ SHARED = [
     "n40g1i1o32_in28x28_k3x3_s1x1_p1+1x1+1_d1x1",  # few channels: sums are cut into parts
     "n1g1i3o40_in150x90_k7x7_s2x2_p3+3x3+3_d1x1",
     "n3g2i26o34_in40x60_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n1g1i16o3_in1x9000_k1x3_s1x1_p0+0x1+1_d1x1_bias",
 ]
 
 
