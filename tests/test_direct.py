@@ -26,8 +26,9 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import axes, copies, filters, isa, operands, scratch, thread_count, ways
+from convkernels.kernels.compiled import axes, copies, direct, filters, isa, operands, scratch, thread_count, ways
 from convkernels.kernels.compiled.filters import split
+from convkernels.kernels.compiled.parallel import SHARES
 from convkernels.kernels.compiled.tile import Shape, address
 
 WIDE = [
@@ -55,6 +56,7 @@ matrices, pixels that fall into one set of the cache, taps that only some output
 
 PIXELS = [
     "n2g4i16o12_in9x33_k3x3_s1x1_p1+1x1+1_d1x1_bias",
+    "n1g10i20o30_in9x33_k3x3_s1x1_p1+1x1+1_d1x1_bias",
     "n2g1i5o3_in13x40_k4x5_s2x1_p1+2x2+1_d1x1_bias",
     "n2g1i1o20_in7x40_k3x5_s1x1_p1+1x2+2_d1x1_bias",
     "n1g1i20o1_in7x40_k3x5_s1x1_p1+1x2+2_d1x1",
@@ -174,6 +176,14 @@ def test_work_that_is_shared_by_panels_and_parts(operation, text, order, threads
     out, arrays = problem.outputs()["out"], [problem.arrays[role] for role in INPUTS[operation]]
     OPERATIONS[operation].find("direct").run(problem.spec, *arrays, out=out, resources=Resources(2**26, threads))
     assert_same(out, run(OPERATIONS[operation].find("im2col"), problem)["out"])
+
+
+@pytest.mark.parametrize(("order", "pieces"), [(ORDERS[0], 2 * SHARES), (ORDERS[1], 1)], ids=["as they lie", "copied"])
+def test_a_row_of_pixels_is_shared_only_where_it_is_not_copied(order, pieces):
+    problem = problem_of("conv", "n1g1i16o3_in1x9000_k1x3_s1x1_p0+0x0+0_d1x1", order)
+    strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+    plan = direct.conv_plan(problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 2)
+    assert [part.pieces for part in plan.parts] == [pieces]
 
 
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])

@@ -294,6 +294,18 @@ def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
     return (row + min(row, PANEL)) * channels * taps + LINES
 
 
+def members(groups: int, channels: int, columns: int, size: int) -> int:
+    """How many groups are copied together: as many as have a line of the cache between them.
+
+    Examples
+    --------
+    >>> members(32, 4, 4, 4), members(32, 4, 8, 8), members(3, 4, 4, 4), members(32, 64, 64, 4)
+    (4, 1, 3, 1)
+    """
+    most = LINE // (max(channels, columns) * size)
+    return next((number for number in range(min(groups, most), 1, -1) if groups % number == 0), 1)
+
+
 @lru_cache(maxsize=512)
 def correlation_amounts(
     axes: Axes, batch: int, groups: int, channels: int, columns: int, taps: int, size: int, limit: int, threads: int
@@ -305,7 +317,9 @@ def correlation_amounts(
     blocks = tuple(axis.block for axis in axes)
     # All weights are read for each block: the more they are, the larger the block that pays.
     block = max(BLOCK, filter_bytes(channels, columns, taps, size) // 8)
-    return amounts(blocks, batch, groups, channels, columns, shared, size, limit, threads, block)
+    several = members(groups, channels, columns, size)
+    counts = (batch, groups // several, several * channels, several * columns)
+    return amounts(blocks, *counts, shared, size, limit, threads, block)
 
 
 @lru_cache(maxsize=512)

@@ -185,11 +185,13 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
         else:
             fill(s, how, piece, origin, block)
         kept = target if t.stored else results
-        multiply(
-            *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, spans),
-            *(read, weights + piece.group * p.w_group, kept, first, count),
-            *(given[19] + piece.group * given[21], given[22], given[23]),
-        )
+        for member in range(p.members):
+            group = piece.group * p.members + member
+            multiply(
+                *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, spans),
+                *(read + member * p.read_member, weights + group * p.w_group, kept + member * p.kept_member),
+                *(first, count, given[19] + group * given[21], given[22], given[23]),
+            )
         if t.stored:
             continue
         if p.channels:

@@ -26,11 +26,11 @@ import numpy as np
 from ...layout import Array
 from ...views import slices
 from ...window import Ints
-from .axes import PAGE, Amounts, Axes, Axis, correlation_amounts, direction, tap_offsets
+from .axes import PAGE, Amounts, Axes, Axis, correlation_amounts, direction, members, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
-from .geometry import Product, Source, block_bytes, source, target
+from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
 from .operands import Memory, Problem
@@ -152,25 +152,28 @@ def part(
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
-    read = source(axes, amounts, memory.x, channels, size, lies=lies(axes, problem, memory, way), inner=way.inner)
-    whole = stored(problem, axes, memory, way)
-    written = target(axes, amounts, memory.y, tile, columns, size, stored=whole, pixels=way.pixels)
+    whole, right = stored(problem, axes, memory, way), lies(axes, problem, memory, way)
+    # Groups of few channels are copied together, where vectors do not hold those of one.
+    several = members(groups, channels, columns, size) if way.pixels and not (whole and right) else 1
+    groups, x, y = groups // several, *(each._replace(group=several * each.group) for each in (memory.x, memory.y))
+    read = source(axes, amounts, x, several * channels, size, lies=right, inner=way.inner)
+    written = target(axes, amounts, y, tile, several * columns, size, stored=whole, pixels=way.pixels)
     how = steps_of(axes, channels, size, read, filters, way)
-    sums = operands_of(problem, axes, filters, tile, read, how, way)
+    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
-    several = tile.panels
-    if not way.pixels or (whole and read.lies):
-        several = panels_at_a_time(tile, heights, threads, lies=bool(read.lies))
-    numbered = product(slices(groups, 1), *blocks_of, slices(tile.panels, several))
+    panels = tile.panels
+    if not way.pixels or (whole and right):
+        panels = panels_at_a_time(tile, heights, threads, lies=right)
+    numbered = product(slices(groups, 1), *blocks_of, slices(tile.panels, panels))
     pieces = [
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
         for group, *places in numbered
     ]
     counts = (amounts.images, *amounts.rows, axes[2].places)
     block = block_bytes(read, axes, amounts)
-    results = 0 if whole else rounded(math.prod(counts) * columns * size)
+    results = 0 if whole else rounded(math.prod(counts) * several * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
     offsets = (how.w_offsets, how.read_offsets) if way.pixels else (how.read_offsets, how.w_offsets)
     every = (numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, *offsets, listed, how.spans)
@@ -180,12 +183,20 @@ def part(
 
 
 def operands_of(
-    problem: Problem, axes: Axes, filters: Filters, tile: Tiling, read: Source, how: Steps, way: Way
+    problem: Problem,
+    axes: Axes,
+    filters: Filters,
+    tile: Tiling,
+    read: Source,
+    written: Target,
+    how: Steps,
+    several: int,
+    way: Way,
 ) -> Product:
     """The operands of tiles, and in which chunks to sum."""
     taps, size = max(how.each), problem.size
     if way.pixels:
-        channels, a, b = problem.columns, (filters.row, filters.depth), (tile.width * size, how.step)
+        channels, a, b = several * problem.columns, (filters.row, filters.depth), (tile.width * size, how.step)
         lines, apart = math.prod(len(axis.taps) for axis in axes[:2]) * problem.channels, read.lies
     else:
         channels, a, b = 0, (read.step_w * read.read_w, how.step), (filters.panel, filters.depth)
@@ -196,7 +207,9 @@ def operands_of(
     ahead = (0, b[1])
     if not apart or b[1] % PAGE == 0:
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
-    return Product(channels, how.depth, -(-how.depth // chunks), filters.group, *a, *b, *ahead, len(how.each))
+    apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
+    depth = (how.depth, -(-how.depth // chunks))
+    return Product(channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, len(how.each))
 
 
 def starts_of(axis: Axis, tile: Tiling) -> Array:

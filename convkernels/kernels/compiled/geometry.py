@@ -95,8 +95,12 @@ class Target(NamedTuple):
 class Product(NamedTuple):
     """The operands of tiles, and chunks of the depth, which is summed for each tap."""
 
-    # The output channels, if vectors hold pixels, so that A is w; else 0.
+    # The output channels of a block, if vectors hold pixels, so that A is w; else 0.
     channels: int
+    # The groups of a block, and the strides between these in what is read and written.
+    members: int
+    read_member: int
+    kept_member: int
     depth: int
     chunk: int
     w_group: int
