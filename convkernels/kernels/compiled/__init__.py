@@ -12,6 +12,7 @@
     filters.py      weights in panels
     blocks.py       the loops around tiles
     operands.py     an operation's arrays as a correlation takes them
+    ways.py         what vectors hold, and what the depth goes over
     correlation.py  plans of correlations
     direct.py       the strategy `direct`: convolution and its input gradient
     weights.py      and its weight gradient

@@ -1,16 +1,15 @@
 """Correlations as products of tiles on the data itself: each output is summed in registers and stored once.
 
-With channels innermost, as in NHWC,
+                vectors of channels                          vectors of pixels
+    rows        outputs next to each other along the last    output channels
+                axis, ``step`` pixels of the source apart
+    vectors     output channels                              outputs next to each other
+    depth       input channels, together with the taps of the last axis where these lie next to each other
+    taps        the other ones, as offsets into the source, without those that lie outside for all its rows
 
-    a tile's rows      outputs next to each other along the last axis, ``step`` pixels of the source apart
-    a tile's vectors   output channels
-    its depth          input channels, together with the taps of the last axis where these lie next to each other
-    its taps           the other ones, as offsets into the source, without those that lie outside for all its rows
-
-so the source is read where it lies. It is copied only where channels do not lie innermost or a window reaches
-outside: once, with zeros around it, in blocks that stay in the cache, not once for each tap. In NCHW, where pixels lie
-innermost, few channels become taps and taps the depth, and copies of rows are plain; 1x1 windows exchange the roles of
-w and the planes and copy nothing.
+so the source is read where it lies: channels innermost for vectors of channels, pixels innermost for those of pixels.
+It is copied only where it does not lie so, or a window reaches outside: once, with zeros around it, in blocks that stay
+in the cache, not once for each tap. `ways` chooses.
 
 What depends on shapes and strides alone is a plan, which is remembered.
 """

@@ -1,11 +1,7 @@
 """How a correlation had better go: what vectors hold, what the depth goes over, and what is copied for that.
 
-                 vectors of channels                       vectors of pixels
-    A            the source, a row for each output         w, a row for each output channel
-    B            w, whose columns lie next to each other   the source, whose pixels lie next to each other
-    outputs      as they lie in NHWC                       as they lie in NCHW
-
-Vectors of pixels are for planes whose channels would have to be turned, and for channels too few to fill vectors.
+Vectors of pixels are for planes, as in NCHW, whose channels would have to be turned, and for output channels too few to
+fill vectors: gradients by pictures, groups of a few.
 """
 
 from __future__ import annotations
