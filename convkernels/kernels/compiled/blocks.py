@@ -140,7 +140,7 @@ def multiply(
                         b += k * p.b_depth + panel * p.b_panel
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
                         for n in range(tiles):
-                            place = 2 * ((piece.h + h) * p.stretches + stretches[n])
+                            place = 2 * (((piece.d + d) * p.rows + piece.h + h) * p.stretches + stretches[n])
                             skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[tiles + n] * t.row
                             init, init_row = tile, t.next_row
                             if k == 0:

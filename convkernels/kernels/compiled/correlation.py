@@ -208,7 +208,7 @@ def operands_of(
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
     depth = (how.depth, -(-how.depth // chunks))
-    return Product(channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, len(how.each))
+    return Product(channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, axes[1].outputs, len(how.each))
 
 
 def starts_of(axis: Axis, tile: Tiling) -> Array:
@@ -224,15 +224,15 @@ def starts_of(axis: Axis, tile: Tiling) -> Array:
 class Steps(NamedTuple):
     """The steps of a tile: its depth, how far apart these are in what is read, and its taps.
 
-    Of taps there are the offsets in what is read and in w, for one stretch behind the other, `each` of so many, and for
-    each row of outputs, in each stretch, the first and the number of those whose cells exist.
+    Of taps there are at most so many in `each` stretch. Rows of outputs that the same ones reach share a list of their
+    offsets, in what is read and in w; for each row and stretch there are its first and its length.
     """
 
     depth: int
     step: int
+    each: list[int]
     read_offsets: Array
     w_offsets: Array
-    each: list[int]
     spans: Array
 
 
@@ -255,26 +255,31 @@ def steps_of(axes: Axes, channels: int, size: int, read: Source, filters: Filter
     strides = (read.read_d, read.read_h, last)
     read_offsets = [begin + tap_offsets(some, strides) for begin, some in zip(begins, every, strict=True)]
     w_offsets = [filters.offsets(some) for some in every]
-    within = spans(axes, [math.prod(len(axis.taps) for axis in some[2:]) for some in every])
-    counts = [len(some) for some in read_offsets]
-    return Steps(depth, step, np.concatenate(read_offsets), np.concatenate(w_offsets), counts, within)
+    return Steps(depth, step, [len(some) for some in read_offsets], *existing(axes, read_offsets, w_offsets))
 
 
-def spans(axes: Axes, each: list[int]) -> Array:
-    """For each row of outputs, in each stretch, the first of the taps whose cells exist, and how many do.
+def existing(axes: Axes, read_offsets: list[Array], w_offsets: list[Array]) -> tuple[Array, Array, Array]:
+    """Lists of the taps whose cells exist, as others would only add zeros, and which of them is whose."""
+    d, h, _ = axes
+    (some_d, of_d), (some_h, of_h) = (np.unique(reaching(axis), axis=0, return_inverse=True) for axis in (d, h))
+    read, w, spans, begin = [], [], [], 0
+    for (first_d, end_d), (first_h, end_h) in product(some_d, some_h):
+        for offsets in zip(read_offsets, w_offsets, strict=True):
+            shape = (len(d.taps), len(h.taps), len(offsets[0]) // max(1, len(d.taps) * len(h.taps)))
+            reached = [each.reshape(shape)[first_d:end_d, first_h:end_h].ravel() for each in offsets]
+            read.append(reached[0])
+            w.append(reached[1])
+            spans.append((begin, len(reached[0])))
+            begin += len(reached[0])
+    table = np.array(spans, np.int64).reshape(len(some_d), len(some_h), -1)
+    every = table[of_d.reshape(-1, 1), of_h.reshape(-1)]
+    return np.concatenate(read), np.concatenate(w), every.reshape(-1)
 
-    Others would only add zeros. A stretch takes `each` of them from a row of w. In three dimensions, where those
-    that exist do not follow each other, all are taken.
-    """
-    d, rows, _ = axes
-    offsets, starts = np.array([offset for _, offset in rows.taps]), rows.step * np.arange(rows.outputs)
-    if len(d.taps) == 1:
-        first, last = (np.searchsorted(offsets, edge - starts) for edge in (0, rows.size))
-    else:
-        first, last = np.zeros_like(starts), np.full_like(starts, len(d.taps) * len(offsets))
-    begins = len(d.taps) * len(offsets) * np.cumsum([0, *each[:-1]])
-    found = np.stack([begins + np.outer(first, each), np.outer(last - first, each)], -1)
-    return found.reshape(-1).astype(np.int64)
+
+def reaching(axis: Axis) -> Array:
+    """For each output along an axis the first tap whose cell exists, and the one behind the last."""
+    offsets, starts = np.array([offset for _, offset in axis.taps]), axis.step * np.arange(axis.outputs)
+    return np.stack([np.searchsorted(offsets, edge - starts) for edge in (0, axis.size)], -1)
 
 
 def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: bool) -> int:

@@ -113,7 +113,8 @@ class Product(NamedTuple):
     # many bytes in a step.
     ahead: int
     ahead_step: int
-    # Of a row of outputs: how many stretches take other taps.
+    # The rows of outputs along h, and of each the stretches that take other taps.
+    rows: int
     stretches: int
 
 

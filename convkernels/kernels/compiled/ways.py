@@ -106,11 +106,9 @@ def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Walk:
 
 def lies(axes: Axes, problem: Problem, memory: Memory, way: Way) -> bool:
     """Whether the source is read where it lies, or not at all."""
-    d, h, w = axes
+    w = axes[2]  # what lies outside along the other two is left out
     if not all(axis.taps for axis in axes):
         return True
-    if not d.inside or not (h.inside or len(d.taps) == 1):  # what lies outside along h is left out by `spans`
-        return False
     if way.pixels:
         return w.inside and w.step == 1 and (memory.x.w == problem.size or w.outputs == 1)
     innermost = memory.x.channel == problem.size or problem.channels == 1
