@@ -288,10 +288,18 @@ def amounts(
     return Amounts(images, (counts[0], counts[1]), shared, images * needed() + LINES)
 
 
+def padded_taps(taps: int) -> int:
+    """The rows that a channel has in a panel of weights, one of them unused where channels would share sets of the cache.
+
+    A row is 64 bytes or some times that, so 16 of them put all channels into a thirtieth of the first-level cache.
+    """
+    return taps + 1 if taps % 8 == 0 else taps
+
+
 def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
     """What one group's weights take in panels, of which the last may be narrower than its place."""
     row = columns * size
-    return (row + min(row, PANEL)) * channels * taps + LINES
+    return (row + min(row, PANEL)) * channels * padded_taps(taps) + LINES
 
 
 def members(groups: int, channels: int, columns: int, size: int) -> int:

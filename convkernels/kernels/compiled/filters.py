@@ -11,7 +11,7 @@ import numpy as np
 
 from ...layout import Array
 from ...window import Ints
-from .axes import PAGE, Axes, contiguous
+from .axes import PAGE, Axes, contiguous, padded_taps
 from .copies import Copy, copy_plan
 from .isa import Isa
 from .tile import Shape, address
@@ -151,9 +151,10 @@ def packed(
         The axes of `sizes` in the order in which they lie in a panel, without the columns, which lie innermost.
     """
     row = min(tile.width, sizes[0])
-    shape = tuple(sizes[axis] for axis in order)
-    to = dict(zip(order, contiguous((*shape, row), size)[:-1], strict=True))
-    panel = math.prod(shape) * row * size
+    first, *inner_sizes = (sizes[axis] for axis in order)
+    rows = padded_taps(math.prod(inner_sizes)) if order[0] == 1 else math.prod(inner_sizes)
+    to = dict(zip(order, (rows * row * size, *contiguous((*inner_sizes, row), size)[:-1]), strict=True))
+    panel = first * rows * row * size
     steps = (size, *(to[axis] for axis in range(1, 5)))
     inner, last = (copy_plan((count, *sizes[1:]), steps, strides, size) for count in (tile.width, tile.last))
     return Filters(
