@@ -289,7 +289,7 @@ def amounts(
 
 
 def padded_taps(taps: int) -> int:
-    """The rows that a channel has in a panel of weights, one of them unused where channels would share sets of the cache.
+    """The rows of a channel in a panel of weights, one of them unused where channels would share sets of the cache.
 
     A row is 64 bytes or some times that, so 16 of them put all channels into a thirtieth of the first-level cache.
     """
