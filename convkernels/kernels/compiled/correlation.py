@@ -95,7 +95,8 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     else:
         matrices = [(tuple(each.outputs for each in stretches_of(axes[2], way)), columns) for axes in every]
         row = max(row_bytes(axes, problem, memory, way) for axes in every)
-    vectors = vectors_for(max(max(rows) for rows, _ in matrices), matrices[0][1], size, isa, row)
+    apart = all(lies(axes, problem, memory, way) for axes in every) if way.pixels else right
+    vectors = vectors_for(max(max(rows) for rows, _ in matrices), matrices[0][1], size, isa, row, apart=apart)
     tiles = [tiling(rows, wide, vectors, size, isa, row) for rows, wide in matrices]
     panels = tiles[0]._replace(width=columns, panels=1, last=columns) if way.pixels else tiles[0]
     filters = filters_of(problem, every[0], memory, panels, way, right=right)

@@ -21,6 +21,10 @@ PACK_SERIAL = 2**18
 """Bytes of weights below which one thread copies them."""
 UNEVEN = 0.25
 """What a panel narrower than the others costs, or all of one vector each, in vectors."""
+VECTORS = {32: {3: 1.0, 4: 1.01, 6: 1.02, 2: 1.03, 1: 1.03}, 16: {2: 1.0, 3: 1.1, 1: 1.1}}
+"""By the number of registers, the vectors that a row of tiles may have, and the time that a multiply-add takes then."""
+SHORT = 1.03
+"""How much longer that is for one or two vectors of rows that lie apart, which are fetched a line too late."""
 WAYS = 6
 """Of the 8 lines of a set of the first-level cache those for rows of a tile."""
 LATENCY = 8
@@ -64,16 +68,17 @@ def tallest(vectors: int, row: int, isa: Isa) -> int:
 
 
 @lru_cache(maxsize=512)
-def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1) -> int:
-    """The vectors in a row of tiles: enough accumulators in each, and no narrow panels."""
-    whole = -(-columns // isa.lanes(itemsize))
+def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, *, apart: bool = False) -> int:
+    """The vectors in a row of tiles: many accumulators, no narrow panels, no short lines of a B that lies apart."""
+    whole, times = -(-columns // isa.lanes(itemsize)), VECTORS[isa.registers]
 
     def cost(vectors: int) -> float:
         height = -(-rows // -(-rows // tallest(vectors, row, isa)))
         uneven = whole % vectors > 0 or vectors < min(2, whole)
-        return whole * max(1, LATENCY / (height * vectors)) + UNEVEN * uneven
+        each = times[vectors] * (SHORT if apart and vectors < 3 else 1)
+        return whole * each * max(1, LATENCY / (height * vectors)) + UNEVEN * uneven
 
-    return min((v for v in (2, 3, 1, 4, 6) if isa.rows(v)), key=cost)
+    return min(times, key=cost)
 
 
 @lru_cache(maxsize=512)
