@@ -311,7 +311,7 @@ def weight_amounts(
 
     def found(parts: int, limit: int) -> Amounts:
         # All sums are read and written for each block.
-        block = max(BLOCK, sums // 4)
+        block = max(BLOCK, min(2 * sums, 16 * BLOCK))
         return amounts(blocks, batch, 1, channels, columns, parts * sums + fixed, size, limit, 1, block)
 
     spare = limit - found(1, 0).bytes(1, 0)

@@ -23,10 +23,10 @@ from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
 from .axes import PAGE, Axes, contiguous, forward_axes, weight_amounts
-from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
-from .copies import TURNER, Turner, copy_plan, turner
+from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
+from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tiling, vectors_for
-from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
+from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, cells_of, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
@@ -41,7 +41,7 @@ FEW_ROWS = 14
 """Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 
 
-@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, *[WORD] * 10), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def weigh_group(
     s: Source,
     t: Target,
@@ -59,13 +59,15 @@ def weigh_group(
     turned: int,
     part: int,
     group: int,
+    filled: int,
 ) -> None:
-    """Sum one part for a group's panels from `begin` to `end`; `block` and `turned` are for copies of x and dy."""
-    across = begin * t.width * t.size
+    """Sum one part for a group's panels from `begin` to `end`, the first one's at `total`.
+
+    `block` and `turned` are for copies of x and dy, of which that of x may be `filled` already.
+    """
     columns = (t.last if end == t.panels else t.width) + (end - begin - 1) * t.width
     a_offsets = np.empty(sums.block_images * sums.block_d * sums.block_h, np.int64)
     b_offsets = np.empty_like(a_offsets)
-    total += part * sums.part + group * sums.group + across
     along_h, along_d = -(-sums.outs_h // sums.block_h), -(-sums.outs_d // sums.block_d)
     blocks = -(-sums.images // sums.block_images) * along_d * along_h
     init_row = 0
@@ -80,7 +82,7 @@ def weigh_group(
         read = block
         if s.lies:
             read = origin + (s.low_d + d * s.out_step_d) * s.d + (s.low_h + h * s.out_step_h) * s.h + s.low_w * s.w
-        else:
+        elif not filled:
             fill(s, how, piece, origin, block)
         given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
         if not t.stored:
@@ -125,45 +127,71 @@ def weigh_group(
 def weigh(words: int, begin: int, end: int, block: int) -> None:
     """Sum some of the panels of all groups of all parts.
 
-    The arguments are three tables, the address of zeros, the bytes of a block of x, which copies of dy follow, the
-    number of groups, and three addresses.
+    The arguments are three tables, the address of zeros, the bytes of a block of x, which copies of dy follow, where
+    behind them there is room for a panel's sums, the number of groups, and three addresses.
     """
-    given = words_at(words, 12)
+    given = words_at(words, 13)
     numbers, codes, starts = array_in(given, 0), array_in(given, 1), array_in(given, 2)
-    zeros, turned, groups, x, dy, total = given[6], block + given[7], given[8], given[9], given[10], given[11]
+    zeros, turned, kept, groups = given[6], block + given[7], block + given[8], given[9]
+    x, dy, out = given[10], given[11], given[12]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
+    copies = rest[TURNERS + SUMS :]
     for place in range(begin // t.panels, (end - 1) // t.panels + 1):
         first, last = max(0, begin - place * t.panels), min(t.panels, end - place * t.panels)
         part, group = place // groups, place % groups
-        weigh_group(s, t, sums, how, codes, starts, first, last, x, dy, total, zeros, block, turned, part, group)
+        several = 1 if sums.single else last - first
+        for panel in range(first, last, several):
+            there = out + part * sums.part + group * sums.group + panel * sums.panel
+            total = kept if sums.moved else there
+            weigh_group(
+                *(s, t, sums, how, codes, starts, panel, panel + several, x, dy, total, zeros, block, turned),
+                *(part, group, panel > first),
+            )
+            if sums.moved:
+                copy_array(how, Copy(*fixed(copies[(panel == t.panels - 1) * COPIES :], COPIES)), there, total)
 
 
 class WeightPlan(NamedTuple):
     """A weight gradient as far as it is known without data.
 
-    Arguments lack some addresses at the end; `kept` is what they point to.
+    Arguments lack some addresses at the end; `kept` is what they point to. Sums that are made elsewhere than in w need
+    memory for `totals`, and `copying`.
     """
 
     words: Array
     copying: Array
     kept: tuple[Array, ...]
-    parts: int
     panels: int
     threads: int
     room: int
     totals: Ints
+    exchanged: bool
 
 
 def weight_plan(
-    problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints, limit: int, threads: int, isa: Isa
+    problem: Problem,
+    axes: Axes,
+    dilation: Ints,
+    x: Array5,
+    dy: Array5,
+    w: Ints,
+    limit: int,
+    threads: int,
+    isa: Isa,
+    *,
+    exchanged: bool = False,
 ) -> WeightPlan:
     """Plan a weight gradient; `w` holds the strides between groups, of output and input channels, and of taps."""
     batch, groups, channels, columns, taps, size = problem
     amounts, parts = weight_amounts(axes, batch, groups, channels, columns, size, limit)
+    threads = amounts.threads(threads, limit)
     given = dy.channel == size or columns == 1
-    inner = x.channel == size or channels < FEW_ROWS
+    blocks = tuple(axis.block for axis in axes)
+    # Channels that lie in planes had better not fall into few sets of the cache.
+    even = math.prod(cells_of(blocks, amounts)) * size % (PAGE // 2) == 0
+    inner = x.channel == size or channels < FEW_ROWS or even
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
     scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
     lies = all(axis.inside for axis in axes) and not scattered
@@ -175,47 +203,62 @@ def weight_plan(
     if merged:
         rows, taps_w, row = channels * taps[2], 1, steps[2] if channels == 1 else row
     tile = tiling((rows,), columns, vectors_for(rows, columns, size, isa), size, isa)
-    grads = target(axes, amounts, dy, tile, columns, size, stored=given)
-    # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
-    if not merged and w[2] > max(w[3:]):
-        channel, *strides = contiguous((channels, *taps, columns), size)[:4]
-        within = (*strides, channel)
-    else:
-        within = contiguous((*taps, channels, columns), size)[:4]
-    group = math.prod(taps) * channels * columns * size
     counts = (amounts.images, *amounts.rows, axes[2].outputs)
     cuts = [-(-many // each) for many, each in zip((batch, axes[0].outputs, axes[1].outputs), counts, strict=False)]
     parts = min(parts, math.prod(cuts))
+    # Where the output channels of w follow each other, tiles write to it. Else the sums of a panel are moved there once
+    # they are complete, from the cache, if there is but one block; and at last those of all panels, if there are more.
+    straight = parts == 1 and w[1] == size and not merged
+    single = math.prod(cuts) == 1 and threads * tile.width <= max(tile.width, groups * columns)
+    moved = single and not straight
+    wide = min(tile.width, columns) if single else columns
+    grads = target(axes, amounts, dy, tile, wide, size, stored=given)
+    # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
+    if straight:
+        within: Ints = (*w[3:], w[2])
+    elif not merged and w[2] > max(w[3:]):
+        channel, *strides = contiguous((channels, *taps, wide), size)[:4]
+        within = (*strides, channel)
+    else:
+        within = contiguous((*taps, channels, wide), size)[:4]
+    group = math.prod(taps) * channels * columns * size
+    ends = (w[0], tile.width * w[1]) if straight or moved else (group, tile.width * size)
     numbers = (
-        *(*taps[:2], taps_w, *within, group, *steps),
+        *(*taps[:2], taps_w, *within, *ends, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
-        *(dilation[1], row, parts, groups * group),
+        *(dilation[1], row, parts, groups * group, int(single), int(moved)),
     )
     sums = Sums._make(numbers)
     block = block_bytes(read, axes, amounts)
-    turned = 0 if given else math.prod(counts) * columns
+    turned = 0 if given else rounded(math.prod(counts) * wide * size)
     # (group and) output channel, input channel, taps: from the order of the sums to that of w.
     order = (size, within[3], *within[:3])
     whole, last = (copy_plan((count, channels, *taps), w[1:], order, size) for count in (tile.width, tile.last))
     zeros = np.zeros(tile.width, f"f{size}")
     how = turner(size, isa)
-    weighing, copies = together(read, grads, how, sums), together(how, whole, last)
-    words = [*tables(weighing, tile.codes, tile.starts), address(zeros), block, groups, 0, 0, 0]
+    weighing, copies = together(read, grads, how, sums, whole, last), together(how, whole, last)
+    words = [*tables(weighing, tile.codes, tile.starts), address(zeros), block, block + turned, groups, 0, 0, 0]
     copying = [*tables(copies), tile.panels, w[0], tile.width * w[1], group, tile.width * size, 0, 0]
+    panel = math.prod(taps) * channels * wide * size if moved else 0
     return WeightPlan(
         *(np.array(words, np.int64), np.array(copying, np.int64), (weighing, tile.codes, tile.starts, zeros, copies)),
-        *(parts, groups * tile.panels, amounts.threads(threads, limit)),
-        *(block + rounded(turned * size), (parts, groups * group // size)),
+        *(groups * tile.panels, threads, block + turned + rounded(panel)),
+        *(() if straight or moved else (parts, groups * group // size), exchanged),
     )
 
 
 def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
     """Run a planned weight gradient."""
+    words = what.words.copy()
+    words[-3:] = (address(dy), address(x), 0) if what.exchanged else (address(x), address(dy), 0)
+    if not what.totals:
+        words[-1] = address(dw)
+        run(weigh, words, what.panels, what.threads, what.room)
+        return
     with arena:
         totals = arena.empty(what.totals, x.dtype)
-        words = what.words.copy()
-        words[-3], words[-2], words[-1] = address(x), address(dy), address(totals)
-        run(weigh, words, what.parts * what.panels, what.threads, what.room)
+        words[-1] = address(totals)
+        run(weigh, words, len(totals) * what.panels, what.threads, what.room)
         for part in totals[1:]:
             totals[0] += part
         words = what.copying.copy()
