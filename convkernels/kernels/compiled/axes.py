@@ -319,6 +319,23 @@ def weight_amounts(
     return found(parts, limit), parts
 
 
+def exchanged_sums(axes: Axes, channels: int) -> tuple[Axes, int] | None:
+    """The axes of a weight gradient in which x and dy may exchange their roles, and x's channels then.
+
+    Of a single tap, or of a single pixel, whose taps are then channels; None where there is neither, or padding.
+
+    Examples
+    --------
+    >>> strided = Axis(5, 2, ((0, 0),), 9)
+    >>> exchanged_sums((ONE, ONE, strided), 8)[0][2]
+    Axis(outputs=5, step=1, taps=((0, 0),), size=5, first=0, stride=1, rests=())
+    """
+    taps, outputs = math.prod(len(axis.taps) for axis in axes), math.prod(axis.outputs for axis in axes)
+    if min(taps, outputs) > 1 or any(axis.lowest or not axis.inside for axis in axes):
+        return None
+    return tuple(Axis(axis.outputs, 1, ((0, 0),), axis.outputs) for axis in axes), channels * taps
+
+
 def winograd_axes(axes: Axes) -> Axes:
     """The axes of the squares of outputs that Winograd's algorithm takes; an axis of one tap is left as it is."""
     return tuple(axis if len(axis.taps) == 1 else _squares(axis) for axis in axes)

@@ -22,7 +22,7 @@ from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import PAGE, Axes, contiguous, forward_axes, weight_amounts
+from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes, weight_amounts
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tiling, vectors_for
@@ -266,15 +266,46 @@ def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
         run(pack, words, what.panels, what.threads if dw.nbytes > PACK_SERIAL else 1)
 
 
+def exchange(
+    problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints
+) -> tuple[Problem, Axes, Ints, Array5, Array5, Ints] | None:
+    """A weight gradient with the roles of x and dy exchanged, or None; then w has columns where x's channels follow.
+
+    So tiles can write to it in OIHW, too, if x's channels and taps lie as those of w do, or there is but one tap.
+    """
+    batch, groups, channels, columns, taps, size = problem
+    found = exchanged_sums(axes, channels)
+    if found is None or w[1] == size or columns < FEW_ROWS:
+        return None
+    reads = (x.channel, *(step * each for step, each in zip(dilation, x[3:], strict=True)))
+    line, next_one = sorted((to, count, read) for count, to, read in zip((channels, *taps), w[2:], reads, strict=True) if count > 1), size
+    for to, count, read in line:
+        if to != next_one or (read != to and math.prod(taps) > 1):
+            return None
+        next_one *= count
+    pixels = batch * math.prod(axis.outputs for axis in axes)
+    channel = x.channel if math.prod(taps) == 1 else size
+    # It pays if copying x with pixels outermost costs less than that of dy and moving the sums.
+    if found[1] * pixels * (channel != size) > columns * (found[1] + pixels * (dy.channel != size)):
+        return None
+    strides = (axis.step * stride for axis, stride in zip(axes, x[3:], strict=True))
+    return (
+        *(Problem(batch, groups, columns, found[1], (1, 1, 1), size), found[0], (1, 1, 1)),
+        *(dy, Array5(x.group, x.image, channel, *strides), (w[0], size, w[1], 0, 0, 0)),
+    )
+
+
 @lru_cache(maxsize=512)
 def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> WeightPlan:
     """The plan of a weight gradient."""
     ins, outs = spec.group_in, spec.group_out
     dilation = (1,) * (3 - spec.window.rank) + spec.window.dilation
-    return weight_plan(
+    given = (
         *(sizes(spec, ins, outs), forward_axes(spec), dilation, lying(x, ins), lying(dy, outs)),
-        *((outs * out[0], *spread(out)), limit, threads, host()),
+        (outs * out[0], *spread(out)),
     )
+    other = exchange(*given)
+    return weight_plan(*(other or given), limit, threads, host(), exchanged=other is not None)
 
 
 def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
