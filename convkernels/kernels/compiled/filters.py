@@ -64,14 +64,18 @@ def tallest(vectors: int, row: int, isa: Isa) -> int:
 
 
 @lru_cache(maxsize=512)
-def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1) -> int:
-    """The vectors in a row of tiles: enough accumulators in each, and no narrow panels."""
+def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, load: float = 0.0) -> int:
+    """The vectors in a row of tiles: enough accumulators in each, and no narrow panels.
+
+    Each element or vector that is read costs so many multiplications by a `load`.
+    """
     whole = -(-columns // isa.lanes(itemsize))
 
     def cost(vectors: int) -> float:
         height = -(-rows // -(-rows // tallest(vectors, row, isa)))
         uneven = whole % vectors > 0 or vectors < min(2, whole)
-        return whole * max(1, LATENCY / (height * vectors)) + UNEVEN * uneven
+        loads = load * (height + vectors) / (height * vectors)
+        return whole * (max(1, LATENCY / (height * vectors)) + loads) + UNEVEN * uneven
 
     return min((v for v in (2, 3, 1, 4, 6) if isa.rows(v)), key=cost)
 
