@@ -26,7 +26,7 @@ from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes, weight_a
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tiling, vectors_for
-from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, cells_of, source, target
+from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
@@ -40,11 +40,11 @@ FAR = 2**22
 FEW_ROWS = 14
 """Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 LOAD, MANY = 0.3, 32
-"""What reading costs a tile, in multiplications, where there are that many registers: 6 rows of 4 vectors took 0.95 of the
-time of 14 of 2, and 0.9 where rows of w are pages apart. With 16 registers, 6 rows of 2 were the fastest."""
+"""What reading costs a tile, in multiplications, where there are that many registers: 6 rows of 4 vectors took 0.95 of
+the time of 14 of 2, and 0.87 where rows of w are pages apart. With 16 registers, 6 rows of 2 were the fastest."""
 
 
-@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, LIST, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def weigh_group(
     s: Source,
     t: Target,
@@ -52,6 +52,7 @@ def weigh_group(
     how: Turner,
     codes: Array,
     starts: Array,
+    spans: Array,
     begin: int,
     end: int,
     x: int,
@@ -66,6 +67,7 @@ def weigh_group(
 ) -> None:
     """Sum one part for a group's panels from `begin` to `end`, the first one's at `total`.
 
+    `spans` has for each tap of the last axis the first pixel of a row that it reaches, and the one behind the last.
     `block` and `turned` are for copies of x and dy, of which that of x may be `filled` already.
     """
     columns = (t.last if end == t.panels else t.width) + (end - begin - 1) * t.width
@@ -73,7 +75,7 @@ def weigh_group(
     b_offsets = np.empty_like(a_offsets)
     along_h, along_d = -(-sums.outs_h // sums.block_h), -(-sums.outs_d // sums.block_d)
     blocks = -(-sums.images // sums.block_images) * along_d * along_h
-    init_row = 0
+    init_row, step = 0, s.step_w * s.read_w
     for number in range(blocks * part // sums.parts, blocks * (part + 1) // sums.parts):
         h = number % along_h * sums.block_h
         d = number // along_h % along_d * sums.block_d
@@ -91,38 +93,41 @@ def weigh_group(
         if not t.stored:
             move(t, how, piece, turned, given, columns, 1)
             given = turned
-        for tap_h in range(sums.taps_h):
-            # Other rows would only add zeros.
-            first = s.low_h + h * s.out_step_h + tap_h * sums.spread_h
-            low, high = -(first // s.out_step_h), (s.in_h - 1 - first) // s.out_step_h + 1
+        for tap in range(sums.taps_d * sums.taps_h):
+            tap_d, tap_h = tap // sums.taps_h, tap % sums.taps_h
+            # Other rows would only add zeros, as would other pixels of a row.
+            first_d = s.low_d + d * s.out_step_d + tap_d * sums.spread_d
+            first_h = s.low_h + h * s.out_step_h + tap_h * sums.spread_h
+            low_d, high_d = -(first_d // s.out_step_d), (s.in_d - 1 - first_d) // s.out_step_d + 1
+            low_h, high_h = -(first_h // s.out_step_h), (s.in_h - 1 - first_h) // s.out_step_h + 1
             row = 0
             for i in range(images):
-                for j in range(ds):
-                    for k in range(max(0, low), min(hs, high)):
+                for j in range(max(0, low_d), min(ds, high_d)):
+                    for k in range(max(0, low_h), min(hs, high_h)):
                         a_offsets[row] = i * s.read_image + j * s.step_d * s.read_d + k * s.step_h * s.read_h
                         b_offsets[row] = i * t.kept_image + j * t.kept_d + k * t.kept_h
                         row += 1
-            for tap_d in range(sums.taps_d):
-                for panel in range(end - begin):
-                    is_last = begin + panel == t.panels - 1
-                    wide, code = (t.last, starts.size) if is_last else (t.width, 0)
-                    b = given + panel * t.width * t.size
-                    for tap_w in range(sums.taps_w):
-                        a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w
-                        c = total + panel * t.width * t.size
-                        c += tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
-                        for n in range(starts.size):
-                            tile = c + starts[n] * sums.channel
-                            init = tile if init_row else zeros
-                            invoke(
-                                codes[code + n],
-                                (
-                                    *(a + starts[n] * sums.row, b, tile, init),
-                                    *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, t.outs_w),
-                                    *(sums.row, s.step_w * s.read_w, t.kept_w, sums.channel, init_row),
-                                    *(wide, a, 0),
-                                ),
-                            )
+            for panel in range(end - begin):
+                is_last = begin + panel == t.panels - 1
+                wide, code = (t.last, starts.size) if is_last else (t.width, 0)
+                b = given + panel * t.width * t.size
+                for tap_w in range(sums.taps_w):
+                    first, depth = spans[2 * tap_w], spans[2 * tap_w + 1] - spans[2 * tap_w]
+                    a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w + first * step
+                    c = total + panel * t.width * t.size
+                    c += tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
+                    for n in range(starts.size):
+                        tile = c + starts[n] * sums.channel
+                        init = tile if init_row else zeros
+                        invoke(
+                            codes[code + n],
+                            (
+                                *(a + starts[n] * sums.row, b + first * t.kept_w, tile, init),
+                                *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, depth),
+                                *(sums.row, step, t.kept_w, sums.channel, init_row),
+                                *(wide, a, 0),
+                            ),
+                        )
         init_row = sums.channel
 
 
@@ -130,13 +135,13 @@ def weigh_group(
 def weigh(words: int, begin: int, end: int, block: int) -> None:
     """Sum some of the panels of all groups of all parts.
 
-    The arguments are three tables, the address of zeros, the bytes of a block of x, which copies of dy follow, where
+    The arguments are four tables, the address of zeros, the bytes of a block of x, which copies of dy follow, where
     behind them there is room for a panel's sums, the number of groups, and three addresses.
     """
-    given = words_at(words, 13)
-    numbers, codes, starts = array_in(given, 0), array_in(given, 1), array_in(given, 2)
-    zeros, turned, kept, groups = given[6], block + given[7], block + given[8], given[9]
-    x, dy, out = given[10], given[11], given[12]
+    given = words_at(words, 15)
+    numbers, codes, starts, spans = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
+    zeros, turned, kept, groups = given[8], block + given[9], block + given[10], given[11]
+    x, dy, out = given[12], given[13], given[14]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
@@ -149,8 +154,8 @@ def weigh(words: int, begin: int, end: int, block: int) -> None:
             there = out + part * sums.part + group * sums.group + panel * sums.panel
             total = kept if sums.moved else there
             weigh_group(
-                *(s, t, sums, how, codes, starts, panel, panel + several, x, dy, total, zeros, block, turned),
-                *(part, group, panel > first),
+                *(s, t, sums, how, codes, starts, spans, panel, panel + several, x, dy, total),
+                *(zeros, block, turned, part, group, panel > first),
             )
             if sums.moved:
                 copy_array(how, Copy(*fixed(copies[(panel == t.panels - 1) * COPIES :], COPIES)), there, total)
@@ -191,19 +196,19 @@ def weight_plan(
     amounts, parts = weight_amounts(axes, batch, groups, channels, columns, size, limit)
     threads = amounts.threads(threads, limit)
     given = dy.channel == size or columns == 1
-    blocks = tuple(axis.block for axis in axes)
-    # Channels that lie in planes had better not fall into few sets of the cache.
-    even = math.prod(cells_of(blocks, amounts)) * size % (PAGE // 2) == 0
-    inner = x.channel == size or channels < FEW_ROWS or even
+    inner = x.channel == size or channels < FEW_ROWS
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
     scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
-    lies = all(axis.inside for axis in axes) and not scattered
+    # Few channels' rows of tiles run over taps, too, which must exist.
+    lies = not scattered and (channels >= FEW_ROWS or all(axis.inside for axis in axes))
     read = source(axes, amounts, x, channels, size, lies=lies, inner=inner)
     steps = [step * stride for step, stride in zip(dilation, (read.read_d, read.read_h, read.read_w), strict=True)]
     # Few channels make rows of tiles together with the taps of the last axis, where these follow each other.
     merged = channels < FEW_ROWS and (channels == 1 or steps[2] == channels * read.read_channel)
     rows, taps_w, row = channels, taps[2], read.read_channel
+    spans = np.array(axes[2].reached, np.int64).ravel()
     if merged:
+        spans = np.array([0, axes[2].outputs])
         rows, taps_w, row = channels * taps[2], 1, steps[2] if channels == 1 else row
     vectors = vectors_for(rows, columns, size, isa, load=LOAD if isa.registers >= MANY else 0.0)
     tile = tiling((rows,), columns, vectors, size, isa)
@@ -230,7 +235,7 @@ def weight_plan(
     numbers = (
         *(*taps[:2], taps_w, *within, *ends, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
-        *(dilation[1], row, parts, groups * group, int(single), int(moved)),
+        *(*dilation[:2], row, parts, groups * group, int(single), int(moved)),
     )
     sums = Sums._make(numbers)
     block = block_bytes(read, axes, amounts)
@@ -241,11 +246,15 @@ def weight_plan(
     zeros = np.zeros(tile.width, f"f{size}")
     how = turner(size, isa)
     weighing, copies = together(read, grads, how, sums, whole, last), together(how, whole, last)
-    words = [*tables(weighing, tile.codes, tile.starts), address(zeros), block, block + turned, groups, 0, 0, 0]
+    words = [*tables(weighing, tile.codes, tile.starts, spans), address(zeros), block, block + turned, groups, 0, 0, 0]
     copying = [*tables(copies), tile.panels, w[0], tile.width * w[1], group, tile.width * size, 0, 0]
     panel = math.prod(taps) * channels * wide * size if moved else 0
     return WeightPlan(
-        *(np.array(words, np.int64), np.array(copying, np.int64), (weighing, tile.codes, tile.starts, zeros, copies)),
+        *(
+            np.array(words, np.int64),
+            np.array(copying, np.int64),
+            (weighing, tile.codes, tile.starts, spans, zeros, copies),
+        ),
         *(groups * tile.panels, threads, block + turned + rounded(panel)),
         *(() if straight or moved else (parts, groups * group // size), exchanged),
     )
@@ -282,11 +291,11 @@ def exchange(
     if found is None or w[1] == size or columns < FEW_ROWS:
         return None
     reads = (x.channel, *(step * each for step, each in zip(dilation, x[3:], strict=True)))
-    line, next_one = sorted((to, count, read) for count, to, read in zip((channels, *taps), w[2:], reads, strict=True) if count > 1), size
-    for to, count, read in line:
-        if to != next_one or (read != to and math.prod(taps) > 1):
+    step = size
+    for to, count, read in sorted(zip(w[2:], (channels, *taps), reads, strict=True)):
+        if count > 1 and (to != step or (read != to and math.prod(taps) > 1)):
             return None
-        next_one *= count
+        step *= count
     pixels = batch * math.prod(axis.outputs for axis in axes)
     channel = x.channel if math.prod(taps) == 1 else size
     # It pays if copying x with pixels outermost costs less than that of dy and moving the sums.
