@@ -133,7 +133,8 @@ class Sums(NamedTuple):
     block_d: int
     block_h: int
     # From a tap to the next along d and h, in cells. In what is read, from a row of a tile to the next. The parts of
-    # the sum, and the bytes of each one's sums. Whether panels are worked on one by one, and `moved` where they end up.
+    # the sum, and the bytes of each one's sums. Whether panels are worked on one by one, and each one's sums `moved` to
+    # where they end up; or else whether tiles go `across` all panels before those below them.
     spread_d: int
     spread_h: int
     row: int
@@ -141,6 +142,7 @@ class Sums(NamedTuple):
     part: int
     single: int
     moved: int
+    across: int
 
 
 class Piece(NamedTuple):

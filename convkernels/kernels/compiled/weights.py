@@ -22,7 +22,7 @@ from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes, weight_amounts
+from .axes import BLOCK, PAGE, Axes, contiguous, exchanged_sums, forward_axes, weight_amounts
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tiling, vectors_for
@@ -107,22 +107,22 @@ def weigh_group(
                         a_offsets[row] = i * s.read_image + j * s.step_d * s.read_d + k * s.step_h * s.read_h
                         b_offsets[row] = i * t.kept_image + j * t.kept_d + k * t.kept_h
                         row += 1
-            for panel in range(end - begin):
-                is_last = begin + panel == t.panels - 1
-                wide, code = (t.last, starts.size) if is_last else (t.width, 0)
-                b = given + panel * t.width * t.size
+            for one in range(starts.size if sums.across else end - begin):
                 for tap_w in range(sums.taps_w):
                     first, depth = spans[2 * tap_w], spans[2 * tap_w + 1] - spans[2 * tap_w]
                     a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w + first * step
-                    c = total + panel * t.width * t.size
-                    c += tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
-                    for n in range(starts.size):
-                        tile = c + starts[n] * sums.channel
+                    c = total + tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
+                    for other in range(end - begin if sums.across else starts.size):
+                        panel, n = (other, one) if sums.across else (one, other)
+                        is_last = begin + panel == t.panels - 1
+                        wide, code = (t.last, starts.size) if is_last else (t.width, 0)
+                        column = panel * t.width * t.size
+                        tile = c + column + starts[n] * sums.channel
                         init = tile if init_row else zeros
                         invoke(
                             codes[code + n],
                             (
-                                *(a + starts[n] * sums.row, b + first * t.kept_w, tile, init),
+                                *(a + starts[n] * sums.row, given + column + first * t.kept_w, tile, init),
                                 *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, depth),
                                 *(sums.row, step, t.kept_w, sums.channel, init_row),
                                 *(wide, a, 0),
@@ -217,9 +217,11 @@ def weight_plan(
     parts = min(parts, math.prod(cuts))
     # Where the output channels of w follow each other, tiles write to it. Else the sums of a panel are moved there once
     # they are complete, from the cache, if there is but one block; and at last those of all panels, if there are more.
-    straight = parts == 1 and w[1] == size and not merged
-    single = math.prod(cuts) == 1 and threads * tile.width <= max(tile.width, groups * columns)
-    moved = single and not straight
+    straight, whole = parts == 1 and w[1] == size and not merged, math.prod(cuts) == 1
+    moved = whole and not straight and threads * tile.width <= max(tile.width, groups * columns)
+    # Tiles had better go along the rows of w if dy stays in the cache, and else over all taps of a panel.
+    across = not moved and math.prod(counts) * columns * size <= BLOCK
+    single = whole and not across
     wide = min(tile.width, columns) if single else columns
     grads = target(axes, amounts, dy, tile, wide, size, stored=given)
     # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
@@ -235,7 +237,7 @@ def weight_plan(
     numbers = (
         *(*taps[:2], taps_w, *within, *ends, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
-        *(*dilation[:2], row, parts, groups * group, int(single), int(moved)),
+        *(*dilation[:2], row, parts, groups * group, int(single), int(moved), int(across)),
     )
     sums = Sums._make(numbers)
     block = block_bytes(read, axes, amounts)
