@@ -94,6 +94,29 @@ def test_pixels_that_fall_into_few_sets_of_the_cache_are_copied_from_afar(monkey
     weights.weight_grad_plan.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("n1g1i20o30_in5x6_k1x1_s1x1_p0+0x0+0_d1x1", ("NCHW", "OIHW")),
+        ("n1g1i20o30_in2x3_k2x3_s1x1_p0+0x0+0_d1x1", ("NCHW", "OIHW")),
+        ("n1g1i20o30_in5x6_k3x3_s1x1_p1+1x1+1_d1x1", ("NHWC", "HWIO")),
+        ("n1g1i3o40_in5x20_k3x3_s1x1_p1+1x1+1_d1x1", ("NHWC", "IHWO")),
+    ],
+)
+@pytest.mark.parametrize("every", [1, 2])
+def test_sums_are_written_to_any_view(text, order, every):
+    """As `every` second input channel of an array, of whose other channels nothing changes."""
+    problem = problem_of("conv_weight_grad", text, order)
+    expected = run(OPERATIONS["conv_weight_grad"].find("im2col"), problem)["out"]
+    like = problem.outputs()["out"]
+    room = np.full_like(like, 7, shape=(like.shape[0], every * like.shape[1], *like.shape[2:]))
+    arrays = [problem.arrays[role] for role in INPUTS["conv_weight_grad"]]
+    out = room[:, ::every]
+    OPERATIONS["conv_weight_grad"].find("direct").run(problem.spec, *arrays, out=out, resources=Resources(2**26, 1))
+    assert_same(out, expected)
+    assert (room[:, 1::2] == 7).all() or every == 1
+
+
 SHARED = [
     "n1g1i24o300_in7x9_k3x3_s1x1_p1+1x1+1_d1x1_bias",  # few rows, many panels
     "n1g1i300o24_in1x50_k1x1_s1x1_p0+0x0+0_d1x1",

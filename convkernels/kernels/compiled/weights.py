@@ -217,11 +217,11 @@ def weight_plan(
     parts = min(parts, math.prod(cuts))
     # Where the output channels of w follow each other, tiles write to it. Else the sums of a panel are moved there once
     # they are complete, from the cache, if there is but one block; and at last those of all panels, if there are more.
-    straight, whole = parts == 1 and w[1] == size and not merged, math.prod(cuts) == 1
-    moved = whole and not straight and threads * tile.width <= max(tile.width, groups * columns)
+    straight, once = parts == 1 and w[1] == size and not merged, math.prod(cuts) == 1
+    moved = once and not straight and threads * tile.width <= max(tile.width, groups * columns)
     # Tiles had better go along the rows of w if dy stays in the cache, and else over all taps of a panel.
     across = not moved and math.prod(counts) * columns * size <= BLOCK
-    single = whole and not across
+    single = once and not across
     wide = min(tile.width, columns) if single else columns
     grads = target(axes, amounts, dy, tile, wide, size, stored=given)
     # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
