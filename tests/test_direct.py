@@ -94,6 +94,10 @@ def test_pixels_that_fall_into_few_sets_of_the_cache_are_copied_from_afar(monkey
     weights.weight_grad_plan.cache_clear()
 
 
+def test_channels_that_lie_pages_apart_are_copied():
+    test_many_channels("conv_weight_grad", "n2g1i16o12_in32x32_k3x2_s1x1_p1+1x0+1_d1x1", ORDERS[0])
+
+
 @pytest.mark.parametrize(
     ("text", "order"),
     [

@@ -25,7 +25,7 @@ from ...window import Ints
 from .axes import BLOCK, PAGE, Axes, contiguous, exchanged_sums, forward_axes, weight_amounts
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
-from .filters import PACK_SERIAL, tiling, vectors_for
+from .filters import PACK_SERIAL, tallest, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
@@ -199,8 +199,10 @@ def weight_plan(
     inner = x.channel == size or channels < FEW_ROWS
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
     scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
-    # Few channels' rows of tiles run over taps, too, which must exist.
-    lies = not scattered and (channels >= FEW_ROWS or all(axis.inside for axis in axes))
+    # Few channels' rows of tiles run over taps, too, which must exist; and more rows had better not lie pages apart.
+    vectors = vectors_for(channels, columns, size, isa, load=LOAD if isa.registers >= MANY else 0.0)
+    many = channels >= FEW_ROWS and min(channels, isa.rows(vectors)) <= tallest(vectors, x.channel, isa)
+    lies = not scattered and (many or all(axis.inside for axis in axes))
     read = source(axes, amounts, x, channels, size, lies=lies, inner=inner)
     steps = [step * stride for step, stride in zip(dilation, (read.read_d, read.read_h, read.read_w), strict=True)]
     # Few channels make rows of tiles together with the taps of the last axis, where these follow each other.
