@@ -26,7 +26,18 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import axes, copies, direct, filters, isa, operands, scratch, thread_count, ways
+from convkernels.kernels.compiled import (
+    axes,
+    copies,
+    direct,
+    filters,
+    isa,
+    operands,
+    scratch,
+    thread_count,
+    ways,
+    weights,
+)
 from convkernels.kernels.compiled.filters import split
 from convkernels.kernels.compiled.parallel import SHARES
 from convkernels.kernels.compiled.tile import Shape, address
@@ -50,9 +61,14 @@ WIDE = [
     "n2g1i20o18_in9x20_k3x3_s1x1_p6+5x7+6_d6x7_bias",
     "n1g2i10o40_in12x41_k1x5_s1x2_p0+0x16+20_d1x8",
     "n1g1i18o24_in3x6x20_k2x3x3_s1x1x1_p1+0x1+1x8+8_d1x1x8",
+    "n1g1i18o24_in6x3x5_k3x2x2_s2x1x1_p5+4x0+1x9+0_d4x1x1",
+    "n2g2i20o30_in9x8_k1x1_s2x3_p0+0x0+-1_d1x1",
+    "n3g2i20o30_in3x5_k2x3_s1x1_p0+0x0+0_d2x2",
+    "n1g1i40o100_in2x3_k2x3_s1x1_p0+0x0+0_d1x1_float64",
 ]
 """Several panels and none that is full, long runs of channels, weights turned or read where they lie, planes as
-matrices, pixels that fall into one set of the cache, taps that only some outputs reach."""
+matrices, pixels that fall into one set of the cache, taps that only some outputs reach or none, windows as large as the
+image."""
 
 PIXELS = [
     "n2g4i16o12_in9x33_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -113,6 +129,40 @@ def test_a_block_of_one_cell_that_is_padding_is_cleared_for_all_channels():
     assert not out.any()
 
 
+def test_pixels_that_fall_into_few_sets_of_the_cache_are_copied_from_afar(monkeypatch):
+    monkeypatch.setattr(weights, "FAR", 0)
+    weights.weight_grad_plan.cache_clear()
+    test_many_channels("conv_weight_grad", "n2g1i512o20_in6x7_k3x2_s1x1_p1+1x0+1_d1x1", ORDERS[1])
+    weights.weight_grad_plan.cache_clear()
+
+
+def test_channels_that_lie_pages_apart_are_copied():
+    test_many_channels("conv_weight_grad", "n2g1i16o12_in32x32_k3x2_s1x1_p1+1x0+1_d1x1", ORDERS[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("n1g1i20o30_in5x6_k1x1_s1x1_p0+0x0+0_d1x1", ("NCHW", "OIHW")),
+        ("n1g1i20o30_in2x3_k2x3_s1x1_p0+0x0+0_d1x1", ("NCHW", "OIHW")),
+        ("n1g1i20o30_in5x6_k3x3_s1x1_p1+1x1+1_d1x1", ("NHWC", "HWIO")),
+        ("n1g1i3o40_in5x20_k3x3_s1x1_p1+1x1+1_d1x1", ("NHWC", "IHWO")),
+    ],
+)
+@pytest.mark.parametrize("every", [1, 2])
+def test_sums_are_written_to_any_view(text, order, every):
+    """As `every` second input channel of an array, of whose other channels nothing changes."""
+    problem = problem_of("conv_weight_grad", text, order)
+    expected = run(OPERATIONS["conv_weight_grad"].find("im2col"), problem)["out"]
+    like = problem.outputs()["out"]
+    room = np.full_like(like, 7, shape=(like.shape[0], every * like.shape[1], *like.shape[2:]))
+    arrays = [problem.arrays[role] for role in INPUTS["conv_weight_grad"]]
+    out = room[:, ::every]
+    OPERATIONS["conv_weight_grad"].find("direct").run(problem.spec, *arrays, out=out, resources=Resources(2**26, 1))
+    assert_same(out, expected)
+    assert (room[:, 1::2] == 7).all() or every == 1
+
+
 SHARED = [
     "n1g1i24o300_in7x9_k3x3_s1x1_p1+1x1+1_d1x1_bias",  # few rows, many panels
     "n1g1i300o24_in1x50_k1x1_s1x1_p0+0x0+0_d1x1",
@@ -120,6 +170,8 @@ SHARED = [
     "n1g1i3o40_in150x90_k7x7_s2x2_p3+3x3+3_d1x1",
     "n3g2i26o34_in40x60_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i16o3_in1x9000_k1x3_s1x1_p0+0x1+1_d1x1_bias",
+    "n2g1i64o600_in14x14_k1x1_s1x1_p0+0x0+0_d1x1",  # several blocks, but no parts
+    "n1g1i64o600_in18x18_k3x3_s1x1_p1+1x1+1_d1x1",  # one block, whose outputs alone would fill the cache
 ]
 
 
@@ -248,6 +300,7 @@ def run_flush(dtype):
         "in5x6_k3x3_s1x1_p1+1x1+1_d1x1",
         "in5x6_k1x1_s1x1_p0+0x0+0_d1x1",
         "in7x6_k2x3_s2x1_p0+0x0+0_d1x1",
+        "in2x3_k2x3_s1x1_p0+0x0+0_d1x1",
     )
     operations = ("conv", "conv_input_grad", "conv_weight_grad")
     for columns, operation, order, window in product((1, 7, 16, 17, 31, 33), operations, ORDERS[:2], windows):

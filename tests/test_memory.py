@@ -28,6 +28,7 @@ CONVOLUTIONS = {
     "few outputs": "n2g1i64o3_in40x40_k3x3_s1x1_p1+1x1+1_d1x1_bias",
     "pointwise": "n2g1i64o96_in40x40_k1x1_s1x1_p0+0x0+0_d1x1",
     "strided pointwise": "n4g1i64o96_in40x40_k1x1_s2x2_p0+0x0+0_d1x1",
+    "as large as the image": "n2g1i64o96_in5x5_k5x5_s1x1_p0+0x0+0_d1x1",
     "grouped": "n1g4i64o64_in40x40_k3x3_s1x1_p2+2x2+2_d2x2_float64",
     "depthwise": "n1g64i64o64_in40x40_k5x5_s1x1_p2+2x2+2_d1x1",
     "long": "n2g1i8o16_in9000_k9_s1_p8+0_d1",

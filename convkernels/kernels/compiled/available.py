@@ -15,6 +15,7 @@ from ...spec import ConvSpec
 from .axes import (
     Axes,
     correlation_amounts,
+    exchanged_sums,
     forward_axes,
     input_grad_axes,
     rests_apart,
@@ -214,6 +215,8 @@ def squares(spec: ConvSpec, axes: Axes, channels: int, columns: int, limit: int)
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_weight_grad`: the sums, and for each thread a block of the input and of the gradient."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    channels = (spec.group_in, spec.group_out)
-    found, _ = weight_amounts(forward_axes(spec), spec.batch, spec.groups, *channels, size, limit)
-    return found.bytes(threads, limit)
+    axes, ins, outs = forward_axes(spec), spec.group_in, spec.group_out
+    ways = [(axes, spec.batch, spec.groups, ins, outs)]
+    if other := exchanged_sums(axes, ins):
+        ways.append((other[0], spec.batch, spec.groups, outs, other[1]))
+    return max(weight_amounts(*way, size, limit)[0].bytes(threads, limit) for way in ways)

@@ -100,6 +100,19 @@ class Axis(NamedTuple):
         return all(b[1] - a[1] == 1 for a, b in pairwise(self.taps))
 
     @property
+    def reached(self) -> tuple[tuple[int, int], ...]:
+        """The outputs of each tap that it is inside the source for: the first, and the one behind the last.
+
+        Examples
+        --------
+        >>> Axis(33, 1, ((0, -12), (1, 0), (2, 40)), 33).reached
+        ((12, 33), (0, 33), (0, 0))
+        """
+        ends = ([-((offset - edge) // self.step) for edge in (0, self.size)] for _, offset in self.taps)
+        clipped = ((min(max(end, 0), self.outputs) for end in pair) for pair in ends)
+        return tuple((first, last) if first < last else (0, 0) for first, last in clipped)
+
+    @property
     def stretches(self) -> tuple[Stretch, ...]:
         """The outputs in stretches that other taps reach, if leaving out those outside spares enough of the work.
 
@@ -112,13 +125,13 @@ class Axis(NamedTuple):
         if self.rests:
             return self.rests
         whole = (Stretch(self.outputs, self.taps),)
-        ends = [[-((offset - edge) // self.step) for edge in (0, self.size)] for _, offset in self.taps]
-        edges = sorted({0, self.outputs, *(min(max(end, 0), self.outputs) for pair in ends for end in pair)})
+        reached = self.reached
+        edges = sorted({0, self.outputs, *(end for pair in reached for end in pair)})
         if any(end - begin < SHORT for begin, end in pairwise(edges)):
             return whole
         found = []
         for begin, end in pairwise(edges):
-            reaching = (first <= begin and end <= last for first, last in ends)
+            reaching = (first <= begin and end <= last for first, last in reached)
             found.append(Stretch(end - begin, tuple(compress(self.taps, reaching))))
         work = sum(stretch.outputs * len(stretch.taps) for stretch in found)
         return tuple(found) if work < SPARED * self.outputs * len(self.taps) else whole
@@ -343,12 +356,29 @@ def weight_amounts(
 
     def found(parts: int, limit: int) -> Amounts:
         # All sums are read and written for each block.
-        block = max(BLOCK, sums // 4)
+        block = max(BLOCK, min(2 * sums, 16 * BLOCK))
         return amounts(blocks, batch, 1, channels, columns, parts * sums + fixed, size, limit, 1, block)
 
     spare = limit - found(1, 0).bytes(1, 0)
     parts = max(1, min(PARTS, PARTED // sums, 1 + spare // (4 * sums))) if groups * columns <= NARROW else 1
     return found(parts, limit), parts
+
+
+def exchanged_sums(axes: Axes, channels: int) -> tuple[Axes, int] | None:
+    """The axes of a weight gradient in which x and dy may exchange their roles, and x's channels then.
+
+    Of a single tap, or of a single pixel, whose taps are then channels; None where there is neither, or padding.
+
+    Examples
+    --------
+    >>> strided = Axis(5, 2, ((0, 0),), 9)
+    >>> exchanged_sums((ONE, ONE, strided), 8)[0][2]
+    Axis(outputs=5, step=1, taps=((0, 0),), size=5, first=0, stride=1, rests=())
+    """
+    taps, outputs = math.prod(len(axis.taps) for axis in axes), math.prod(axis.outputs for axis in axes)
+    if min(taps, outputs) > 1 or any(axis.lowest or not axis.inside for axis in axes):
+        return None
+    return tuple(Axis(axis.outputs, 1, ((0, 0),), axis.outputs) for axis in axes), channels * taps
 
 
 def winograd_axes(axes: Axes) -> Axes:

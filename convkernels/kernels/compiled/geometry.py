@@ -124,12 +124,14 @@ class Sums(NamedTuple):
     taps_d: int
     taps_h: int
     taps_w: int
-    # The strides of the sums, and from a tap's first cell to the next tap's in what is read.
+    # The strides of the sums, from group to group and panel to panel those of where they end up, and from a tap's first
+    # cell to the next tap's in what is read.
     d: int
     h: int
     w: int
     channel: int
     group: int
+    panel: int
     tap_d: int
     tap_h: int
     tap_w: int
@@ -140,12 +142,17 @@ class Sums(NamedTuple):
     block_images: int
     block_d: int
     block_h: int
-    # From a tap to the next along h, in cells. In what is read, from a row of a tile to the next. The parts of the sum,
-    # and the bytes of each one's sums.
+    # From a tap to the next along d and h, in cells. In what is read, from a row of a tile to the next. The parts of
+    # the sum, and the bytes of each one's sums. Whether panels are worked on one by one, and each one's sums `moved` to
+    # where they end up; or else whether tiles go `across` all panels before those below them.
+    spread_d: int
     spread_h: int
     row: int
     parts: int
     part: int
+    single: int
+    moved: int
+    across: int
 
 
 class Piece(NamedTuple):

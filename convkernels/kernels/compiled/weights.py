@@ -22,10 +22,10 @@ from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import PAGE, Axes, contiguous, forward_axes, weight_amounts
-from .blocks import LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
-from .copies import TURNER, Turner, copy_plan, turner
-from .filters import PACK_SERIAL, tiling, vectors_for
+from .axes import BLOCK, PAGE, Axes, contiguous, exchanged_sums, forward_axes, weight_amounts
+from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
+from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
+from .filters import PACK_SERIAL, tallest, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
@@ -41,7 +41,7 @@ FEW_ROWS = 14
 """Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 
 
-@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, *[WORD] * 10), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, LIST, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def weigh_group(
     s: Source,
     t: Target,
@@ -49,6 +49,7 @@ def weigh_group(
     how: Turner,
     codes: Array,
     starts: Array,
+    spans: Array,
     begin: int,
     end: int,
     x: int,
@@ -59,16 +60,19 @@ def weigh_group(
     turned: int,
     part: int,
     group: int,
+    filled: int,
 ) -> None:
-    """Sum one part for a group's panels from `begin` to `end`; `block` and `turned` are for copies of x and dy."""
-    across = begin * t.width * t.size
+    """Sum one part for a group's panels from `begin` to `end`, the first one's at `total`.
+
+    `spans` has for each tap of the last axis the first pixel of a row that it reaches, and the one behind the last.
+    `block` and `turned` are for copies of x and dy, of which that of x may be `filled` already.
+    """
     columns = (t.last if end == t.panels else t.width) + (end - begin - 1) * t.width
     a_offsets = np.empty(sums.block_images * sums.block_d * sums.block_h, np.int64)
     b_offsets = np.empty_like(a_offsets)
-    total += part * sums.part + group * sums.group + across
     along_h, along_d = -(-sums.outs_h // sums.block_h), -(-sums.outs_d // sums.block_d)
     blocks = -(-sums.images // sums.block_images) * along_d * along_h
-    init_row = 0
+    init_row, step = 0, s.step_w * s.read_w
     for number in range(blocks * part // sums.parts, blocks * (part + 1) // sums.parts):
         h = number % along_h * sums.block_h
         d = number // along_h % along_d * sums.block_d
@@ -80,44 +84,47 @@ def weigh_group(
         read = block
         if s.lies:
             read = origin + (s.low_d + d * s.out_step_d) * s.d + (s.low_h + h * s.out_step_h) * s.h + s.low_w * s.w
-        else:
+        elif not filled:
             fill(s, how, piece, origin, block)
         given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
         if not t.stored:
             move(t, how, piece, turned, given, columns, 1)
             given = turned
-        for tap_h in range(sums.taps_h):
-            # Other rows would only add zeros.
-            first = s.low_h + h * s.out_step_h + tap_h * sums.spread_h
-            low, high = -(first // s.out_step_h), (s.in_h - 1 - first) // s.out_step_h + 1
+        for tap in range(sums.taps_d * sums.taps_h):
+            tap_d, tap_h = tap // sums.taps_h, tap % sums.taps_h
+            # Other rows would only add zeros, as would other pixels of a row.
+            first_d = s.low_d + d * s.out_step_d + tap_d * sums.spread_d
+            first_h = s.low_h + h * s.out_step_h + tap_h * sums.spread_h
+            low_d, high_d = -(first_d // s.out_step_d), (s.in_d - 1 - first_d) // s.out_step_d + 1
+            low_h, high_h = -(first_h // s.out_step_h), (s.in_h - 1 - first_h) // s.out_step_h + 1
             row = 0
             for i in range(images):
-                for j in range(ds):
-                    for k in range(max(0, low), min(hs, high)):
+                for j in range(max(0, low_d), min(ds, high_d)):
+                    for k in range(max(0, low_h), min(hs, high_h)):
                         a_offsets[row] = i * s.read_image + j * s.step_d * s.read_d + k * s.step_h * s.read_h
                         b_offsets[row] = i * t.kept_image + j * t.kept_d + k * t.kept_h
                         row += 1
-            for tap_d in range(sums.taps_d):
-                for panel in range(end - begin):
-                    is_last = begin + panel == t.panels - 1
-                    wide, code = (t.last, starts.size) if is_last else (t.width, 0)
-                    b = given + panel * t.width * t.size
-                    for tap_w in range(sums.taps_w):
-                        a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w
-                        c = total + panel * t.width * t.size
-                        c += tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
-                        for n in range(starts.size):
-                            tile = c + starts[n] * sums.channel
-                            init = tile if init_row else zeros
-                            invoke(
-                                codes[code + n],
-                                (
-                                    *(a + starts[n] * sums.row, b, tile, init),
-                                    *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, t.outs_w),
-                                    *(sums.row, s.step_w * s.read_w, t.kept_w, sums.channel, init_row),
-                                    *(wide, a, 0),
-                                ),
-                            )
+            for one in range(starts.size if sums.across else end - begin):
+                for tap_w in range(sums.taps_w):
+                    first, depth = spans[2 * tap_w], spans[2 * tap_w + 1] - spans[2 * tap_w]
+                    a = read + tap_d * sums.tap_d + tap_h * sums.tap_h + tap_w * sums.tap_w + first * step
+                    c = total + tap_d * sums.d + tap_h * sums.h + tap_w * sums.w
+                    for other in range(end - begin if sums.across else starts.size):
+                        panel, n = (other, one) if sums.across else (one, other)
+                        is_last = begin + panel == t.panels - 1
+                        wide, code = (t.last, starts.size) if is_last else (t.width, 0)
+                        column = panel * t.width * t.size
+                        tile = c + column + starts[n] * sums.channel
+                        init = tile if init_row else zeros
+                        invoke(
+                            codes[code + n],
+                            (
+                                *(a + starts[n] * sums.row, given + column + first * t.kept_w, tile, init),
+                                *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, depth),
+                                *(sums.row, step, t.kept_w, sums.channel, init_row),
+                                *(wide, a, 0),
+                            ),
+                        )
         init_row = sums.channel
 
 
@@ -125,97 +132,147 @@ def weigh_group(
 def weigh(words: int, begin: int, end: int, block: int) -> None:
     """Sum some of the panels of all groups of all parts.
 
-    The arguments are three tables, the address of zeros, the bytes of a block of x, which copies of dy follow, the
-    number of groups, and three addresses.
+    The arguments are four tables, the address of zeros, the bytes of a block of x, which copies of dy follow, where
+    behind them there is room for a panel's sums, the number of groups, and three addresses.
     """
-    given = words_at(words, 12)
-    numbers, codes, starts = array_in(given, 0), array_in(given, 1), array_in(given, 2)
-    zeros, turned, groups, x, dy, total = given[6], block + given[7], given[8], given[9], given[10], given[11]
+    given = words_at(words, 15)
+    numbers, codes, starts, spans = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
+    zeros, turned, kept, groups = given[8], block + given[9], block + given[10], given[11]
+    x, dy, out = given[12], given[13], given[14]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     how, sums = Turner(*fixed(rest, TURNERS)), Sums(*fixed(rest[TURNERS:], SUMS))
+    copies = rest[TURNERS + SUMS :]
     for place in range(begin // t.panels, (end - 1) // t.panels + 1):
         first, last = max(0, begin - place * t.panels), min(t.panels, end - place * t.panels)
         part, group = place // groups, place % groups
-        weigh_group(s, t, sums, how, codes, starts, first, last, x, dy, total, zeros, block, turned, part, group)
+        several = 1 if sums.single else last - first
+        for panel in range(first, last, several):
+            there = out + part * sums.part + group * sums.group + panel * sums.panel
+            total = kept if sums.moved else there
+            weigh_group(
+                *(s, t, sums, how, codes, starts, spans, panel, panel + several, x, dy, total),
+                *(zeros, block, turned, part, group, panel > first),
+            )
+            if sums.moved:
+                copy_array(how, Copy(*fixed(copies[(panel == t.panels - 1) * COPIES :], COPIES)), there, total)
 
 
 class WeightPlan(NamedTuple):
     """A weight gradient as far as it is known without data.
 
-    Arguments lack some addresses at the end; `kept` is what they point to.
+    Arguments lack some addresses at the end; `kept` is what they point to. Sums that are made elsewhere than in w need
+    memory for `totals`, and `copying`.
     """
 
     words: Array
     copying: Array
     kept: tuple[Array, ...]
-    parts: int
     panels: int
     threads: int
     room: int
     totals: Ints
+    exchanged: bool
 
 
 def weight_plan(
-    problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints, limit: int, threads: int, isa: Isa
+    problem: Problem,
+    axes: Axes,
+    dilation: Ints,
+    x: Array5,
+    dy: Array5,
+    w: Ints,
+    limit: int,
+    threads: int,
+    isa: Isa,
+    *,
+    exchanged: bool = False,
 ) -> WeightPlan:
     """Plan a weight gradient; `w` holds the strides between groups, of output and input channels, and of taps."""
     batch, groups, channels, columns, taps, size = problem
     amounts, parts = weight_amounts(axes, batch, groups, channels, columns, size, limit)
+    threads = amounts.threads(threads, limit)
     given = dy.channel == size or columns == 1
     inner = x.channel == size or channels < FEW_ROWS
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
     scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
-    lies = all(axis.inside for axis in axes) and not scattered
+    # Few channels' rows of tiles run over taps, too, which must exist; and more rows had better not lie pages apart.
+    vectors = vectors_for(channels, columns, size, isa)
+    many = channels >= FEW_ROWS and min(channels, isa.rows(vectors)) <= tallest(vectors, x.channel, isa)
+    lies = not scattered and (many or all(axis.inside for axis in axes))
     read = source(axes, amounts, x, channels, size, lies=lies, inner=inner)
     steps = [step * stride for step, stride in zip(dilation, (read.read_d, read.read_h, read.read_w), strict=True)]
     # Few channels make rows of tiles together with the taps of the last axis, where these follow each other.
     merged = channels < FEW_ROWS and (channels == 1 or steps[2] == channels * read.read_channel)
     rows, taps_w, row = channels, taps[2], read.read_channel
+    spans = np.array(axes[2].reached, np.int64).ravel()
     if merged:
+        spans = np.array([0, axes[2].outputs])
         rows, taps_w, row = channels * taps[2], 1, steps[2] if channels == 1 else row
-    tile = tiling((rows,), columns, vectors_for(rows, columns, size, isa), size, isa)
-    grads = target(axes, amounts, dy, tile, columns, size, stored=given)
-    # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
-    if not merged and w[2] > max(w[3:]):
-        channel, *strides = contiguous((channels, *taps, columns), size)[:4]
-        within = (*strides, channel)
-    else:
-        within = contiguous((*taps, channels, columns), size)[:4]
-    group = math.prod(taps) * channels * columns * size
+    vectors = vectors_for(rows, columns, size, isa)
+    tile = tiling((rows,), columns, vectors, size, isa)
     counts = (amounts.images, *amounts.rows, axes[2].outputs)
     cuts = [-(-many // each) for many, each in zip((batch, axes[0].outputs, axes[1].outputs), counts, strict=False)]
     parts = min(parts, math.prod(cuts))
+    # Where the output channels of w follow each other, tiles write to it. Else the sums of a panel are moved there once
+    # they are complete, from the cache, if there is but one block; and at last those of all panels, if there are more.
+    straight, once = parts == 1 and w[1] == size and not merged, math.prod(cuts) == 1
+    moved = once and not straight and threads * tile.width <= max(tile.width, groups * columns)
+    # Tiles had better go along the rows of w if dy stays in the cache, and else over all taps of a panel.
+    across = not moved and math.prod(counts) * columns * size <= BLOCK
+    single = once and not across
+    wide = min(tile.width, columns) if single else columns
+    grads = target(axes, amounts, dy, tile, wide, size, stored=given)
+    # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
+    if straight:
+        within: Ints = (*w[3:], w[2])
+    elif not merged and w[2] > max(w[3:]):
+        channel, *strides = contiguous((channels, *taps, wide), size)[:4]
+        within = (*strides, channel)
+    else:
+        within = contiguous((*taps, channels, wide), size)[:4]
+    group = math.prod(taps) * channels * columns * size
+    ends = (w[0], tile.width * w[1]) if straight or moved else (group, tile.width * size)
     numbers = (
-        *(*taps[:2], taps_w, *within, group, *steps),
+        *(*taps[:2], taps_w, *within, *ends, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
-        *(dilation[1], row, parts, groups * group),
+        *(*dilation[:2], row, parts, groups * group, int(single), int(moved), int(across)),
     )
     sums = Sums._make(numbers)
     block = block_bytes(read, axes, amounts)
-    turned = 0 if given else math.prod(counts) * columns
+    turned = 0 if given else rounded(math.prod(counts) * wide * size)
     # (group and) output channel, input channel, taps: from the order of the sums to that of w.
     order = (size, within[3], *within[:3])
     whole, last = (copy_plan((count, channels, *taps), w[1:], order, size) for count in (tile.width, tile.last))
     zeros = np.zeros(tile.width, f"f{size}")
     how = turner(size, isa)
-    weighing, copies = together(read, grads, how, sums), together(how, whole, last)
-    words = [*tables(weighing, tile.codes, tile.starts), address(zeros), block, groups, 0, 0, 0]
+    weighing, copies = together(read, grads, how, sums, whole, last), together(how, whole, last)
+    words = [*tables(weighing, tile.codes, tile.starts, spans), address(zeros), block, block + turned, groups, 0, 0, 0]
     copying = [*tables(copies), tile.panels, w[0], tile.width * w[1], group, tile.width * size, 0, 0]
+    panel = math.prod(taps) * channels * wide * size if moved else 0
     return WeightPlan(
-        *(np.array(words, np.int64), np.array(copying, np.int64), (weighing, tile.codes, tile.starts, zeros, copies)),
-        *(parts, groups * tile.panels, amounts.threads(threads, limit)),
-        *(block + rounded(turned * size), (parts, groups * group // size)),
+        *(
+            np.array(words, np.int64),
+            np.array(copying, np.int64),
+            (weighing, tile.codes, tile.starts, spans, zeros, copies),
+        ),
+        *(groups * tile.panels, threads, block + turned + rounded(panel)),
+        *(() if straight or moved else (parts, groups * group // size), exchanged),
     )
 
 
 def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
     """Run a planned weight gradient."""
+    words = what.words.copy()
+    words[-3:] = (address(dy), address(x), 0) if what.exchanged else (address(x), address(dy), 0)
+    if not what.totals:
+        words[-1] = address(dw)
+        run(weigh, words, what.panels, what.threads, what.room)
+        return
     with arena:
         totals = arena.empty(what.totals, x.dtype)
-        words = what.words.copy()
-        words[-3], words[-2], words[-1] = address(x), address(dy), address(totals)
-        run(weigh, words, what.parts * what.panels, what.threads, what.room)
+        words[-1] = address(totals)
+        run(weigh, words, len(totals) * what.panels, what.threads, what.room)
         for part in totals[1:]:
             totals[0] += part
         words = what.copying.copy()
@@ -223,15 +280,46 @@ def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
         run(pack, words, what.panels, what.threads if dw.nbytes > PACK_SERIAL else 1)
 
 
+def exchange(
+    problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints
+) -> tuple[Problem, Axes, Ints, Array5, Array5, Ints] | None:
+    """A weight gradient with the roles of x and dy exchanged, or None; then w has columns where x's channels follow.
+
+    So tiles can write to it in OIHW, too, if x's channels and taps lie as those of w do, or there is but one tap.
+    """
+    batch, groups, channels, columns, taps, size = problem
+    found = exchanged_sums(axes, channels)
+    if found is None or w[1] == size or columns < FEW_ROWS:
+        return None
+    reads = (x.channel, *(step * each for step, each in zip(dilation, x[3:], strict=True)))
+    step = size
+    for to, count, read in sorted(zip(w[2:], (channels, *taps), reads, strict=True)):
+        if count > 1 and (to != step or (read != to and math.prod(taps) > 1)):
+            return None
+        step *= count
+    pixels = batch * math.prod(axis.outputs for axis in axes)
+    channel = x.channel if math.prod(taps) == 1 else size
+    # It pays if copying x with pixels outermost costs less than that of dy and moving the sums.
+    if found[1] * pixels * (channel != size) > columns * (found[1] + pixels * (dy.channel != size)):
+        return None
+    strides = (axis.step * stride for axis, stride in zip(axes, x[3:], strict=True))
+    return (
+        *(Problem(batch, groups, columns, found[1], (1, 1, 1), size), found[0], (1, 1, 1)),
+        *(dy, Array5(x.group, x.image, channel, *strides), (w[0], size, w[1], 0, 0, 0)),
+    )
+
+
 @lru_cache(maxsize=512)
 def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> WeightPlan:
     """The plan of a weight gradient."""
     ins, outs = spec.group_in, spec.group_out
     dilation = (1,) * (3 - spec.window.rank) + spec.window.dilation
-    return weight_plan(
+    given = (
         *(sizes(spec, ins, outs), forward_axes(spec), dilation, lying(x, ins), lying(dy, outs)),
-        *((outs * out[0], *spread(out)), limit, threads, host()),
+        (outs * out[0], *spread(out)),
     )
+    other = exchange(*given)
+    return weight_plan(*(other or given), limit, threads, host(), exchanged=other is not None)
 
 
 def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
