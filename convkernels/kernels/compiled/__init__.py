@@ -7,7 +7,8 @@
     turn.py         a square of a matrix turned in registers
     machine.py      what compiled loops need of the machine
     copies.py       copies between any two orders of memory
-    axes.py         correlations along each axis, and how much of one to work on at a time
+    axes.py         correlations along each axis
+    amounts.py      how much of one to work on at a time
     geometry.py     arrays and blocks in numbers
     filters.py      weights in panels
     blocks.py       the loops around tiles

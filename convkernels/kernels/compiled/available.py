@@ -12,17 +12,8 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .axes import (
-    Axes,
-    correlation_amounts,
-    exchanged_sums,
-    forward_axes,
-    input_grad_axes,
-    rests_apart,
-    weight_amounts,
-    winograd_amounts,
-    winograd_axes,
-)
+from .amounts import correlation_amounts, weight_amounts, winograd_amounts
+from .axes import Axes, exchanged_sums, forward_axes, input_grad_axes, rests_apart, winograd_axes
 from .reach import depthwise_amounts
 from .thread_count import usable
 

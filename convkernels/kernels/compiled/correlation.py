@@ -25,7 +25,8 @@ import numpy as np
 from ...layout import Array
 from ...views import slices
 from ...window import Ints
-from .axes import PAGE, Amounts, Axes, Axis, correlation_amounts, direction, members, tap_offsets
+from .amounts import Amounts, correlation_amounts, members
+from .axes import PAGE, Axes, Axis, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for

@@ -11,7 +11,8 @@ import numpy as np
 
 from ...layout import Array
 from ...window import Ints
-from .axes import PAGE, Axes, contiguous, padded_taps
+from .amounts import padded_taps
+from .axes import PAGE, Axes, contiguous
 from .copies import Copy, copy_plan
 from .isa import Isa
 from .tile import Shape, address

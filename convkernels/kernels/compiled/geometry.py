@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...window import Ints
-from .axes import Amounts, Axes, contiguous, pixel_channels
+from .amounts import Amounts
+from .axes import Axes, contiguous, pixel_channels
 from .filters import Tiling
 from .scratch import rounded
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import LINES, Amounts
+from .amounts import LINES, Amounts
 
 PLANES = 2**17
 """Bytes of channels and outputs that are worked on at a time where each lies by itself; they stay in the cache."""

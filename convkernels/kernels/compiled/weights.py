@@ -22,7 +22,8 @@ from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import BLOCK, PAGE, Axes, contiguous, exchanged_sums, forward_axes, weight_amounts
+from .amounts import BLOCK, weight_amounts
+from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tallest, tiling, vectors_for

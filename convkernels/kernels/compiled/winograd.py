@@ -28,7 +28,8 @@ from ...layout import Array
 from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
-from .axes import Amounts, Axes, direction, forward_axes, input_grad_axes, winograd_amounts, winograd_axes
+from .amounts import Amounts, winograd_amounts
+from .axes import Axes, direction, forward_axes, input_grad_axes, winograd_axes
 from .blocks import (
     COPIES,
     PIECE,

@@ -1,0 +1,163 @@
+"""How much of a correlation to work on at a time: what fits caches and the limit, and gives every thread a piece."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+from .axes import Axes, pixel_channels, winograd_axes
+from .scratch import LINE
+
+BLOCK = 2**19
+"""Bytes of the source and of the outputs that are worked on at a time: half of a second-level cache."""
+OVERLAPPING = 8
+"""How many times that large blocks may be if most of each is read again for others."""
+PANEL = 384
+"""Bytes of the widest row of tiles, six vectors of 64."""
+SQUARES = 3 * 2**19
+"""Bytes of squares in all their forms that are worked on at a time: few would make products of few rows."""
+NARROW = 512
+"""Columns of all groups above which panels are enough for threads to share."""
+PARTS, PARTED = 8, 2**20
+"""The most parts of a sum, and the bytes that these take at most."""
+LINES = 1024
+"""Bytes for what is small or lost to alignment."""
+
+
+class Amounts(NamedTuple):
+    """The images, and outputs along the first two axes, that are worked on at a time, and the bytes that takes."""
+
+    images: int
+    rows: tuple[int, int]
+    shared: int
+    each: int
+
+    def threads(self, wanted: int, limit: int) -> int:
+        """How many threads fit into a limit, one at least."""
+        return max(1, min(wanted, (limit - self.shared) // self.each))
+
+    def bytes(self, wanted: int, limit: int) -> int:
+        """What so many threads take, or as many as fit."""
+        return self.shared + self.threads(wanted, limit) * self.each
+
+
+def amounts(
+    axes: Axes,
+    batch: int,
+    groups: int,
+    channels: int,
+    columns: int,
+    shared: int,
+    size: int,
+    limit: int,
+    threads: int,
+    block: int = BLOCK,
+) -> Amounts:
+    """Choose how much to work on at a time: what fits the cache and the limit, and gives every thread a piece."""
+    counts = [axis.outputs for axis in axes]
+    most = min(block, limit - shared)
+
+    def needed() -> int:
+        read = math.prod(axis.reach(count) for axis, count in zip(axes, counts, strict=True))
+        written = counts[0] * counts[1] * axes[2].places
+        return (read * pixel_channels(channels, size) + written * columns) * size
+
+    def pieces() -> int:
+        return math.prod(-(-axis.outputs // count) for axis, count in zip(axes, counts, strict=True))
+
+    def large(axis: int) -> bool:
+        # Blocks of which most is read again by their neighbours had better leave the cache.
+        overlaps = axes[axis].reach(counts[axis]) > 2 * counts[axis] * axes[axis].step
+        return needed() + LINES > (min(OVERLAPPING * block, limit - shared) if overlaps else most)
+
+    for axis in range(2):
+        while counts[axis] > 1 and (large(axis) or pieces() * batch * groups < threads):
+            counts[axis] = -(-counts[axis] // 2)
+    images = max(1, min(batch, (most - LINES) // needed())) if pieces() == 1 else 1
+    if images > 1:
+        blocks = -(-batch // images)
+        if groups % threads:  # as many blocks for each thread
+            blocks = min(batch, -(-blocks // threads) * threads)
+        images = -(-batch // blocks)
+    return Amounts(images, (counts[0], counts[1]), shared, images * needed() + LINES)
+
+
+def padded_taps(taps: int) -> int:
+    """The rows of a channel in a panel of weights, one of them unused where channels would share sets of the cache.
+
+    A row is 64 bytes or some times that, so 16 of them put all channels into a thirtieth of the first-level cache.
+    """
+    return taps + 1 if taps % 8 == 0 else taps
+
+
+def filter_bytes(channels: int, columns: int, taps: int, size: int) -> int:
+    """What one group's weights take in panels, of which the last may be narrower than its place."""
+    row = columns * size
+    return (row + min(row, PANEL)) * channels * padded_taps(taps) + LINES
+
+
+def members(groups: int, channels: int, columns: int, size: int) -> int:
+    """How many groups are copied together: as many as have a line of the cache between them.
+
+    Examples
+    --------
+    >>> members(32, 4, 4, 4), members(32, 4, 8, 8), members(3, 4, 4, 4), members(32, 64, 64, 4)
+    (4, 1, 3, 1)
+    """
+    most = LINE // (max(channels, columns) * size)
+    return next((number for number in range(min(groups, most), 1, -1) if groups % number == 0), 1)
+
+
+@lru_cache(maxsize=512)
+def correlation_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, taps: int, size: int, limit: int, threads: int
+) -> Amounts:
+    """The amounts of a correlation from so many channels to so many columns, by w of so many taps."""
+    # A bias by rows, for planes as matrices, is repeated along a tile.
+    repeated = (groups if taps == 1 else 1) * columns * PANEL
+    shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + repeated
+    blocks = tuple(axis.block for axis in axes)
+    # All weights are read for each block: the more they are, the larger the block that pays.
+    block = max(BLOCK, filter_bytes(channels, columns, taps, size) // 8)
+    several = members(groups, channels, columns, size)
+    counts = (batch, groups // several, several * channels, several * columns)
+    return amounts(blocks, *counts, shared, size, limit, threads, block)
+
+
+@lru_cache(maxsize=512)
+def weight_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int
+) -> tuple[Amounts, int]:
+    """The amounts of a weight gradient, of which the sums are shared, and into how many parts to cut what it sums over.
+
+    Parts have sums of their own, which are added in their order: threads share them where columns are few.
+    """
+    sums = groups * channels * columns * math.prod(len(axis.taps) for axis in axes) * size
+    blocks, fixed = tuple(axis.block for axis in axes), PANEL + 2 * LINES
+
+    def found(parts: int, limit: int) -> Amounts:
+        # All sums are read and written for each block.
+        block = max(BLOCK, min(2 * sums, 16 * BLOCK))
+        return amounts(blocks, batch, 1, channels, columns, parts * sums + fixed, size, limit, 1, block)
+
+    spare = limit - found(1, 0).bytes(1, 0)
+    parts = max(1, min(PARTS, PARTED // sums, 1 + spare // (4 * sums))) if groups * columns <= NARROW else 1
+    return found(parts, limit), parts
+
+
+@lru_cache(maxsize=512)
+def winograd_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int, threads: int
+) -> Amounts:
+    """The amounts of squares, of which a thread holds V, M of one panel, and the outputs."""
+    squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+    places, outputs = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
+    row = columns + PANEL // size
+    shared = groups * (channels * places * row + columns) * size + 2 * LINES
+    panel = channels * taps * min(row, PANEL // size) * size
+    each = places * (channels + min(row, PANEL // size)) + outputs * columns
+    # All of U is read for each block: the larger it is, the larger the block that pays.
+    block = max(SQUARES, channels * places * row * size // 8)
+    found = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
+    return found._replace(shared=shared, each=found.each + panel + LINES)
