@@ -312,9 +312,9 @@ class Code:
         last = self.loop(self.word(0), end, self.word(self.lanes), state, lambda column, *now: body(column, None, *now))
         return self._rest(end, count, last, body)
 
-    def strips(self, count: Any, many: int, body: Callable[..., None]) -> None:
-        """Go over a row `many` vectors at a time: ``body([(column, mask), ...])``, then one at a time."""
-        build = self.build
+    def strips(self, start: Any, stop: Any, many: int, body: Callable[..., None]) -> None:
+        """Go over a part of a row `many` vectors at a time: ``body([(column, mask), ...])``, then one at a time."""
+        build, count = self.build, self.build.sub(stop, start)
 
         def several(column: Any) -> Values:
             body([(self.at(column, (place, self.lanes)), None) for place in range(many)])
@@ -324,10 +324,10 @@ class Code:
             body([(column, mask)])
             return []
 
-        full, end = (build.sub(count, build.srem(count, self.word(n * self.lanes))) for n in (many, 1))
-        self.loop(self.word(0), full, self.word(many * self.lanes), [], several)
+        full, end = (build.sub(stop, build.srem(count, self.word(n * self.lanes))) for n in (many, 1))
+        self.loop(start, full, self.word(many * self.lanes), [], several)
         self.loop(full, end, self.word(self.lanes), [], one)
-        self._rest(end, count, [], one)
+        self._rest(end, stop, [], one)
 
     def _rest(self, column: Any, count: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
         """The columns that do not fill a vector, if there are any."""

@@ -15,20 +15,23 @@ ARGUMENTS = {
         *("phases", "first", "last", "first_piece", "last_piece", "pieces", "height", "rows", "families", "members"),
         *("gamma", "beta", "coefficient_starts", "family_step", "member_step", "row_step", "mean", "var"),
         *("count", "eps", "lines", "mode", "sums", "sum_step", "across"),
+        *("summed", "written"),
         *(name for array in arrays for name in (array, f"{array}_starts", f"{array}_row")),
     )
     for which, arrays in ARRAYS.items()
 }
-"""What the functions take; `count` and `eps` are floating numbers, `phases` a sum of those wanted."""
+"""What the functions take; `count` and `eps` are floating numbers, `phases` a sum of those wanted, `summed` and
+`written` the rows taken together."""
 FIRST, MEAN, SUM, SETTLE, WRITE = 1, 2, 4, 8, 16
 """The phases; a centre is a family's first number, or its mean."""
 LINES = 5
 """Rows of scratch for a block: the centre, and up to four of factors, where sums along rows have theirs before."""
-STRIP = 2
-"""Vectors taken together down the columns: with 16 of float32, two lines of the cache."""
-
-GROUP = 8
-"""Rows taken together: as many streams as are prefetched, and sums are written once for all of them."""
+ALONG = 3
+"""Factors of sums along rows."""
+CHUNK = 16
+"""Vectors of some rows that are summed along them when they were down the columns: as many as float32 adds up."""
+SUMMED, WRITTEN = 2, 4
+"""Vectors taken together down the columns, when they are summed and when results are written."""
 
 Places = list[tuple[Any, Any]]
 Rows = Callable[[list[Any], Callable[..., list[Any]]], list[Any]]
@@ -56,6 +59,13 @@ class Block:
         """A row of scratch."""
         code = self.code
         return code.at(code["lines"], (self.columns, 8 * index))
+
+    def factors(self, wide: bool) -> list[Any]:
+        """Where sums along rows have theirs: in wide arithmetic the lines themselves, else copies behind these."""
+        code = self.code
+        if wide:
+            return [self.line(index) for index in range(ALONG)]
+        return [code.at(self.line(ALONG), (self.columns, code.itemsize * index)) for index in range(ALONG)]
 
     def sums(self, piece: Any, which: int) -> Any:
         """A row of sums."""
@@ -100,19 +110,19 @@ class Block:
 
         self.code.each(self.code["families"], [], one)
 
-    def groups(self, piece: Any, body: Callable[[Rows], None]) -> None:
-        """``body(rows)`` for each few rows; in it, ``rows(state, step)`` is ``state = step(row, *state)`` for these."""
+    def groups(self, piece: Any, size: Any, body: Callable[[Rows], None]) -> None:
+        """``body(rows)`` for so many rows at a time; ``rows(state, step)``: ``state = step(row, *state)`` for these."""
         build, code = self.code.build, self.code
 
         first = build.mul(piece, code["height"])
         last = code.least(build.add(first, code["height"]), code["rows"])
 
         def group(start: Any) -> list[Any]:
-            stop = code.least(build.add(start, code.word(GROUP)), last)
+            stop = code.least(build.add(start, size), last)
             body(lambda state, step: code.loop(start, stop, code.word(1), state, step))
             return []
 
-        code.loop(first, last, code.word(GROUP), [], group)
+        code.loop(first, last, size, [], group)
 
     def load(self, name: str, row: Any, place: tuple[Any, Any], wide: bool = True) -> Any:
         """A vector of an array."""

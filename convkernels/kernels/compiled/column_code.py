@@ -18,13 +18,15 @@ from llvmlite import ir
 from .code import DOUBLE, TINY, Code, Values
 from .column_block import (
     ARGUMENTS,
+    CHUNK,
     FIRST,
     LINES,
     MEAN,
     SETTLE,
-    STRIP,
     SUM,
+    SUMMED,
     WRITE,
+    WRITTEN,
     Block,
     Places,
     Rows,
@@ -76,27 +78,56 @@ def add_up(block: Block, piece: Any) -> None:
             for target, value in zip(targets, found, strict=True):
                 code.store(value, *target)
 
-        code.strips(block.columns, STRIP, strip)
+        def chunk(start: Any) -> Values:
+            stop = code.least(build.add(start, length), block.columns)
+            code.strips(start, stop, SUMMED, strip)
+            rows([], partial(add_across, block, start, stop))
+            return []
+
         if backward and block.variant.by_row:
-            rows([], partial(add_across, block))
+            length = code.word(CHUNK * code.lanes)
+            code.loop(code.word(0), block.columns, length, [], chunk)
+        else:
+            code.strips(code.word(0), block.columns, SUMMED, strip)
 
-    code.strips(block.columns, 1, clear)
-    block.groups(piece, group)
+    code.strips(code.word(0), block.columns, 1, clear)
+    block.groups(piece, code["summed"], group)
 
 
-def add_across(block: Block, row: Any) -> list[Any]:
-    """Sum dy * (x - mean) * rstd and dy along a row: its shares in the gradients of coefficients."""
+def put_factors(block: Block) -> None:
+    """Write what sums along rows take: the mean, 1 by the root of the variance, and what to take off their product."""
+    code, build = block.code, block.code.build
+    put_line(block, 1, partial(rstd_of, block))
+    put_line(block, 2, lambda family: build.fmul(mean_of(block, family)[1], rstd_of(block, family)))
+    if code.itemsize == 8:
+        return
+
+    def strip(places: Places) -> None:
+        for source, target in zip(block.factors(wide=True), block.factors(wide=False), strict=True):
+            for place in places:
+                code.store(code.fit(code.load(source, *place, code.wide), wide=False), target, *place)
+
+    code.strips(code.word(0), block.columns, 1, strip)
+
+
+def add_across(block: Block, start: Any, stop: Any, row: Any) -> list[Any]:
+    """Add dy * (x - mean) * rstd and dy along a part of a row to its shares in the gradients of coefficients."""
     code, build = block.code, block.code.build
 
-    def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
-        middle, rstd, less = (code.load(block.line(index), column, mask, code.wide) for index in range(3))
-        given, off = block.load("dy", row, (column, mask)), build.fsub(block.load("x", row, (column, mask)), middle)
-        normal = build.fsub(build.fmul(off, rstd), less)
-        return [code.multiply_add(given, normal, products), build.fadd(total, given)]
+    def go(state: Values, wide: bool) -> Values:
+        def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
+            kind = code.wide if wide else code.narrow
+            middle, rstd, less = (code.load(line, column, mask, kind) for line in block.factors(wide))
+            given, x = (block.load(name, row, (column, mask), wide) for name in ("dy", "x"))
+            normal = build.fsub(build.fmul(build.fsub(x, middle), rstd), less)
+            return [code.multiply_add(given, normal, products), build.fadd(total, given)]
+
+        return code.columns(start, stop, 2, state, add)
 
     place = build.add(build.mul(block.number, code["rows"]), row)
-    for which, found in enumerate(code.columns(code.word(0), block.columns, 2, [code.zeros] * 2, add)):
-        code.write(code.total(found), code.at(code["across"], (place, 16), (code.word(which), 8)))
+    for which, found in enumerate(code.few([code.zeros] * 2, go)):
+        address = code.at(code["across"], (place, 16), (code.word(which), 8))
+        code.write(build.fadd(code.read(address, DOUBLE), code.total(found)), address)
     return []
 
 
@@ -115,7 +146,7 @@ def join_pieces(block: Block) -> None:
                 first = [code.load(line, *place, code.wide)]
                 code.store(code.loop(code.word(1), code["pieces"], code.word(1), first, add)[0], line, *place)
 
-    code.strips(block.columns, 1, strip)
+    code.strips(code.word(0), block.columns, 1, strip)
 
 
 def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
@@ -216,7 +247,7 @@ def choose_mode(block: Block, steep: tuple[int, ...], flat: tuple[int, ...]) -> 
                 code.store(code.fit(value, wide=False), block.line(index), *place)
 
     with build.if_then(fits):
-        code.strips(block.columns, 1, strip)
+        code.strips(code.word(0), block.columns, 1, strip)
 
 
 def write(block: Block, piece: Any) -> None:
@@ -229,7 +260,7 @@ def write(block: Block, piece: Any) -> None:
         kind = code.wide if wide else code.narrow
 
         def group(rows: Rows) -> None:
-            code.strips(block.columns, STRIP, lambda places: strip(rows, places))
+            code.strips(code.word(0), block.columns, WRITTEN, lambda places: strip(rows, places))
 
         def strip(rows: Rows, places: Places) -> None:
             indices = range(1, LINES if backward else LINES - 1)
@@ -257,7 +288,7 @@ def write(block: Block, piece: Any) -> None:
 
             rows([], put)
 
-        block.groups(piece, group)
+        block.groups(piece, code["written"], group)
 
     code.narrow_or_wide(fits, results)
 
@@ -271,9 +302,10 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
     def wanted(phase: int) -> Any:
         return build.if_then(build.icmp_signed("!=", build.and_(code["phases"], code.word(phase)), code.word(0)))
 
-    def pieces(body: Callable[[Any], None]) -> None:
+    def pieces(body: Callable[[Any], None], *, backwards: bool = False) -> None:
         def one(piece: Any) -> list[Any]:
-            body(piece)
+            behind = build.sub(build.add(code["first_piece"], code["last_piece"]), code.word(1))
+            body(build.sub(behind, piece) if backwards else piece)
             return []
 
         code.loop(code["first_piece"], code["last_piece"], code.word(1), [], one)
@@ -285,8 +317,7 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
         with wanted(MEAN):
             put_line(block, 0, lambda family: mean_of(block, family)[0])
             if which == "backward" and variant.by_row:
-                put_line(block, 1, partial(rstd_of, block))
-                put_line(block, 2, lambda family: build.fmul(mean_of(block, family)[1], rstd_of(block, family)))
+                put_factors(block)
         with wanted(SUM):
             pieces(lambda piece: add_up(block, piece))
         with wanted(SETTLE):
@@ -299,7 +330,8 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
                 settle_backward(block)
                 choose_mode(block, *(((2,), ()) if variant.given else ((2, 3), (1, 4))))
         with wanted(WRITE):
-            pieces(lambda piece: write(block, piece))
+            # From the last piece, which the cache still holds of the sums.
+            pieces(lambda piece: write(block, piece), backwards=True)
         return []
 
     code.loop(code["first"], code["last"], code.word(1), [], one)

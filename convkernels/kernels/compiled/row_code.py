@@ -326,7 +326,7 @@ def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) ->
         for value, target in zip(found, targets, strict=True):
             code.store(value, *target)
 
-    code.strips(code["columns"], 4, strip)
+    code.strips(code.word(0), code["columns"], 4, strip)
 
 
 def backward(variant: Variant, isa: Isa) -> str:
