@@ -95,10 +95,10 @@ def add_up(block: Block, piece: Any) -> None:
 
 
 def put_factors(block: Block) -> None:
-    """Write what sums along rows take: the mean, 1 by the root of the variance, and what to take off their product."""
+    """Write what sums along rows take: the mean, 1 by the root of the variance, and a shift."""
     code, build = block.code, block.code.build
     put_line(block, 1, partial(rstd_of, block))
-    put_line(block, 2, lambda family: build.fmul(mean_of(block, family)[1], rstd_of(block, family)))
+    put_line(block, 2, lambda family: build.fneg(build.fmul(mean_of(block, family)[1], rstd_of(block, family))))
     if code.itemsize == 8:
         return
 
@@ -117,9 +117,9 @@ def add_across(block: Block, start: Any, stop: Any, row: Any) -> list[Any]:
     def go(state: Values, wide: bool) -> Values:
         def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
             kind = code.wide if wide else code.narrow
-            middle, rstd, less = (code.load(line, column, mask, kind) for line in block.factors(wide))
+            middle, *linear = (code.load(line, column, mask, kind) for line in block.factors(wide))
             given, x = (block.load(name, row, (column, mask), wide) for name in ("dy", "x"))
-            normal = build.fsub(build.fmul(build.fsub(x, middle), rstd), less)
+            normal = code.multiply_add(build.fsub(x, middle), *linear)
             return [code.multiply_add(given, normal, products), build.fadd(total, given)]
 
         return code.columns(start, stop, 2, state, add)
