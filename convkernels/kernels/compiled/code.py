@@ -160,19 +160,24 @@ class Code:
         found = self.widened(self.fit(value, wide=False))
         return found, self.build.fsub(value, found)
 
+    def like(self, value: Any, scalar: Any) -> Any:
+        """A number, in all lanes if the value is a vector."""
+        return self.spread(scalar) if isinstance(value.type, ir.VectorType) else scalar
+
     def less_square(self, squares: Any, mean: Any) -> Any:
         """Squares - mean^2, but at least 0."""
-        found, nothing = self.build.fsub(squares, self.build.fmul(mean, mean)), self.double(0.0)
+        found, nothing = self.build.fsub(squares, self.build.fmul(mean, mean)), self.like(mean, self.double(0.0))
         return self.build.select(self.build.fcmp_ordered("<", found, nothing), nothing, found)
 
     def reciprocal_root(self, var: Any) -> Any:
         """One by the root of a variance, to which the argument `eps` is added."""
-        root = self.call("sqrt", self.build.fadd(var, self.number("eps")))
-        return self.build.fdiv(self.double(1.0), root)
+        root = self.call("sqrt", self.build.fadd(var, self.like(var, self.number("eps"))))
+        return self.build.fdiv(self.like(var, self.double(1.0)), root)
 
     def widened(self, value: Any) -> Any:
-        """A number of the data's type as float64."""
-        return value if value.type == DOUBLE else self.build.fpext(value, DOUBLE)
+        """A number or vector of the data's type as float64."""
+        kind = self.wide if isinstance(value.type, ir.VectorType) else DOUBLE
+        return value if value.type == kind else self.build.fpext(value, kind)
 
     def finite(self, value: Any) -> Any:
         """A number or vector with zeros for what is not finite."""

@@ -152,10 +152,12 @@ def join_pieces(block: Block) -> None:
 def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
     """Both sums over the members of a family, weighted by gamma or not."""
     code, build = block.code, block.code.build
+    if block.variant.alone:
+        return [block.get(block.sums(code.word(0), which), family) for which in (0, 1)]
 
     def add(member: Any, *totals: Any) -> list[Any]:
         column = build.add(build.mul(family, code["members"]), member)
-        found = [code.read(code.at(block.sums(code.word(0), which), (column, 8)), DOUBLE) for which in (0, 1)]
+        found = [block.get(block.sums(code.word(0), which), column) for which in (0, 1)]
         if weighted:
             gamma = block.coefficient("gamma", family, member)
             found = [build.fmul(gamma, each) for each in found]
@@ -169,28 +171,29 @@ def settle_forward(block: Block) -> None:
     code, build, variant = block.code, block.code.build, block.variant
 
     def family(number: Any) -> None:
-        at_mean, at_var = (block.statistic(name, number) for name in ("mean", "var"))
+        kept = [block.statistics(name) for name in ("mean", "var")]
         if variant.given:
-            mean, var = code.read(at_mean, DOUBLE), code.read(at_var, DOUBLE)
+            mean, var = (block.get(line, number) for line in kept)
         else:
-            total, square = (build.fdiv(each, code.number("count")) for each in family_sums(block, number, False))
-            mean, var = code.double(0.0), square
+            sums = family_sums(block, number, False)
+            total, square = (build.fdiv(each, code.like(each, code.number("count"))) for each in sums)
+            mean, var = code.like(total, code.double(0.0)), square
             if variant.centred:
-                before = code.at(block.line(0), (build.mul(number, code["members"]), 8))
-                mean, var = build.fadd(code.read(before, DOUBLE), total), code.less_square(square, total)
-            code.write(mean, at_mean)
-            code.write(var, at_var)
+                before = block.get(block.line(0), block.first_column(number))
+                mean, var = build.fadd(before, total), code.less_square(square, total)
+            block.put(mean, kept[0], number)
+            block.put(var, kept[1], number)
         rstd = code.reciprocal_root(var)
         middle, residual = code.rounded(mean)
 
         def factors(member: Any, column: Any) -> None:
-            scale, beta = rstd, code.double(0.0)
+            scale, beta = rstd, code.like(rstd, code.double(0.0))
             if not variant.by_row:
                 scale = build.fmul(rstd, block.coefficient("gamma", number, member))
                 beta = block.coefficient("beta", number, member)
             values = (mean, middle, scale, build.fsub(beta, build.fmul(residual, scale)))
             for index, value in enumerate(values):
-                code.write(value, code.at(block.line(index), (column, 8)))
+                block.put(value, block.line(index), column)
 
         block.by_member(number, factors)
 
@@ -205,7 +208,7 @@ def settle_backward(block: Block) -> None:
         rstd, (middle, residual) = rstd_of(block, number), mean_of(block, number)
         total, products = family_sums(block, number, not variant.by_row)
         products = build.fsub(products, build.fmul(residual, total))
-        share = build.fdiv(rstd, code.number("count"))
+        share = build.fdiv(rstd, code.like(rstd, code.number("count")))
         slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
         offset = build.fneg(build.fmul(residual, slope))
         if variant.centred:
@@ -214,10 +217,10 @@ def settle_backward(block: Block) -> None:
         def factors(member: Any, column: Any) -> None:
             factor = rstd if variant.by_row else build.fmul(rstd, block.coefficient("gamma", number, member))
             for index, value in enumerate((middle, factor, slope, offset), 1):
-                code.write(value, code.at(block.line(index), (column, 8)))
-            alone, place = (code.at(block.sums(code.word(0), which), (column, 8)) for which in (0, 1))
-            off = build.fsub(code.read(place, DOUBLE), build.fmul(residual, code.read(alone, DOUBLE)))
-            code.write(build.fmul(off, rstd), place)
+                block.put(value, block.line(index), column)
+            alone, with_x = (block.sums(code.word(0), which) for which in (0, 1))
+            off = build.fsub(block.get(with_x, column), build.fmul(residual, block.get(alone, column)))
+            block.put(build.fmul(off, rstd), with_x, column)
 
         block.by_member(number, factors)
 

@@ -61,7 +61,8 @@ class Passes:
         self.keeps = which == "backward" and not form.row.varies
         self.scratch: dict[str, Ints] = {}
         self.steps: list[Step] = []
-        self.code = compiled_for(which, Variant(size, spec.centred, given, form.row.varies), isa)
+        alone = form.row.varies and form.member.size == 1
+        self.code = compiled_for(which, Variant(size, spec.centred, given, form.row.varies, alone), isa)
         self.later = [*arrays, "gamma", "mean", "var"]
         if which == "forward":
             self.later.append("beta")
