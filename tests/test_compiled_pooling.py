@@ -28,6 +28,7 @@ from convkernels.kernels.compiled import boxes, isa, pool_blocks, row_tables, th
 
 WINDOWS = [
     "in9x40_k3x3_s2x2_p1+1x1+1_d1x1",
+    "in9x41_k3x3_s2x2_p0+0x0+0_d1x1",
     "in8x35_k2x2_s2x2_p0+0x0+0_d1x1",
     "in7x67_k3x3_s1x1_p1+1x1+1_d1x1",
     "in10x41_k3x2_s1x3_p1+2x0+1_d2x1",
