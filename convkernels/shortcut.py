@@ -102,9 +102,14 @@ def key_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key | None:
 
 def _plain(value: object) -> bool:
     """Whether an option is one that can stand in a key."""
-    if type(value) is tuple:
-        return all(type(entry) in (int, str) or (type(entry) is tuple and _plain(entry)) for entry in value)
-    return type(value) in (int, str, float, bool)
+    kind: Any = type(value)
+    if kind is not tuple:
+        return kind is int or kind is str or kind is float or kind is bool
+    for entry in value:  # type: ignore[attr-defined]  # it is a tuple
+        kind = type(entry)
+        if kind is not int and kind is not str and not (kind is tuple and _plain(entry)):
+            return False
+    return True
 
 
 def axes_of(view: Array, array: Array) -> tuple[int, ...] | None:

@@ -434,6 +434,22 @@ def test_samples_are_gone_through_in_parts_where_memory_is_short(kind, layout, f
     assert parts
 
 
+@pytest.mark.parametrize("channels", [512, 1024])
+def test_rows_that_fall_on_the_same_lines_of_the_cache(channels):
+    """Fewer of these are taken together, down to one."""
+    x, dy = np.random.default_rng(0).normal(size=(2, 2, 3, 3, channels)).astype(np.float32)
+    gamma = np.linspace(-1, 1, channels, dtype=np.float32)
+    for function, more in ((ck.group_norm_vjp, (8,)), (ck.batch_norm_train_vjp, ())):
+        got, expected = (
+            (y, *vjp(dy))
+            for y, *_, vjp in (
+                function(x, gamma, gamma, *more, layout="NHWC", strategy=name) for name in ("direct", "numpy")
+            )
+        )
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_unaligned_and_mixed_data_take_numpys_way():
     x = np.random.default_rng(0).normal(size=(2, 16, 8, 8)).astype(np.float32)
     got = ck.layer_norm(x, np.ones(16), np.zeros(16), strategy="direct")

@@ -160,19 +160,24 @@ class Code:
         found = self.widened(self.fit(value, wide=False))
         return found, self.build.fsub(value, found)
 
+    def like(self, value: Any, scalar: Any) -> Any:
+        """A number, in all lanes if the value is a vector."""
+        return self.spread(scalar) if isinstance(value.type, ir.VectorType) else scalar
+
     def less_square(self, squares: Any, mean: Any) -> Any:
         """Squares - mean^2, but at least 0."""
-        found, nothing = self.build.fsub(squares, self.build.fmul(mean, mean)), self.double(0.0)
+        found, nothing = self.build.fsub(squares, self.build.fmul(mean, mean)), self.like(mean, self.double(0.0))
         return self.build.select(self.build.fcmp_ordered("<", found, nothing), nothing, found)
 
     def reciprocal_root(self, var: Any) -> Any:
         """One by the root of a variance, to which the argument `eps` is added."""
-        root = self.call("sqrt", self.build.fadd(var, self.number("eps")))
-        return self.build.fdiv(self.double(1.0), root)
+        root = self.call("sqrt", self.build.fadd(var, self.like(var, self.number("eps"))))
+        return self.build.fdiv(self.like(var, self.double(1.0)), root)
 
     def widened(self, value: Any) -> Any:
-        """A number of the data's type as float64."""
-        return value if value.type == DOUBLE else self.build.fpext(value, DOUBLE)
+        """A number or vector of the data's type as float64."""
+        kind = self.wide if isinstance(value.type, ir.VectorType) else DOUBLE
+        return value if value.type == kind else self.build.fpext(value, kind)
 
     def finite(self, value: Any) -> Any:
         """A number or vector with zeros for what is not finite."""
@@ -312,9 +317,9 @@ class Code:
         last = self.loop(self.word(0), end, self.word(self.lanes), state, lambda column, *now: body(column, None, *now))
         return self._rest(end, count, last, body)
 
-    def strips(self, count: Any, many: int, body: Callable[..., None]) -> None:
-        """Go over a row `many` vectors at a time: ``body([(column, mask), ...])``, then one at a time."""
-        build = self.build
+    def strips(self, start: Any, stop: Any, many: int, body: Callable[..., None]) -> None:
+        """Go over a part of a row `many` vectors at a time: ``body([(column, mask), ...])``, then one at a time."""
+        build, count = self.build, self.build.sub(stop, start)
 
         def several(column: Any) -> Values:
             body([(self.at(column, (place, self.lanes)), None) for place in range(many)])
@@ -324,10 +329,10 @@ class Code:
             body([(column, mask)])
             return []
 
-        full, end = (build.sub(count, build.srem(count, self.word(n * self.lanes))) for n in (many, 1))
-        self.loop(self.word(0), full, self.word(many * self.lanes), [], several)
+        full, end = (build.sub(stop, build.srem(count, self.word(n * self.lanes))) for n in (many, 1))
+        self.loop(start, full, self.word(many * self.lanes), [], several)
         self.loop(full, end, self.word(self.lanes), [], one)
-        self._rest(end, count, [], one)
+        self._rest(end, stop, [], one)
 
     def _rest(self, column: Any, count: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
         """The columns that do not fill a vector, if there are any."""

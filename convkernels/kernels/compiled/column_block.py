@@ -15,20 +15,23 @@ ARGUMENTS = {
         *("phases", "first", "last", "first_piece", "last_piece", "pieces", "height", "rows", "families", "members"),
         *("gamma", "beta", "coefficient_starts", "family_step", "member_step", "row_step", "mean", "var"),
         *("count", "eps", "lines", "mode", "sums", "sum_step", "across"),
+        *("summed", "written"),
         *(name for array in arrays for name in (array, f"{array}_starts", f"{array}_row")),
     )
     for which, arrays in ARRAYS.items()
 }
-"""What the functions take; `count` and `eps` are floating numbers, `phases` a sum of those wanted."""
+"""What the functions take; `count` and `eps` are floating numbers, `phases` a sum of those wanted, `summed` and
+`written` the rows taken together."""
 FIRST, MEAN, SUM, SETTLE, WRITE = 1, 2, 4, 8, 16
 """The phases; a centre is a family's first number, or its mean."""
 LINES = 5
 """Rows of scratch for a block: the centre, and up to four of factors, where sums along rows have theirs before."""
-STRIP = 2
-"""Vectors taken together down the columns: with 16 of float32, two lines of the cache."""
-
-GROUP = 8
-"""Rows taken together: as many streams as are prefetched, and sums are written once for all of them."""
+ALONG = 3
+"""Factors of sums along rows."""
+CHUNK = 16
+"""Vectors of some rows that are summed along them when they were down the columns: as many as float32 adds up."""
+SUMMED, WRITTEN = 2, 4
+"""Vectors taken together down the columns, when they are summed and when results are written."""
 
 Places = list[tuple[Any, Any]]
 Rows = Callable[[list[Any], Callable[..., list[Any]]], list[Any]]
@@ -36,12 +39,17 @@ Rows = Callable[[list[Any], Callable[..., list[Any]]], list[Any]]
 
 @dataclass(frozen=True)
 class Variant:
-    """What a function is written for: `given` are statistics that do not depend on x."""
+    """What a function is written for: `given` are statistics that do not depend on x.
+
+    Where coefficients differ `by_row` and each family has a column `alone`, families are gone through by vectors: a
+    place is a column and a mask then, and the number of a column else.
+    """
 
     itemsize: int
     centred: bool
     given: bool
     by_row: bool
+    alone: bool
 
 
 class Block:
@@ -57,6 +65,13 @@ class Block:
         code = self.code
         return code.at(code["lines"], (self.columns, 8 * index))
 
+    def factors(self, wide: bool) -> list[Any]:
+        """Where sums along rows have theirs: in wide arithmetic the lines themselves, else copies behind these."""
+        code = self.code
+        if wide:
+            return [self.line(index) for index in range(ALONG)]
+        return [code.at(self.line(ALONG), (self.columns, code.itemsize * index)) for index in range(ALONG)]
+
     def sums(self, piece: Any, which: int) -> Any:
         """A row of sums."""
         code = self.code
@@ -64,14 +79,34 @@ class Block:
         place = code.build.add(code.build.mul(slot, code["pieces"]), piece)
         return code.at(code["sums"], (code.build.mul(place, self.columns), 16), (self.columns, 8 * which))
 
-    def statistic(self, name: str, family: Any) -> Any:
-        """Where a number of a family's stands."""
-        code = self.code
-        return code.at(code[name], (code.build.add(code.build.mul(self.number, code["families"]), family), 8))
+    def get(self, line: Any, place: Any) -> Any:
+        """What stands at a place of a line of float64."""
+        if self.variant.alone:
+            column, mask = place
+            return self.code.load(line, column, mask, self.code.wide)
+        return self.code.read(self.code.at(line, (place, 8)), DOUBLE)
+
+    def put(self, value: Any, line: Any, place: Any) -> None:
+        """Put a number there."""
+        if self.variant.alone:
+            self.code.store(value, line, *place)
+        else:
+            self.code.write(value, self.code.at(line, (place, 8)))
+
+    def statistics(self, name: str) -> Any:
+        """Where those of the families stand, end on end."""
+        return self.code.at(self.code[name], (self.code.build.mul(self.number, self.code["families"]), 8))
+
+    def first_column(self, family: Any) -> Any:
+        """The place of a family's first column."""
+        return family if self.variant.alone else self.code.build.mul(family, self.code["members"])
 
     def by_member(self, family: Any, body: Callable[[Any, Any], None]) -> None:
         """``body(member, column)`` for each column of a family."""
         build, code = self.code.build, self.code
+        if self.variant.alone:
+            body(code.word(0), family)
+            return
 
         def one(member: Any) -> list[Any]:
             body(member, build.add(build.mul(family, code["members"]), member))
@@ -94,25 +129,25 @@ class Block:
     def families(self, body: Callable[[Any], None]) -> None:
         """``body(family)``."""
 
-        def one(family: Any) -> list[Any]:
-            body(family)
+        def one(*family: Any) -> list[Any]:
+            body(family if self.variant.alone else family[0])
             return []
 
-        self.code.each(self.code["families"], [], one)
+        (self.code.vectors if self.variant.alone else self.code.each)(self.code["families"], [], one)
 
-    def groups(self, piece: Any, body: Callable[[Rows], None]) -> None:
-        """``body(rows)`` for each few rows; in it, ``rows(state, step)`` is ``state = step(row, *state)`` for these."""
+    def groups(self, piece: Any, size: Any, body: Callable[[Rows], None]) -> None:
+        """``body(rows)`` for so many rows at a time; ``rows(state, step)``: ``state = step(row, *state)`` for these."""
         build, code = self.code.build, self.code
 
         first = build.mul(piece, code["height"])
         last = code.least(build.add(first, code["height"]), code["rows"])
 
         def group(start: Any) -> list[Any]:
-            stop = code.least(build.add(start, code.word(GROUP)), last)
+            stop = code.least(build.add(start, size), last)
             body(lambda state, step: code.loop(start, stop, code.word(1), state, step))
             return []
 
-        code.loop(first, last, code.word(GROUP), [], group)
+        code.loop(first, last, size, [], group)
 
     def load(self, name: str, row: Any, place: tuple[Any, Any], wide: bool = True) -> Any:
         """A vector of an array."""
@@ -122,29 +157,29 @@ class Block:
 
 def put_line(block: Block, line: int, found: Callable[[Any], Any]) -> None:
     """Write a number of each family's for each column."""
-    code = block.code
 
     def family(number: Any) -> None:
         value = found(number)
-        block.by_member(number, lambda _, column: code.write(value, code.at(block.line(line), (column, 8))))
+        block.by_member(number, lambda _, column: block.put(value, block.line(line), column))
 
     block.families(family)
 
 
 def first_number(block: Block, family: Any) -> Any:
     """The first number of a family's, or 0."""
-    code = block.code
+    code, x = block.code, block.start["x"]
+    if block.variant.alone:
+        return code.finite(code.load_wide(x, *family)) if block.variant.centred else code.zeros
     if not block.variant.centred:
         return code.double(0.0)
-    column = code.build.mul(family, code["members"])
-    return code.finite(code.read_element(code.at(block.start["x"], (column, code.itemsize))))
+    return code.finite(code.read_element(code.at(x, (block.first_column(family), code.itemsize))))
 
 
 def mean_of(block: Block, family: Any) -> tuple[Any, Any]:
     """The mean of a family, which is known, as rounded to the data's type, and what that leaves."""
-    return block.code.rounded(block.code.read(block.statistic("mean", family), DOUBLE))
+    return block.code.rounded(block.get(block.statistics("mean"), family))
 
 
 def rstd_of(block: Block, family: Any) -> Any:
     """One by the root of the variance of a family, which is known."""
-    return block.code.reciprocal_root(block.code.read(block.statistic("var", family), DOUBLE))
+    return block.code.reciprocal_root(block.get(block.statistics("var"), family))

@@ -18,13 +18,15 @@ from llvmlite import ir
 from .code import DOUBLE, TINY, Code, Values
 from .column_block import (
     ARGUMENTS,
+    CHUNK,
     FIRST,
     LINES,
     MEAN,
     SETTLE,
-    STRIP,
     SUM,
+    SUMMED,
     WRITE,
+    WRITTEN,
     Block,
     Places,
     Rows,
@@ -76,27 +78,56 @@ def add_up(block: Block, piece: Any) -> None:
             for target, value in zip(targets, found, strict=True):
                 code.store(value, *target)
 
-        code.strips(block.columns, STRIP, strip)
+        def chunk(start: Any) -> Values:
+            stop = code.least(build.add(start, length), block.columns)
+            code.strips(start, stop, SUMMED, strip)
+            rows([], partial(add_across, block, start, stop))
+            return []
+
         if backward and block.variant.by_row:
-            rows([], partial(add_across, block))
+            length = code.word(CHUNK * code.lanes)
+            code.loop(code.word(0), block.columns, length, [], chunk)
+        else:
+            code.strips(code.word(0), block.columns, SUMMED, strip)
 
-    code.strips(block.columns, 1, clear)
-    block.groups(piece, group)
+    code.strips(code.word(0), block.columns, 1, clear)
+    block.groups(piece, code["summed"], group)
 
 
-def add_across(block: Block, row: Any) -> list[Any]:
-    """Sum dy * (x - mean) * rstd and dy along a row: its shares in the gradients of coefficients."""
+def put_factors(block: Block) -> None:
+    """Write what sums along rows take: the mean, 1 by the root of the variance, and a shift."""
+    code, build = block.code, block.code.build
+    put_line(block, 1, partial(rstd_of, block))
+    put_line(block, 2, lambda family: build.fneg(build.fmul(mean_of(block, family)[1], rstd_of(block, family))))
+    if code.itemsize == 8:
+        return
+
+    def strip(places: Places) -> None:
+        for source, target in zip(block.factors(wide=True), block.factors(wide=False), strict=True):
+            for place in places:
+                code.store(code.fit(code.load(source, *place, code.wide), wide=False), target, *place)
+
+    code.strips(code.word(0), block.columns, 1, strip)
+
+
+def add_across(block: Block, start: Any, stop: Any, row: Any) -> list[Any]:
+    """Add dy * (x - mean) * rstd and dy along a part of a row to its shares in the gradients of coefficients."""
     code, build = block.code, block.code.build
 
-    def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
-        middle, rstd, less = (code.load(block.line(index), column, mask, code.wide) for index in range(3))
-        given, off = block.load("dy", row, (column, mask)), build.fsub(block.load("x", row, (column, mask)), middle)
-        normal = build.fsub(build.fmul(off, rstd), less)
-        return [code.multiply_add(given, normal, products), build.fadd(total, given)]
+    def go(state: Values, wide: bool) -> Values:
+        def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
+            kind = code.wide if wide else code.narrow
+            middle, *linear = (code.load(line, column, mask, kind) for line in block.factors(wide))
+            given, x = (block.load(name, row, (column, mask), wide) for name in ("dy", "x"))
+            normal = code.multiply_add(build.fsub(x, middle), *linear)
+            return [code.multiply_add(given, normal, products), build.fadd(total, given)]
+
+        return code.columns(start, stop, 2, state, add)
 
     place = build.add(build.mul(block.number, code["rows"]), row)
-    for which, found in enumerate(code.columns(code.word(0), block.columns, 2, [code.zeros] * 2, add)):
-        code.write(code.total(found), code.at(code["across"], (place, 16), (code.word(which), 8)))
+    for which, found in enumerate(code.few([code.zeros] * 2, go)):
+        address = code.at(code["across"], (place, 16), (code.word(which), 8))
+        code.write(build.fadd(code.read(address, DOUBLE), code.total(found)), address)
     return []
 
 
@@ -115,16 +146,18 @@ def join_pieces(block: Block) -> None:
                 first = [code.load(line, *place, code.wide)]
                 code.store(code.loop(code.word(1), code["pieces"], code.word(1), first, add)[0], line, *place)
 
-    code.strips(block.columns, 1, strip)
+    code.strips(code.word(0), block.columns, 1, strip)
 
 
 def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
     """Both sums over the members of a family, weighted by gamma or not."""
     code, build = block.code, block.code.build
+    if block.variant.alone:
+        return [block.get(block.sums(code.word(0), which), family) for which in (0, 1)]
 
     def add(member: Any, *totals: Any) -> list[Any]:
         column = build.add(build.mul(family, code["members"]), member)
-        found = [code.read(code.at(block.sums(code.word(0), which), (column, 8)), DOUBLE) for which in (0, 1)]
+        found = [block.get(block.sums(code.word(0), which), column) for which in (0, 1)]
         if weighted:
             gamma = block.coefficient("gamma", family, member)
             found = [build.fmul(gamma, each) for each in found]
@@ -138,28 +171,29 @@ def settle_forward(block: Block) -> None:
     code, build, variant = block.code, block.code.build, block.variant
 
     def family(number: Any) -> None:
-        at_mean, at_var = (block.statistic(name, number) for name in ("mean", "var"))
+        kept = [block.statistics(name) for name in ("mean", "var")]
         if variant.given:
-            mean, var = code.read(at_mean, DOUBLE), code.read(at_var, DOUBLE)
+            mean, var = (block.get(line, number) for line in kept)
         else:
-            total, square = (build.fdiv(each, code.number("count")) for each in family_sums(block, number, False))
-            mean, var = code.double(0.0), square
+            sums = family_sums(block, number, False)
+            total, square = (build.fdiv(each, code.like(each, code.number("count"))) for each in sums)
+            mean, var = code.like(total, code.double(0.0)), square
             if variant.centred:
-                before = code.at(block.line(0), (build.mul(number, code["members"]), 8))
-                mean, var = build.fadd(code.read(before, DOUBLE), total), code.less_square(square, total)
-            code.write(mean, at_mean)
-            code.write(var, at_var)
+                before = block.get(block.line(0), block.first_column(number))
+                mean, var = build.fadd(before, total), code.less_square(square, total)
+            block.put(mean, kept[0], number)
+            block.put(var, kept[1], number)
         rstd = code.reciprocal_root(var)
         middle, residual = code.rounded(mean)
 
         def factors(member: Any, column: Any) -> None:
-            scale, beta = rstd, code.double(0.0)
+            scale, beta = rstd, code.like(rstd, code.double(0.0))
             if not variant.by_row:
                 scale = build.fmul(rstd, block.coefficient("gamma", number, member))
                 beta = block.coefficient("beta", number, member)
             values = (mean, middle, scale, build.fsub(beta, build.fmul(residual, scale)))
             for index, value in enumerate(values):
-                code.write(value, code.at(block.line(index), (column, 8)))
+                block.put(value, block.line(index), column)
 
         block.by_member(number, factors)
 
@@ -174,7 +208,7 @@ def settle_backward(block: Block) -> None:
         rstd, (middle, residual) = rstd_of(block, number), mean_of(block, number)
         total, products = family_sums(block, number, not variant.by_row)
         products = build.fsub(products, build.fmul(residual, total))
-        share = build.fdiv(rstd, code.number("count"))
+        share = build.fdiv(rstd, code.like(rstd, code.number("count")))
         slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
         offset = build.fneg(build.fmul(residual, slope))
         if variant.centred:
@@ -183,10 +217,10 @@ def settle_backward(block: Block) -> None:
         def factors(member: Any, column: Any) -> None:
             factor = rstd if variant.by_row else build.fmul(rstd, block.coefficient("gamma", number, member))
             for index, value in enumerate((middle, factor, slope, offset), 1):
-                code.write(value, code.at(block.line(index), (column, 8)))
-            alone, place = (code.at(block.sums(code.word(0), which), (column, 8)) for which in (0, 1))
-            off = build.fsub(code.read(place, DOUBLE), build.fmul(residual, code.read(alone, DOUBLE)))
-            code.write(build.fmul(off, rstd), place)
+                block.put(value, block.line(index), column)
+            alone, with_x = (block.sums(code.word(0), which) for which in (0, 1))
+            off = build.fsub(block.get(with_x, column), build.fmul(residual, block.get(alone, column)))
+            block.put(build.fmul(off, rstd), with_x, column)
 
         block.by_member(number, factors)
 
@@ -216,7 +250,7 @@ def choose_mode(block: Block, steep: tuple[int, ...], flat: tuple[int, ...]) -> 
                 code.store(code.fit(value, wide=False), block.line(index), *place)
 
     with build.if_then(fits):
-        code.strips(block.columns, 1, strip)
+        code.strips(code.word(0), block.columns, 1, strip)
 
 
 def write(block: Block, piece: Any) -> None:
@@ -229,7 +263,7 @@ def write(block: Block, piece: Any) -> None:
         kind = code.wide if wide else code.narrow
 
         def group(rows: Rows) -> None:
-            code.strips(block.columns, STRIP, lambda places: strip(rows, places))
+            code.strips(code.word(0), block.columns, WRITTEN, lambda places: strip(rows, places))
 
         def strip(rows: Rows, places: Places) -> None:
             indices = range(1, LINES if backward else LINES - 1)
@@ -257,7 +291,7 @@ def write(block: Block, piece: Any) -> None:
 
             rows([], put)
 
-        block.groups(piece, group)
+        block.groups(piece, code["written"], group)
 
     code.narrow_or_wide(fits, results)
 
@@ -271,9 +305,10 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
     def wanted(phase: int) -> Any:
         return build.if_then(build.icmp_signed("!=", build.and_(code["phases"], code.word(phase)), code.word(0)))
 
-    def pieces(body: Callable[[Any], None]) -> None:
+    def pieces(body: Callable[[Any], None], *, backwards: bool = False) -> None:
         def one(piece: Any) -> list[Any]:
-            body(piece)
+            behind = build.sub(build.add(code["first_piece"], code["last_piece"]), code.word(1))
+            body(build.sub(behind, piece) if backwards else piece)
             return []
 
         code.loop(code["first_piece"], code["last_piece"], code.word(1), [], one)
@@ -285,8 +320,7 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
         with wanted(MEAN):
             put_line(block, 0, lambda family: mean_of(block, family)[0])
             if which == "backward" and variant.by_row:
-                put_line(block, 1, partial(rstd_of, block))
-                put_line(block, 2, lambda family: build.fmul(mean_of(block, family)[1], rstd_of(block, family)))
+                put_factors(block)
         with wanted(SUM):
             pieces(lambda piece: add_up(block, piece))
         with wanted(SETTLE):
@@ -299,7 +333,8 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
                 settle_backward(block)
                 choose_mode(block, *(((2,), ()) if variant.given else ((2, 3), (1, 4))))
         with wanted(WRITE):
-            pieces(lambda piece: write(block, piece))
+            # From the last piece, which the cache still holds of the sums.
+            pieces(lambda piece: write(block, piece), backwards=True)
         return []
 
     code.loop(code["first"], code["last"], code.word(1), [], one)

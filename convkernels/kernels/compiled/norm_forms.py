@@ -136,9 +136,12 @@ class Work(NamedTuple):
 
     def run(self, arrays: Mapping[str, Array | None]) -> dict[str, Array]:
         """Run on these; what is in the scratch memory then."""
-        found = {name: np.zeros(sizes) for name, sizes in self.scratch.items()}
-        addresses = {name: address(array) for name, array in arrays.items() if array is not None}
-        for name, numbers in found.items():
+        found, addresses = {}, {}
+        for name, array in arrays.items():
+            if array is not None:
+                addresses[name] = address(array)
+        for name, sizes in self.scratch.items():
+            found[name] = numbers = np.zeros(sizes)
             addresses[name] = address(numbers)
         for step in self.steps:
             step.run(addresses)

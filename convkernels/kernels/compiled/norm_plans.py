@@ -96,8 +96,9 @@ def norm_grad(
 
     def run(*arrays: Any) -> None:
         dy, x, gamma, mean, var, out, *sums = arrays
-        known = {"x": x, "dy": dy, "out": out, "mean": copied(mean), "var": copied(var)}
-        found = gathered(form, work().run(known | or_default(default, gamma=gamma)))
+        gamma = default["gamma"] if gamma is None else gamma
+        known = {"x": x, "dy": dy, "out": out, "gamma": gamma, "mean": copied(mean), "var": copied(var)}
+        found = gathered(form, work().run(known))
         for values, target in zip(found, sums, strict=True):
             if target is not None:
                 form.ordered(target)[...] = values.reshape(form.varying)

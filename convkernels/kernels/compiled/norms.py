@@ -47,12 +47,13 @@ def together(
     whole, room = form_of(spec, coefficients, arrays, given=given, backward=backward), min(limit, ROOM)
     if whole is None:
         return []
+    count, fits = len(arrays[0]), needs(spec, whole) <= room
     if spec.kind == "batch" and not given:
-        return [slice(0, len(arrays[0]))] if needs(spec, whole) <= room else []
+        return [slice(0, count)] if fits else []
     one, first = of_samples(spec, slice(0, 1)), [array[:1] for array in arrays]
     single = form_of(one, coefficients, first, given=given, backward=backward)
     taken = room + 1 if single is None else needs(spec, single)
-    return slices(len(arrays[0]), room // taken) if taken <= room else []
+    return slices(count, count if fits else room // taken) if taken <= room else []
 
 
 def whole_form(

@@ -103,13 +103,22 @@ def rows_of(boxes: Boxes, source: View, target: View) -> RowBoxes | None:
             return None  # too few windows share a cell: 3x3 by steps of 2 took 1.3 times as long
     elif source.strides[2 + axis] != size or target.strides[2 + axis] != size:
         return None
-    elif window.kernel_size[axis] <= window.stride[axis] and not window.padded:
-        return None  # no cell is read twice
+    elif not window.padded and (window.kernel_size[axis] <= window.stride[axis] or overlap_little(boxes)):
+        return None  # few cells are read twice
     else:
         width = 1
     strides = source.strides[2:], target.strides[2:]
     asked = RowBoxes(boxes.spec, boxes.part, boxes.forward, axis, boxes.phases, width, size, *strides)
     return asked if asked.buffer <= MOST else None
+
+
+def overlap_little(boxes: Boxes) -> bool:
+    """Whether windows by steps of 2 share so little that lines are faster, or as fast as rows, and need no buffer.
+
+    96 channels of 55x55 by 3x3 took 65 us by lines, and 80 by rows; with padding, 114 and 84.
+    """
+    window = boxes.spec.window
+    return boxes.forward and set(window.stride) == {2} and max(window.kernel_size) <= 3 and window.taps <= 9
 
 
 def whole(spec: PoolSpec, plane: View) -> bool:

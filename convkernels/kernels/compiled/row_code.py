@@ -303,15 +303,15 @@ def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) ->
                 family = Family(code, variant, "backward", number)
                 mean, rstd = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "rstd"))
                 centre, residual = code.rounded(mean)
-                factors = (code.spread(code.fit(value, wide)) for value in (centre, rstd, build.fmul(residual, rstd)))
-                middle, steep, less = factors
+                shift = build.fneg(build.fmul(residual, rstd))
+                middle, *linear = (code.spread(code.fit(value, wide)) for value in (centre, rstd, shift))
 
                 def row(index: Any, *now: Any) -> list[Any]:
                     found = []
                     for (column, mask), gamma, beta in zip(places, now[::2], now[1::2], strict=True):
                         off = build.fsub(family.load("x", code.word(0), index, column, mask, wide), middle)
                         given = family.load("dy", code.word(0), index, column, mask, wide)
-                        normal = build.fsub(build.fmul(off, steep), less)
+                        normal = code.multiply_add(off, *linear)
                         found += [code.multiply_add(given, normal, gamma), build.fadd(beta, given)]
                     return found
 
@@ -326,7 +326,7 @@ def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) ->
         for value, target in zip(found, targets, strict=True):
             code.store(value, *target)
 
-    code.strips(code["columns"], 4, strip)
+    code.strips(code.word(0), code["columns"], 4, strip)
 
 
 def backward(variant: Variant, isa: Isa) -> str:

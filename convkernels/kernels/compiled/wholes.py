@@ -44,7 +44,7 @@ class Wholes(Lines):
         return self.build.inttoptr(address, self.operands[self.single].element.as_pointer())
 
     def reduced(self, combine: Combine, initial: Any, finish: Callable[[Any, Any], Any]) -> str:
-        """Planes to results: `initial` changes none, `finish` takes a vector and the divisor."""
+        """Planes to results: `initial` changes none, `finish` takes a number and the divisor."""
         build, lanes, size = self.build, self.lanes, self.operands[0].itemsize
 
         def body(plane: Line, result: Any) -> None:
@@ -72,14 +72,13 @@ class Wholes(Lines):
             place = Place(self, line, zero, 1, count)
             value = build.select(place.masks[0], place.read(0, zero)[0], initial)
             total = combine(total, value)
-            half = lanes // 2
-            while half:
-                order = [(lane + half) % lanes for lane in range(lanes)]
-                turned = ir.Constant(ir.VectorType(ir.IntType(32), lanes), order)
-                total = combine(total, build.shuffle_vector(total, total, turned))
-                half //= 2
-            found = finish(total, plane.divisor)
-            build.store(build.extract_element(found, ir.Constant(ir.IntType(32), 0)), self.one(result)).align = 1
+            kind = ir.IntType(32)
+            for half in (2**power for power in reversed(range(lanes.bit_length() - 1))):
+                parts = [range(half), range(half, 2 * half)]
+                order = [ir.Constant(ir.VectorType(kind, half), list(part)) for part in parts]
+                total = combine(*(build.shuffle_vector(total, total, each) for each in order))
+            found = finish(build.extract_element(total, ir.Constant(kind, 0)), plane.divisor)
+            build.store(found, self.one(result)).align = 1
 
         return self.planes(body)
 
