@@ -193,12 +193,17 @@ def weight_plan(
     batch, groups, channels, columns, taps, size = problem
     amounts, parts = weight_amounts(axes, batch, groups, channels, columns, size, limit)
     threads = amounts.threads(threads, limit)
+    counts = (amounts.images, *amounts.rows, axes[2].outputs)
+    cuts = [-(-many // each) for many, each in zip((batch, axes[0].outputs, axes[1].outputs), counts, strict=False)]
+    parts = min(parts, math.prod(cuts))
+    # Threads share the panels of all groups and parts, of which there had better be one for each.
+    shared = -(-columns // -(-threads // (groups * parts)))
     given = dy.channel == size or columns == 1
     inner = x.channel == size or channels < FEW_ROWS
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
     scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
     # Few channels' rows of tiles run over taps, too, which must exist; and more rows had better not lie pages apart.
-    vectors = vectors_for(channels, columns, size, isa)
+    vectors = vectors_for(channels, shared, size, isa)
     many = channels >= FEW_ROWS and min(channels, isa.rows(vectors)) <= tallest(vectors, x.channel, isa)
     lies = not scattered and (many or all(axis.inside for axis in axes))
     read = source(axes, amounts, x, channels, size, lies=lies, inner=inner)
@@ -210,11 +215,7 @@ def weight_plan(
     if merged:
         spans = np.array([0, axes[2].outputs])
         rows, taps_w, row = channels * taps[2], 1, steps[2] if channels == 1 else row
-    vectors = vectors_for(rows, columns, size, isa)
-    tile = tiling((rows,), columns, vectors, size, isa)
-    counts = (amounts.images, *amounts.rows, axes[2].outputs)
-    cuts = [-(-many // each) for many, each in zip((batch, axes[0].outputs, axes[1].outputs), counts, strict=False)]
-    parts = min(parts, math.prod(cuts))
+    tile = tiling((rows,), columns, vectors_for(rows, shared, size, isa), size, isa)
     # Where the output channels of w follow each other, tiles write to it. Else the sums of a panel are moved there once
     # they are complete, from the cache, if there is but one block; and at last those of all panels, if there are more.
     straight, once = parts == 1 and w[1] == size and not merged, math.prod(cuts) == 1
