@@ -1,4 +1,4 @@
-"""What compiled norms promise beyond the kit: wide arrays, orders of memory, threads, vectors, magnitudes."""
+"""What compiled norms promise beyond the kit: wide arrays, orders of memory, threads, vectors."""
 
 from __future__ import annotations
 
@@ -18,26 +18,17 @@ if available.missing():
     pytest.skip(available.missing(), allow_module_level=True)
 
 from guard import child, flush_arrays
+from norm_problems import BOTH, COMPILED, FORMS, OPERATION, no_numpy, standard, statistics_of
 
 from convkernels.kernels.compiled import isa, norm_columns, norm_forms, norm_rows, norms, thread_count
 from convkernels.layout import SPATIAL, Layout
 from convkernels.norm_spec import NormSpec
 from convkernels.operation import OPERATIONS
 from convkernels.testing.numeric import assert_within
-from convkernels.testing.problems import INPUTS, Problem, run
+from convkernels.testing.problems import Problem, run
 from convkernels.testing.strategies import layouts, seeds
 
 KINDS = ("batch", "group", "instance", "layer", "rms")
-OPERATION = {"batch": "batch_norm_train"}
-BOTH = ["float32", "float64"]
-
-
-def problem_of(
-    operation, shape, kind, layout, *, dtype="float32", groups=1, axes=None, plain=False, seed=0, data="reals"
-):
-    spec = NormSpec.make(shape, np.dtype(dtype), kind=kind, groups=groups, axes=axes)
-    spatial = SPATIAL[len(shape) - 2]
-    return Problem(operation, spec, Layout(layout), Layout("OI" + spatial, "OI"), data, seed, plain)
 
 
 def both_ways(problem):
@@ -70,17 +61,6 @@ def wide_problems(draw):
     return Problem(operation, spec, layout, Layout("OI" + spatial, "OI"), data, draw(seeds), draw(st.booleans()))
 
 
-def statistics_of(problem):
-    """The gradient's problem, with statistics as NumPy finds them: the definition would take minutes."""
-    forward = run(OPERATIONS[problem.operation].find("numpy"), problem)
-    gradient = replace(problem, operation=problem.operation + "_grad")
-    shape = problem.spec.seen_shape
-    arrays = {role: problem.arrays.get(role) for role in INPUTS[gradient.operation]}
-    arrays |= {"dy": gradient.laid("dy", gradient.draw("dy", shape, problem.seed + 9))}
-    gradient.__dict__["arrays"] = {**arrays, "mean": forward["mean"], "var": forward["var"]}
-    return gradient
-
-
 @given(problem=wide_problems())
 def test_it_equals_numpy_on_wide_arrays_in_every_order(problem):
     got, expected = both_ways(problem)
@@ -105,85 +85,6 @@ def test_gradients_equal_numpys_on_wide_arrays_in_every_order(problem):
     for name, result in expected.items():
         count = 1 if name == "out" else x.size**0.5
         assert_within(got[name], result, terms * count, name=name)
-
-
-FORMS = [
-    ("batch", "NCHW", "Rows"),
-    ("batch", "NHWC", "Columns"),
-    ("group", "NCHW", "Rows"),
-    ("group", "NHWC", "Columns"),
-    ("layer", "NCHW", "Rows"),
-    ("layer", "NHWC", "Rows"),
-    ("instance", "NHWC", "Columns"),
-    ("rms", "NCHW", "Rows"),
-    ("pixels", "NHWC", "Rows"),
-    ("pixels", "NCHW", "Columns"),
-]
-"""Kinds (a layer norm of the channels alone is one of pixels), layouts, and the form of the forward if it has one."""
-COMPILED = [each for each in FORMS if each[2]]
-
-
-def standard(kind, layout, *, dtype="float32", shape=(3, 32, 19, 21), **more):
-    """A problem of some vectors in each direction."""
-    groups = 4 if kind == "group" else 1
-    if kind == "pixels":
-        kind, more = "layer", {**more, "axes": (1,)}
-    return problem_of(OPERATION.get(kind, "group_norm"), shape, kind, layout, dtype=dtype, groups=groups, **more)
-
-
-def in_float64(problem):
-    """The same problem with the same data in the wider type."""
-    arrays = {role: None if array is None else array.astype(float) for role, array in problem.arrays.items()}
-    return replace(problem, spec=replace(problem.spec, dtype=np.dtype(float))).given(arrays)
-
-
-def no_numpy(monkeypatch):
-    """Let NumPy's way fail, which is taken for other forms."""
-    for module, name in (
-        (norms.numpy_norms, "norm"),
-        (norms.numpy_norms, "batch_norm"),
-        (norms.norm_gradients, "norm_grad"),
-    ):
-        monkeypatch.setattr(module, name, None)
-
-
-@pytest.mark.parametrize(("kind", "layout", "form"), FORMS)
-def test_coefficients_gradients_of_data_far_from_zero_are_right_to_some_roundings(kind, layout, form):
-    """Sums of float32 are about the rounded mean, half a thousandth off here: 0.05 of them if that were forgotten."""
-    problem = standard(kind, layout)
-    problem = problem.with_x(problem.arrays["x"] + np.float32(1e4))
-    gradient = statistics_of(problem)
-    gradient = gradient.given({"dy": np.abs(gradient.arrays["dy"])})
-    got = run(OPERATIONS[gradient.operation].find("direct"), gradient)
-    expected = run(OPERATIONS[gradient.operation].find("numpy"), in_float64(gradient))
-    terms = problem.arrays["x"].size // expected["dgamma"].size * float(gradient.arrays["dy"].mean())
-    for name, result in expected.items():
-        assert_within(got[name], result, 2e-5 if name == "out" else 3e-6 * terms, name=name)
-
-
-@pytest.mark.parametrize(("kind", "layout", "form"), FORMS)
-def test_sums_that_float32_does_not_hold_are_float64s(kind, layout, form):
-    problem = standard(kind, layout)
-    gradient = statistics_of(problem)
-    dy = gradient.arrays["dy"]
-    dy = dy * (np.float32(3e38) / np.abs(dy).max())
-    gradient = gradient.given({"dy": dy})
-    got = run(OPERATIONS[gradient.operation].find("direct"), gradient)
-    expected = run(OPERATIONS[gradient.operation].find("numpy"), in_float64(gradient))
-    for name in expected.keys() - {"out"}:  # which float32 does not hold
-        assert_within(got[name], expected[name], 1e-6 * np.abs(dy).sum(dtype=float), name=name)
-
-
-@pytest.mark.parametrize(("kind", "layout", "form"), FORMS)
-def test_products_that_vanish_in_float32_count_where_eps_is_tiny(kind, layout, form):
-    problem = standard(kind, layout)
-    problem = replace(problem, spec=replace(problem.spec, eps=1e-50)).with_x(problem.arrays["x"] * np.float32(1e-23))
-    gradient = statistics_of(problem)
-    gradient = gradient.given({"dy": gradient.arrays["dy"] * np.float32(1e-23)})
-    got = run(OPERATIONS[gradient.operation].find("direct"), gradient)
-    expected = run(OPERATIONS[gradient.operation].find("numpy"), in_float64(gradient))
-    for name, result in expected.items():
-        assert_within(got[name], result, 1e-6 * np.abs(result).max(), name=name)
 
 
 @pytest.mark.parametrize("dtype", BOTH)
@@ -258,74 +159,6 @@ def test_many_callers_at_once():
             np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-7), ("float64", 1e-13)])
-def test_a_large_mean_leaves_the_variance_right(layout, dtype, rtol):
-    """Also where what the sums are about lies far from the mean."""
-    x = np.random.default_rng(0).normal(1e4, 1, size=(8, 16, 16, 16)).astype(dtype)
-    x[0, 0, 0, 0] = -1e5 if layout == "NCHW" else 1e4
-    axes = tuple(axis for axis, letter in enumerate(layout) if letter != "C")
-    _, mean, var = ck.batch_norm_train(x, None, None, layout=layout, strategy="direct")
-    exact = x.astype(np.longdouble)
-    np.testing.assert_allclose(var, exact.var(axes).astype(float), rtol=rtol)
-    np.testing.assert_allclose(mean, exact.mean(axes).astype(float), rtol=rtol)
-
-
-def test_an_outlier_where_the_sums_begin_does_not_spoil_them():
-    x = np.random.default_rng(0).normal(size=(16, 4, 64, 64))
-    x[0, :, 0, 0] = 250
-    for layout in ("NCHW", "NHWC"):
-        data = np.ascontiguousarray(x if layout == "NCHW" else np.moveaxis(x, 1, -1))
-        _, _, var = ck.batch_norm_train(data, None, None, layout=layout, strategy="direct")
-        np.testing.assert_allclose(var, x.astype(np.longdouble).var((0, 2, 3)).astype(float), rtol=1e-14)
-
-
-@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-12, 1e12, 1e18, 1e30, 3e37])
-@pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
-def test_what_leaves_float32_on_the_way_is_computed_in_float64(kind, layout, form, size):
-    problem = standard(kind, layout, plain=True)
-    x = (problem.arrays["x"] * np.float32(size)).astype(np.float32)
-    spec = replace(problem.spec, eps=0.0)
-    scaled = replace(problem, spec=spec).given({"x": x})
-    exact = replace(problem, spec=replace(spec, dtype=np.dtype(float))).given({"x": x.astype(float)})
-    got = run(OPERATIONS[problem.operation].find("direct"), scaled)["out"]
-    expected = run(OPERATIONS[problem.operation].find("numpy"), exact)["out"]
-    np.testing.assert_allclose(got, expected, atol=2e-6)
-    if size < 1e-30:
-        return  # gradients are larger than float32 holds
-    scaled, exact = statistics_of(scaled), statistics_of(exact)
-    got = run(OPERATIONS[scaled.operation].find("direct"), scaled)["out"]
-    dy = scaled.arrays["dy"].astype(float)
-    expected = run(OPERATIONS[exact.operation].find("numpy"), exact.given({"dy": dy}))["out"]
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
-def test_a_sample_with_nan_leaves_the_others_as_they_are(kind, layout, form):
-    if kind == "batch":
-        return
-    problem = standard(kind, layout)
-    x = problem.arrays["x"].copy(order="K")
-    x[1] = np.nan
-    implementation = OPERATIONS[problem.operation].find("direct")
-    clean, dirty = run(implementation, problem)["out"], run(implementation, problem.given({"x": x}))["out"]
-    np.testing.assert_array_equal(dirty[[0, 2]], clean[[0, 2]])
-    assert np.isnan(dirty[1]).all()
-
-
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_gradients_by_given_statistics_of_large_numbers_do_not_depend_on_the_batch(layout):
-    gradient = replace(standard("batch", layout, shape=(9, 32, 4, 8)), operation="batch_norm_grad")
-    dy = np.abs(gradient.arrays["dy"]) * np.float32(5e27)  # of which some sums are ordinary numbers, and others not
-    implementation = OPERATIONS["batch_norm_grad"].find("direct")
-    whole = run(implementation, gradient.given({"dy": dy}))["out"]
-    for place in range(len(dy)):
-        part = slice(place, place + 1)
-        one = replace(gradient, spec=replace(gradient.spec, shape=(1, *gradient.spec.shape[1:])))
-        one = one.given({**gradient.arrays, "x": gradient.arrays["x"][part], "dy": dy[part]})
-        np.testing.assert_array_equal(run(implementation, one)["out"], whole[part])
-
-
 @pytest.mark.parametrize("dtype", BOTH)
 @pytest.mark.skipif(not os.uname().sysname.startswith("Linux"), reason="mprotect is called as Linux has it")
 def test_nothing_outside_the_arrays_is_touched(dtype):
@@ -359,7 +192,8 @@ def run_flush(dtype):
 def test_narrower_instruction_sets(forced):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_compiled_norms import FORMS, BOTH, check_standard\n"
+        "from norm_problems import FORMS, BOTH\n"
+        "from test_compiled_norms import check_standard\n"
         "from convkernels.kernels.compiled import isa\n"
         f"assert isa.host().name == {forced!r}\n"
         "for dtype in BOTH:\n"

@@ -33,7 +33,7 @@ from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vector
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
-from .operands import Memory, Problem
+from .operands import Memory, Problem, cut
 from .parallel import SHARES, run
 from .scratch import LINE, arena, rounded
 from .ways import APART, Walk, Way, choose, lies, row_bytes, stored, stretches_of
@@ -77,7 +77,7 @@ class Plan(NamedTuple):
 
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
     """Plan the correlations along some axes."""
-    way, every, memory = choose(problem, every, memory, isa)
+    way, every, memory = choose(problem, *cut(problem, every, memory), isa)
     batch, groups, channels, columns, w_taps, size = problem
     sizes = (batch, groups, channels, columns, math.prod(w_taps), size, limit, threads)
     chosen = [correlation_amounts(axes, *sizes) for axes in every]

@@ -13,10 +13,8 @@ from typing import NamedTuple
 from .axes import PAGE, Axes, Axis, Stretch, direction, pixel_channels, rests_apart
 from .filters import LATENCY
 from .isa import Isa
-from .operands import Memory, Problem, in_one_line
+from .operands import FEW_CHANNELS, Memory, Problem, in_one_line
 
-FEW_CHANNELS = 32
-"""Input channels below which it pays to go over the taps of a row together with them."""
 APART = 64
 """Output channels up to which copying what they read takes more than a tenth of the time."""
 COPYING, TURNING, SCATTERING, PACKING = 4, 12, 36, 16
