@@ -17,13 +17,13 @@ from .operands import FEW_CHANNELS, Memory, Problem, in_one_line
 
 APART = 64
 """Output channels up to which copying what they read takes more than a tenth of the time."""
-COPYING, TURNING, SCATTERING, PACKING = 4, 12, 36, 16
+COPYING, TURNING, SCATTERING, PACKING = 4, 18, 36, 16
 """Multiply-adds of vectors of 16 `LANES` that take as long as copying a number as it lies, into another order, or apart
 from the next, and one of the weights.
 """
 LANES = 16
 BETWEEN = 1.08
-"""What vectors of pixels cost more that begin between two lines of the cache, as they do for most taps."""
+"""What several vectors of pixels cost more that begin between two lines of the cache, as they do for most taps."""
 
 
 class Walk(Enum):
@@ -77,11 +77,12 @@ def cost(problem: Problem, every: tuple[Axes, ...], memory: Memory, way: Way, is
         many, rows = (axes[2].outputs, problem.columns) if way.pixels else (problem.columns, axes[2].outputs)
         vectors = -(-many // lanes)
         filled = vectors * lanes / many * max(1, LATENCY / (vectors * rows))
-        if way.pixels and taps > 1:
+        if way.pixels and taps > 1 and vectors > 1:
             filled *= BETWEEN
+        turning = TURNING * -(-axes[2].outputs // lanes) * lanes / axes[2].outputs  # squares at the ends of rows, too
         read = memory.x.channel if way.inner else memory.x.w
-        reading = 0 if lies(axes, problem, memory, way) else COPYING if read == problem.size else TURNING
-        writing = 0 if stored(problem, axes, memory, way) else TURNING * axes[2].turns
+        reading = 0 if lies(axes, problem, memory, way) else COPYING if read == problem.size else turning
+        writing = 0 if stored(problem, axes, memory, way) else turning * axes[2].turns
         if way.pixels and axes[2].stride > 1:
             writing = SCATTERING
         packing = PACKING / (problem.batch * outputs) if taps == 1 and not way.pixels else 0
