@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convkernels.kernels.compiled import norms
+from convkernels.kernels import norm_gradients, norms
 from convkernels.layout import SPATIAL, Layout
 from convkernels.norm_spec import NormSpec
 from convkernels.operation import OPERATIONS
@@ -72,8 +72,8 @@ def in_float64(problem):
 def no_numpy(monkeypatch):
     """Let NumPy's way fail, which is taken for other forms."""
     for module, name in (
-        (norms.numpy_norms, "norm"),
-        (norms.numpy_norms, "batch_norm"),
-        (norms.norm_gradients, "norm_grad"),
+        (norms, "norm"),
+        (norms, "batch_norm"),
+        (norm_gradients, "norm_grad"),
     ):
         monkeypatch.setattr(module, name, None)
