@@ -27,8 +27,10 @@ if not util.find_spec("numba"):
 from convkernels.kernels.compiled import (
     axes,
     copies,
+    correlation,
     direct,
     filters,
+    geometry,
     isa,
     operands,
     scratch,
@@ -36,6 +38,7 @@ from convkernels.kernels.compiled import (
     ways,
     weights,
 )
+from convkernels.kernels.compiled.blocks import PRODUCTS, SOURCES, TARGETS
 from convkernels.kernels.compiled.parallel import SHARES
 
 WIDE = [
@@ -59,6 +62,8 @@ WIDE = [
     "n1g1i18o24_in3x6x20_k2x3x3_s1x1x1_p1+0x1+1x8+8_d1x1x8",
     "n1g1i18o24_in6x3x5_k3x2x2_s2x1x1_p5+4x0+1x9+0_d4x1x1",
     "n2g1i33o40_in2500_k3_s1_p3+1_d2_bias",
+    "n1g1i32o40_in3000_k3_s1_p0+-500_d1",
+    "n1g1i32o40_in2600_k3_s1_p300+30_d1",
     "n2g2i20o30_in9x8_k1x1_s2x3_p0+0x0+-1_d1x1",
     "n3g2i20o30_in3x5_k2x3_s1x1_p0+0x0+0_d2x2",
     "n1g1i40o100_in2x3_k2x3_s1x1_p0+0x0+0_d1x1_float64",
@@ -172,6 +177,7 @@ SHARED = [
     "n1g1i3o40_in150x90_k7x7_s2x2_p3+3x3+3_d1x1",
     "n3g2i26o34_in40x60_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i16o3_in1x9000_k1x3_s1x1_p0+0x1+1_d1x1_bias",
+    "n1g1i160o150_in32x32_k3x3_s1x1_p1+1x1+1_d1x1",  # one block, and fewer panels than threads
     "n2g1i64o600_in14x14_k1x1_s1x1_p0+0x0+0_d1x1",  # several blocks, but no parts
     "n1g1i64o600_in18x18_k3x3_s1x1_p1+1x1+1_d1x1",  # one block, whose outputs alone would fill the cache
 ]
@@ -238,6 +244,19 @@ def test_a_row_of_pixels_is_shared_only_where_it_is_not_copied(order, pieces):
     strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
     plan = direct.conv_plan(problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 2)
     assert [part.pieces for part in plan.parts] == [pieces]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["avx512", "avx2"])
+def test_the_order_of_sums_does_not_depend_on_the_batch(number):
+    orders = set()
+    for batch in (1, 32):
+        problem = problem_of("conv", f"n{batch}g1i512o24_in4x4_k3x3_s1x1_p1+1x1+1_d1x1", ORDERS[1])
+        strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+        sizes, memory = operands.forward(problem.spec, *strides, problem.outputs()["out"].strides)
+        plan = correlation.plan(sizes, (axes.forward_axes(problem.spec),), memory, 2**26, 1, isa.ISAS[number])
+        product_ = geometry.Product._make(plan.parts[0].tables[0][SOURCES + TARGETS :][:PRODUCTS])
+        orders.add((product_.depth, product_.chunk))
+    assert len(orders) == 1
 
 
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])

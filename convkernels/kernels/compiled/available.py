@@ -13,7 +13,7 @@ import numpy as np
 from ...layout import Order
 from ...spec import ConvSpec
 from .amounts import correlation_amounts, weight_amounts, winograd_amounts
-from .axes import Axes, exchanged_sums, forward_axes, input_grad_axes, rests_apart, winograd_axes
+from .axes import Axes, cut, exchanged_sums, forward_axes, input_grad_axes, rests_apart, winograd_axes
 from .reach import depthwise_amounts
 from .thread_count import usable
 
@@ -175,15 +175,15 @@ def workspace(spec: ConvSpec, limit: int) -> int:
 
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
-    every = input_grad_axes(spec)
-    return correlations(spec, (*every, *rests_apart(every)), spec.group_out, spec.group_in, limit)
+    return correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
 
 
 def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:
     """Scratch bytes of correlations along some axes."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
     problem = (spec.batch, spec.groups, channels, columns, spec.window.taps, size, limit, threads)
-    return max(correlation_amounts(axes, *problem).bytes(threads, limit) for axes in every)
+    pieces = (*every, *rests_apart(every), *cut(every, channels))
+    return max(correlation_amounts(axes, *problem).bytes(threads, limit) for axes in pieces)
 
 
 def workspace_winograd(spec: ConvSpec, limit: int) -> int:

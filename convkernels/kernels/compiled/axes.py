@@ -23,6 +23,10 @@ PAGE = 4096
 """Bytes after which the sets of the first-level cache repeat."""
 PLACES = 6
 """Cells that a square reads along an axis, of which 4 outputs of 3 taps are made, or 2 of 5."""
+CUT, LONG = 512, 4
+"""The outputs of a piece of a row, and the number of these from which on a row is cut."""
+FEW_CHANNELS = 32
+"""Input channels below which it pays to go over the taps of a row together with them."""
 SPARED, SHORT = 0.9, 6
 """The part of the work up to which it pays to leave out taps outside, and the fewest outputs that do it together."""
 
@@ -198,6 +202,30 @@ def rests_apart(every: tuple[Axes, ...]) -> tuple[Axes, ...]:
         return [rest._replace(stride=len(rests), rests=()) for rest in rests] or [axis]
 
     return tuple((d, h, rest) for d, h, w in every for rest in apart(w))
+
+
+def cut(every: tuple[Axes, ...], channels: int) -> tuple[Axes, ...]:
+    """Long rows of outputs as several of `CUT`, which caches hold and threads share, and their ends by themselves.
+
+    All but the ends reads nothing outside, and so is not copied for that. The rows lie one behind the other along h,
+    which has a single cell then: its strides in the arrays are those of w.
+    """
+    d, h, w = every[0]
+    if len(every) > 1 or d != ONE or h != ONE or w.rests or len(w.taps) < 2 or channels < FEW_CHANNELS:
+        return every
+    first = max(0, -(w.lowest // w.step))
+    rows = (min(w.outputs, (w.size - w.lowest - w.span) // w.step + 1) - first) // CUT
+    if rows < LONG:
+        return every
+
+    def part(begin: int, outputs: int) -> Axis:
+        taps = tuple((tap, offset + begin * w.step) for tap, offset in w.taps)
+        return w._replace(outputs=outputs, taps=taps, first=begin)
+
+    behind, step = first + rows * CUT, CUT * w.step
+    most = (d, Axis(rows, step, ((0, 0),), rows * step, stride=CUT), part(first, CUT))
+    ends = [(d, h, part(begin, count)) for begin, count in ((0, first), (behind, w.outputs - behind)) if count]
+    return (most, *ends)
 
 
 def contiguous(shape: Ints, size: int) -> Ints:

@@ -26,14 +26,14 @@ from ...layout import Array
 from ...views import slices
 from ...window import Ints
 from .amounts import Amounts, correlation_amounts, members
-from .axes import PAGE, Axes, Axis, direction, tap_offsets
+from .axes import PAGE, Axes, Axis, cut, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
-from .operands import Memory, Problem, cut
+from .operands import Memory, Problem
 from .parallel import SHARES, run
 from .scratch import LINE, arena, rounded
 from .ways import APART, Walk, Way, choose, lies, row_bytes, stored, stretches_of
@@ -77,7 +77,11 @@ class Plan(NamedTuple):
 
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
     """Plan the correlations along some axes."""
-    way, every, memory = choose(problem, *cut(problem, every, memory), isa)
+    pieces = cut(every, problem.channels)
+    if pieces is not every:
+        x, y = memory.x, memory.y
+        every, memory = pieces, memory._replace(x=x._replace(h=x.w), y=y._replace(h=y.w))
+    way, every, memory = choose(problem, every, memory, isa)
     batch, groups, channels, columns, w_taps, size = problem
     sizes = (batch, groups, channels, columns, math.prod(w_taps), size, limit, threads)
     chosen = [correlation_amounts(axes, *sizes) for axes in every]
@@ -160,7 +164,7 @@ def part(
     read = source(axes, amounts, x, several * channels, size, lies=right, inner=way.inner)
     written = target(axes, amounts, y, tile, several * columns, size, stored=whole, pixels=way.pixels)
     how = steps_of(axes, channels, size, read, filters, way)
-    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way)
+    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
@@ -193,6 +197,7 @@ def operands_of(
     how: Steps,
     several: int,
     way: Way,
+    isa: Isa,
 ) -> Product:
     """The operands of tiles, and in which chunks to sum."""
     taps, size = max(how.each), problem.size
@@ -202,7 +207,10 @@ def operands_of(
     else:
         channels, a, b = 0, (read.step_w * read.read_w, how.step), (filters.panel, filters.depth)
         lines, apart = taps * how.depth, not filters.bytes
-    chunks = max(1, round(lines * tile.width * size / CHUNK))
+    # Of as many vectors as panels mostly have, not of this tile's: their number may depend on the batch, and the order
+    # of sums depends on chunks.
+    lanes, many = isa.lanes(size), axes[2].outputs if way.pixels else problem.columns
+    chunks = max(1, round(lines * min(3, -(-many // lanes)) * lanes * size / CHUNK))
     # Rows of B where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
     # cache; else the next rows of A.
     ahead = (0, b[1])

@@ -10,11 +10,6 @@ from ...window import Ints
 from .axes import ONE, Axes, Axis, contiguous
 from .geometry import Array5
 
-CUT, LONG = 512, 4
-"""The outputs of a piece of a row, and the number of these from which on a row is cut."""
-FEW_CHANNELS = 32
-"""Input channels below which it pays to go over the taps of a row together with them."""
-
 
 class Problem(NamedTuple):
     """The sizes of a correlation: images, groups, a group's channels and columns, w's taps, bytes of an element."""
@@ -88,29 +83,3 @@ def in_one_line(axes: Axes, memory: Memory, size: int) -> tuple[tuple[Axes], Mem
         return None
     line = (ONE, ONE, Axis(pixels, 1, ((0, 0),), pixels))
     return (line,), memory._replace(x=x._replace(d=0, h=0, w=size), y=y._replace(d=0, h=0, w=size))
-
-
-def cut(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> tuple[tuple[Axes, ...], Memory]:
-    """Long rows of outputs as several of `CUT`, which caches hold and threads share, and their ends by themselves.
-
-    All but the ends reads nothing outside, and so is not copied for that. The rows lie one behind the other along an
-    axis that has a single cell, and taps as far apart as before.
-    """
-    d, h, w = every[0]
-    if len(every) > 1 or d != ONE or h != ONE or w.rests or len(w.taps) == 1 or problem.channels < FEW_CHANNELS:
-        return every, memory
-    first, end = max(0, -(w.lowest // w.step)), (w.size - w.lowest - w.span) // w.step + 1
-    rows = (end - first) // CUT
-    if rows < LONG:
-        return every, memory
-
-    def part(begin: int, outputs: int) -> Axis:
-        taps = tuple((tap, offset + begin * w.step) for tap, offset in w.taps)
-        return w._replace(outputs=outputs, taps=taps, first=begin)
-
-    behind = first + rows * CUT
-    step = CUT * w.step
-    most = (d, Axis(rows, step, ((0, 0),), rows * step, stride=CUT), part(first, CUT))
-    ends = [(d, h, part(begin, count)) for begin, count in ((0, first), (behind, w.outputs - behind)) if count]
-    x, y = memory.x, memory.y
-    return (most, *ends), memory._replace(x=x._replace(h=x.w), y=y._replace(h=y.w))

@@ -10,10 +10,10 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from .axes import PAGE, Axes, Axis, Stretch, direction, pixel_channels, rests_apart
+from .axes import FEW_CHANNELS, PAGE, Axes, Axis, Stretch, direction, pixel_channels, rests_apart
 from .filters import LATENCY
 from .isa import Isa
-from .operands import FEW_CHANNELS, Memory, Problem, in_one_line
+from .operands import Memory, Problem, in_one_line
 
 APART = 64
 """Output channels up to which copying what they read takes more than a tenth of the time."""
@@ -85,7 +85,7 @@ def cost(problem: Problem, every: tuple[Axes, ...], memory: Memory, way: Way, is
         writing = 0 if stored(problem, axes, memory, way) else turning * axes[2].turns
         if way.pixels and axes[2].stride > 1:
             writing = SCATTERING
-        packing = PACKING / (problem.batch * outputs) if taps == 1 and not way.pixels else 0
+        packing = PACKING / (problem.batch * outputs) if problem.taps == (1, 1, 1) and not way.pixels else 0
         moved = reading / (problem.columns * taps) + writing / (problem.channels * taps) + packing
         total += (filled + moved * lanes / LANES) * outputs * taps
         sums += outputs * taps

@@ -222,7 +222,7 @@ def weight_plan(
     moved = once and not straight and threads * tile.width <= max(tile.width, groups * columns)
     # Tiles had better go along the rows of w if dy stays in the cache, and else over all taps of a panel.
     across = not moved and math.prod(counts) * columns * size <= BLOCK
-    single = once and not across
+    single = moved or (once and straight and not across)
     wide = min(tile.width, columns) if single else columns
     grads = target(axes, amounts, dy, tile, wide, size, stored=given)
     # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
