@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 
 import convkernels as ck
 from convkernels.layout import Array, Layout
@@ -61,3 +63,11 @@ def load_script(path: str) -> ModuleType:
     with patch.dict(sys.modules, {"torch": None}):
         spec.loader.exec_module(module)
     return module
+
+
+def assert_refused(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    """The call raises just this error, and says just that."""
+    with pytest.raises(error) as caught:
+        call()
+    assert type(caught.value) is error
+    assert str(caught.value) == message

@@ -25,6 +25,7 @@ if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
 from convkernels.kernels.compiled import (
+    amounts,
     axes,
     copies,
     correlation,
@@ -244,6 +245,15 @@ def test_a_row_of_pixels_is_shared_only_where_it_is_not_copied(order, pieces):
     strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
     plan = direct.conv_plan(problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 2)
     assert [part.pieces for part in plan.parts] == [pieces]
+
+
+def test_the_bias_that_is_repeated_for_all_groups_is_counted():
+    problem = problem_of("conv", "n1g8i8o512_in16x64_k3x3_s1x1_p1+1x1+1_d1x1_bias", ORDERS[0])
+    strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+    plan = direct.conv_plan(problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 1)
+    counted = amounts.correlation_amounts(axes.forward_axes(problem.spec), 1, 8, 1, 64, 9, 4, 2**26, 1).shared
+    assert plan.repeat > 1
+    assert plan.bytes + problem.arrays["b"].nbytes * plan.repeat <= counted
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["avx512", "avx2"])

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import Axes, pixel_channels, winograd_axes
+from .axes import APART, Axes, pixel_channels, winograd_axes
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -114,8 +114,8 @@ def correlation_amounts(
     axes: Axes, batch: int, groups: int, channels: int, columns: int, taps: int, size: int, limit: int, threads: int
 ) -> Amounts:
     """The amounts of a correlation from so many channels to so many columns, by w of so many taps."""
-    # A bias by rows, for planes as matrices, is repeated along a tile.
-    repeated = (groups if taps == 1 else 1) * columns * PANEL
+    # Where vectors may hold pixels, the bias of all groups is repeated along a tile.
+    repeated = (groups if taps == 1 or columns <= APART else 1) * columns * PANEL
     shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + repeated
     blocks = tuple(axis.block for axis in axes)
     # All weights are read for each block: the more they are, the larger the block that pays.

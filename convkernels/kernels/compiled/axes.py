@@ -23,6 +23,8 @@ PAGE = 4096
 """Bytes after which the sets of the first-level cache repeat."""
 PLACES = 6
 """Cells that a square reads along an axis, of which 4 outputs of 3 taps are made, or 2 of 5."""
+APART = 64
+"""Output channels up to which copying what they read takes more than a tenth of the time."""
 CUT, LONG = 512, 4
 """The outputs of a piece of a row, and the number of these from which on a row is cut."""
 FEW_CHANNELS = 32

@@ -26,7 +26,7 @@ from ...layout import Array
 from ...views import slices
 from ...window import Ints
 from .amounts import Amounts, correlation_amounts, members
-from .axes import PAGE, Axes, Axis, cut, direction, tap_offsets
+from .axes import APART, PAGE, Axes, Axis, cut, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
@@ -36,7 +36,7 @@ from .machine import address, tables
 from .operands import Memory, Problem
 from .parallel import SHARES, run
 from .scratch import LINE, arena, rounded
-from .ways import APART, Walk, Way, choose, lies, row_bytes, stored, stretches_of
+from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""

@@ -10,13 +10,11 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from .axes import FEW_CHANNELS, PAGE, Axes, Axis, Stretch, direction, pixel_channels, rests_apart
+from .axes import APART, FEW_CHANNELS, PAGE, Axes, Axis, Stretch, direction, pixel_channels, rests_apart
 from .filters import LATENCY
 from .isa import Isa
 from .operands import Memory, Problem, in_one_line
 
-APART = 64
-"""Output channels up to which copying what they read takes more than a tenth of the time."""
 COPYING, TURNING, SCATTERING, PACKING = 4, 18, 36, 16
 """Multiply-adds of vectors of 16 `LANES` that take as long as copying a number as it lies, into another order, or apart
 from the next, and one of the weights.
