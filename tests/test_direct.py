@@ -269,6 +269,22 @@ def test_the_order_of_sums_does_not_depend_on_the_batch(number):
     assert len(orders) == 1
 
 
+@pytest.mark.parametrize("width", [5, 9])
+@pytest.mark.parametrize("layout", ["CNWH", "CHWN", "HWCN", "WHNC", "NCHW", "NHWC"])
+def test_a_sample_taken_out_of_any_batch_has_the_same_bits(layout, width):
+    rng = np.random.default_rng(0)
+    x = np.ascontiguousarray(Layout(layout).restore(rng.standard_normal((3, 3, 7, width), np.float32)))
+    w = rng.standard_normal((12, 3, 1, 5), np.float32)
+    options = {"layout": layout, "weight_layout": "OIHW", "strategy": "direct"}
+    one = tuple(slice(1, 2) if axis == "N" else slice(None) for axis in layout)
+    y = ck.conv2d(x, w, **options)
+    dx = ck.conv2d_input_grad(y, w, x_shape=x.shape, **options)
+    for sample, dy in ((x[one], y[one]), (x[one].copy(), y[one].copy())):
+        np.testing.assert_array_equal(ck.conv2d(sample, w, **options), y[one])
+        alone = ck.conv2d_input_grad(dy, w, x_shape=sample.shape, **options)
+        np.testing.assert_array_equal(alone, dx[one])
+
+
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_weight_grad"])
 @pytest.mark.parametrize("text", [WIDE[0], WIDE[3], WIDE[5]])
 def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):

@@ -150,6 +150,26 @@ def test_each_operation_has_an_implementation_of_the_highest_precision_that_need
         assert any(found.claims >= set(SAFE) for found in fast)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n64g1i16o1_in16x16_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n8g1i512o1000_in1x1_k1x1_s1x1_p0+0x0+0_d1x1",
+        "n8g1i200o100_in1x1_k1x1_s1x1_p0+0x0+0_d1x1",
+        "n64g64i64o64_in8x8_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n64g4i4o4_in4x4_k3x3_s1x1_p1+1x1+1_d1x1",
+    ],
+)
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad", "conv_transpose"])
+def test_the_choice_of_the_highest_precision_does_not_depend_on_the_batch(operation, text):
+    spec = ck.parse_problem(text if operation != "conv_transpose" else f"conv_transpose:{text}")[1]
+    names = {
+        OPERATIONS[operation].select(each, "channels_first", precision="highest", limit=2**26).name
+        for each in (spec, spec.one_image)
+    }
+    assert len(names) == 1
+
+
 @pytest.mark.parametrize("needs", [LIMIT, LIMIT + 1])
 def test_a_named_strategy_runs_in_exactly_what_it_needs(needs):
     wanted = implementation("wants", needs=needs)

@@ -38,7 +38,7 @@ GAIN = 0.9
 """The share of the operations from which on fewer are worth it."""
 
 
-DEPTHWISE_WORTH = 100_000
+DEPTHWISE_WORTH = 20_000
 """Operations below which compiling a depthwise convolution is not worth it, though it is faster once compiled."""
 MANY = 16
 """Outputs of a single channel from which on a matrix product was measured to be faster, 1.2 to 8 times."""
@@ -72,16 +72,21 @@ def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """All but few channels: rows are the input channels with the last axis' taps, columns the output channels."""
     rows = spec.group_in * spec.window.kernel_size[-1]
-    if spec.flops > SMALL and min(rows, spec.group_out) < FEW:
+    if each_image(spec) > SMALL and min(rows, spec.group_out) < FEW:
         return f"groups of {spec.group_in} to {spec.group_out} channels fill few rows or columns of a tile"
     return None
 
 
+def each_image(spec: ConvSpec) -> int:
+    """The operations of one image, by which to choose: bits differ between strategies, and must not with the batch."""
+    return spec.flops // max(1, spec.batch)
+
+
 def thin(spec: ConvSpec, columns: int) -> str | None:
     """Why a correlation to so many channels leaves tiles nearly empty."""
-    if spec.flops > SMALL and columns < FEW:
+    if each_image(spec) > SMALL and columns < FEW:
         return f"groups of {columns} channels leave vectors nearly empty"
-    if spec.flops > POINT and spec.window.taps == math.prod(spec.window.out_size) == 1:
+    if each_image(spec) > POINT and spec.window.taps == math.prod(spec.window.out_size) == 1:
         return "a single pixel of a single tap is one matrix product"
     return None
 
@@ -143,8 +148,8 @@ def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
 
 def depthwise_prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
     """All but small problems."""
-    if spec.flops < DEPTHWISE_WORTH:
-        return f"{spec.flops} operations are too few to pay for code of their own"
+    if each_image(spec) < DEPTHWISE_WORTH:
+        return f"{each_image(spec)} operations of an image are too few to pay for code of their own"
     return None
 
 

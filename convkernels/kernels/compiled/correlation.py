@@ -26,7 +26,7 @@ from ...layout import Array
 from ...views import slices
 from ...window import Ints
 from .amounts import Amounts, correlation_amounts, members
-from .axes import APART, PAGE, Axes, Axis, cut, direction, tap_offsets
+from .axes import APART, FEW_CHANNELS, PAGE, Axes, Axis, cut, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
@@ -208,9 +208,10 @@ def operands_of(
         channels, a, b = 0, (read.step_w * read.read_w, how.step), (filters.panel, filters.depth)
         lines, apart = taps * how.depth, not filters.bytes
     # Of as many vectors as panels mostly have, not of this tile's: their number may depend on the batch, and the order
-    # of sums depends on chunks.
+    # of sums depends on chunks. By a single tap or over few channels, the way may depend on the batch, too.
     lanes, many = isa.lanes(size), axes[2].outputs if way.pixels else problem.columns
-    chunks = max(1, round(lines * min(3, -(-many // lanes)) * lanes * size / CHUNK))
+    vectors = 3 if problem.taps == (1, 1, 1) else min(3, -(-many // lanes))
+    chunks = max(1, round(lines * vectors * lanes * size / CHUNK)) if problem.channels >= FEW_CHANNELS else 1
     # Rows of B where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
     # cache; else the next rows of A.
     ahead = (0, b[1])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .axes import APART, FEW_CHANNELS, PAGE, Axes, Axis, Stretch, direction, pixel_channels, rests_apart
 from .filters import LATENCY
+from .geometry import Array5
 from .isa import Isa
 from .operands import Memory, Problem, in_one_line
 
@@ -48,7 +49,8 @@ class Way(NamedTuple):
 
 def choose(problem: Problem, every: tuple[Axes, ...], memory: Memory, isa: Isa) -> tuple[Way, tuple[Axes, ...], Memory]:
     """The way, and the axes and strides to go by: for vectors of pixels these may be one line, or remainders apart."""
-    channels, apart = Way(walk(problem, every, memory)), rests_apart(every)
+    seen = in_order(problem, every, memory)
+    channels, apart = Way(walk(problem, every, memory, seen)), rests_apart(every)
     few = problem.columns <= APART or problem.taps == (1, 1, 1)
     reached = problem.batch and all(axis.taps and axis.outputs for axes in apart for axis in axes)
     # Outputs next to each other have to read cells next to each other.
@@ -57,17 +59,36 @@ def choose(problem: Problem, every: tuple[Axes, ...], memory: Memory, isa: Isa) 
     line = in_one_line(apart[0], memory, problem.size) if len(apart) == 1 else None
     apart, lying = line or (apart, memory)
     last = apart[0][2]
+    # By a single tap sums are in the same order either way.
+    here, there = (memory, lying) if problem.taps == (1, 1, 1) else (seen, seen)
     dense = len(apart) == 1 and direction(last, problem.taps[2]) != 0 and problem.channels < len(last.taps)
     pixels = Way(Walk.TAPS if dense else Walk.CHANNELS, pixels=True)
-    if cost(problem, apart, lying, pixels, isa) < cost(problem, every, memory, channels, isa):
+    if cost(problem, apart, there, pixels, isa) < cost(problem, every, here, channels, isa):
         return pixels, apart, lying
     return channels, every, memory
+
+
+def in_order(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Memory:
+    """How arrays would lie without gaps, by the order of their channels and pixels alone.
+
+    The way decides the order of sums, which must not depend on the batch, and with images innermost all strides do.
+    """
+    last = every[0][2]
+
+    def dense(array: Array5, channels: int, pixels: int) -> Array5:
+        # Strides of an axis of one cell say nothing.
+        if channels == 1 or (pixels > 1 and abs(array.w) < abs(array.channel)):
+            return array._replace(w=problem.size, channel=pixels * problem.size)
+        return array._replace(w=channels * problem.size, channel=problem.size)
+
+    x = dense(memory.x, problem.groups * problem.channels, last.size)
+    return memory._replace(x=x, y=dense(memory.y, problem.groups * problem.columns, last.places))
 
 
 def cost(problem: Problem, every: tuple[Axes, ...], memory: Memory, way: Way, isa: Isa) -> float:
     """What a multiply-add of some correlations costs, of a full vector's.
 
-    The batch counts only where either way sums are in the same order.
+    The batch counts only for a single tap, by which sums are in the same order either way.
     """
     lanes, total, sums = isa.lanes(problem.size), 0.0, 0
     for axes in every:
@@ -90,12 +111,12 @@ def cost(problem: Problem, every: tuple[Axes, ...], memory: Memory, way: Way, is
     return total / sums
 
 
-def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Walk:
-    """What the depth had better go over where vectors hold channels."""
+def walk(problem: Problem, every: tuple[Axes, ...], memory: Memory, seen: Memory) -> Walk:
+    """What the depth had better go over where vectors hold channels; over channels and pixels, sums are alike."""
     axes = every[0]
     if len(every) > 1 or axes[2].rests or problem.channels >= FEW_CHANNELS or not direction(axes[2], problem.taps[2]):
         return Walk.CHANNELS
-    if problem.channels > 1 and memory.x.w == problem.size and problem.taps[2] > 1 and len(axes[0].taps) == 1:
+    if problem.channels > 1 and seen.x.w == problem.size and problem.taps[2] > 1 and len(axes[0].taps) == 1:
         return Walk.TAPS
     near = memory.x.w == problem.channels * problem.size
     return Walk.PIXELS if near or not lies(axes, problem, memory, Way(Walk.CHANNELS)) else Walk.CHANNELS
