@@ -24,7 +24,7 @@ from convkernels.testing.problems import INPUTS, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import isa, thread_count, toom_cook
+from convkernels.kernels.compiled import axes, isa, thread_count, toom_cook
 
 SQUARES = [
     "n2g1i16o33_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -33,9 +33,13 @@ SQUARES = [
     "n1g1i4o5_in33_k3_s1_p2+1_d1_bias",
     "n3g1i24o50_in6x17_k1x5_s1x1_p0+0x0+1_d1x1_float64",
     "n1g1i7o9_in3x10x9_k1x4x4_s1x1x1_p0+0x1+2x3+3_d1x1x1",
+    "n1g1i20o24_in9x11_k7x6_s1x1_p3+3x2+3_d1x1_bias",
+    "n2g1i16o17_in13x40_k1x7_s1x1_p0+0x3+3_d1x1",
+    "n2g2i8o20_in17x11_k3x3_s1x1_p4+3x2+0_d3x2_bias",
+    "n1g1i6o10_in30_k4_s1_p9+2_d7",
     "n1g1i64o40_in70x66_k3x3_s1x1_p1+1x1+1_d1x1",
 ]
-"""Squares that are cut on either side, several images in a block, one axis, three axes, several panels and blocks."""
+"""Squares cut on either side, several images in a block, one to three axes, dilations, several panels and blocks."""
 
 
 def check(operation, text, order):
@@ -80,12 +84,11 @@ def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
     assert len(results) == 1
 
 
-@pytest.mark.parametrize("taps", [3, 4, 5])
-def test_transforms_are_those_of_a_correlation(taps):
-    outputs = 7 - taps
-    found = toom_cook.transforms(outputs, taps)
+@pytest.mark.parametrize(("taps", "places"), axes.PLACES.items())
+def test_transforms_are_those_of_a_correlation(taps, places):
+    found = toom_cook.transforms(places - taps + 1, taps)
     rng = np.random.default_rng(taps)
-    cells, weights = rng.standard_normal(6), rng.standard_normal(taps)
+    cells, weights = rng.standard_normal(places), rng.standard_normal(taps)
 
     def applied(factors, values):
         for factor in factors:
@@ -109,7 +112,12 @@ def test_nothing_outside_the_arrays_is_touched(dtype):
 
 def run_flush(dtype):
     """Forward and input gradient in two orders, on arrays that end or begin where memory does."""
-    windows = ("in5x6_k3x3_s1x1_p1+1x1+1_d1x1", "in9x7_k5x1_s1x1_p0+0x0+0_d1x1")
+    windows = (
+        "in5x6_k3x3_s1x1_p1+1x1+1_d1x1",
+        "in9x7_k5x1_s1x1_p0+0x0+0_d1x1",
+        "in7x8_k3x3_s1x1_p1+2x2+2_d2x2",
+        "in9x1_k7x1_s1x1_p1+0x0+0_d1x1",
+    )
     operations = ("conv", "conv_input_grad")
     for columns, operation, order, window in product((4, 7, 16, 17, 33), operations, ORDERS[:2], windows):
         text = f"n1g1i{columns}o{columns}_{window}" + ("" if dtype == "float32" else f"_{dtype}")
@@ -126,7 +134,7 @@ def test_narrower_instruction_sets(forced):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_winograd import ORDERS, SQUARES, check\n"
         "for operation in ('conv', 'conv_input_grad'):\n"
-        "    for text in SQUARES[:5]:\n"
+        "    for text in (*SQUARES[:5], *SQUARES[6:10]):\n"
         "        for order in ORDERS[:2]: check(operation, text, order)\n"
     )
     try:
@@ -139,15 +147,15 @@ def test_narrower_instruction_sets(forced):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("n1g1i8o8_in9x9_k3x3_s2x1_p0+0x0+0_d1x1", r"takes strides and dilations of 1, not \(2, 1\) and \(1, 1\)"),
-        ("n1g1i8o8_in9x9_k3x3_s1x1_p0+0x0+0_d1x2", r"takes strides and dilations of 1, not \(1, 1\) and \(1, 2\)"),
-        ("n1g1i8o8_in9x9_k7x3_s1x1_p0+0x0+0_d1x1", r"3 to 5 taps along the last two axes, or one, not \(7, 3\)"),
-        ("n1g1i8o8_in9x9_k1x1_s1x1_p0+0x0+0_d1x1", r"3 to 5 taps along the last two axes, or one, not \(1, 1\)"),
+        ("n1g1i8o8_in9x9_k3x3_s2x1_p0+0x0+0_d1x1", r"takes strides of 1, not \(2, 1\)"),
+        ("n1g1i8o8_in9x9_k8x3_s1x1_p0+0x0+0_d1x1", r"3 to 7 taps along the last two axes, or one, not \(8, 3\)"),
+        ("n1g1i8o8_in9x9_k1x1_s1x1_p0+0x0+0_d1x1", r"3 to 7 taps along the last two axes, or one, not \(1, 1\)"),
         ("n1g1i8o8_in9x9x9_k3x3x3_s1x1x1_p0+0x0+0x0+0_d1x1x1", r"or one, not \(3, 3, 3\)"),
         (
             "n1g4i8o16_in9x9_k3x3_s1x1_p0+0x0+0_d1x1",
             "groups of 2 channels are below the 4 whose sums hide its rounding",
         ),
+        ("n1g1i15o16_in9_k7_s1_p0+0_d1", "groups of 15 channels are below the 16 whose sums hide its rounding"),
     ],
 )
 def test_what_it_declines(text, reason):

@@ -21,8 +21,8 @@ from .scratch import LINE
 
 PAGE = 4096
 """Bytes after which the sets of the first-level cache repeat."""
-PLACES = 6
-"""Cells that a square reads along an axis, of which 4 outputs of 3 taps are made, or 2 of 5."""
+PLACES = {3: 6, 4: 6, 5: 6, 6: 8, 7: 8}
+"""By the taps of an axis, the cells that a square reads along it: 4 outputs of 3 taps take 6, and 2 of 7 take 8."""
 APART = 64
 """Output channels up to which copying what they read takes more than a tenth of the time."""
 CUT, LONG = 512, 4
@@ -272,7 +272,43 @@ def winograd_axes(axes: Axes) -> Axes:
 
 
 def _squares(axis: Axis) -> Axis:
-    step = PLACES - len(axis.taps) + 1
-    taps = tuple((place, axis.lowest + place) for place in range(PLACES))
+    places = PLACES[len(axis.taps)]
+    step = places - len(axis.taps) + 1
+    taps = tuple((place, axis.lowest + place) for place in range(places))
     # What no output reads is not read: it must not add to anyone's rounding.
     return Axis(-(-axis.outputs // step), step, taps, min(axis.size, axis.lowest + axis.reach(axis.outputs)))
+
+
+class Phase(NamedTuple):
+    """Outputs of a dilated correlation that stand a dilation apart: a dense one of cells that stand as far apart.
+
+    Along each axis there are the first of these cells, and how far it is from one to the next.
+    """
+
+    axes: Axes
+    first: Ints
+    spread: Ints
+
+
+@lru_cache(maxsize=512)
+def phases(axes: Axes) -> tuple[Phase, ...]:
+    """A correlation of steps of one as dense ones.
+
+    Examples
+    --------
+    >>> dilated = Axis(5, 1, ((0, -2), (1, 0), (2, 2)), 5)
+    >>> [(phase.axes[2].outputs, phase.axes[2].taps, phase.first) for phase in phases((ONE, ONE, dilated))]
+    [(3, ((0, -1), (1, 0), (2, 1)), (0, 0, 0)), (2, ((0, -1), (1, 0), (2, 1)), (0, 0, 1))]
+    """
+    return tuple(Phase(*zip(*each, strict=True)) for each in product(*map(_phases, axes)))
+
+
+def _phases(axis: Axis) -> list[tuple[Axis, int, int]]:
+    spread = axis.taps[1][1] - axis.taps[0][1] if len(axis.taps) > 1 else 1
+    found = []
+    for rest in range(min(spread, axis.outputs)):
+        lowest, first = divmod(axis.lowest + rest, spread)
+        taps = tuple((place, lowest + number) for number, (place, _) in enumerate(axis.taps))
+        outputs, size = (-(-(whole - left) // spread) for whole, left in ((axis.outputs, rest), (axis.size, first)))
+        found.append((Axis(outputs, 1, taps, max(0, size), rest, spread), first, spread))
+    return found

@@ -9,7 +9,8 @@ In the names of Lavin and Gray (2016): a picture is cut into squares of m x m ou
     y     = A.T M A            for each square and output channel
 
 which takes (n / (m * taps))**2 of the multiplications: a quarter for 3 x 3 taps and m = 4. An axis of one tap has m = 1
-and is left as it is. A block of squares goes through all steps while it stays in the cache.
+and is left as it is. A block of squares goes through all steps while it stays in the cache. With dilation there are
+such pictures for each remainder: outputs a dilation apart see cells as far apart.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import Amounts, winograd_amounts
-from .axes import Axes, direction, forward_axes, input_grad_axes, winograd_axes
+from .axes import Axes, Phase, direction, forward_axes, input_grad_axes, phases, winograd_axes
 from .blocks import (
     COPIES,
     PIECE,
@@ -45,7 +46,7 @@ from .blocks import (
     words,
 )
 from .copies import Copy, Turner, copy_array, turner
-from .filters import PACK_SERIAL, packed, tiling, vectors_for
+from .filters import PACK_SERIAL, Tiling, packed, tiling, vectors_for
 from .geometry import Piece, Source, Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
@@ -208,69 +209,116 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
             move(t, how, written, results, target, (t.panels - 1) * t.width + t.last, 0)
 
 
+class Part(NamedTuple):
+    """The outputs of one phase: arguments but for addresses, what they point to, and where in x and y to begin."""
+
+    words: Array
+    kept: tuple[Array, ...]
+    pieces: int
+    room: int
+    x: int
+    y: int
+
+
 class WinogradPlan(NamedTuple):
     """A convolution by squares, as far as it is known without data.
 
     Arguments lack some addresses at the end; `kept` is what they point to. There are bytes for U, and for each thread
-    some to transform weights, and some to convolve.
+    some to transform weights.
     """
 
-    words: Array
+    parts: tuple[Part, ...]
     packing: Array
-    kept: tuple[Array, ...]
+    kept: Array
     zeros: Array
     start: int
     panels: int
-    pieces: int
     threads: int
     u: int
     panel: int
-    room: int
 
 
 def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa) -> WinogradPlan:
     """Plan a convolution along some axes."""
     batch, groups, channels, columns, taps, size = problem
-    squares = winograd_axes(axes)
-    amounts = winograd_amounts(axes, batch, groups, channels, columns, size, limit, threads)
-    steps = [axis.step for axis in squares]
-    most = amounts.images * math.prod(amounts.rows) * squares[2].outputs
+    every = phases(axes)
+    sizes = (batch, groups, channels, columns, size, limit, threads)
+    chosen = [winograd_amounts(phase.axes, *sizes) for phase in every]
+    # All phases share U, and with it the width of panels.
+    most = max(rows_of(phase.axes, amounts) for phase, amounts in zip(every, chosen, strict=True))
     vectors = vectors_for(most, columns, size, isa)
     tile = tiling((most,), columns, vectors, size, isa)
-    stored = memory.y.channel == size or columns == 1
-    rows = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * steps[1]))
     order = (1, 2, 3, 4) if abs(memory.w[1]) > abs(memory.w[4]) else (2, 3, 4, 1)
     filters = packed(memory.w, memory.w_group, 0, (columns, channels, *taps), groups, tile, size, order)
+    zeros = np.zeros(max(tile.width, groups * columns), f"f{size}")
+    parts = tuple(
+        part(problem, phase, memory, amounts, vectors, address(zeros), isa)
+        for phase, amounts in zip(every, chosen, strict=True)
+    )
+    dense = every[0].axes
+    found = squares_of(problem, dense, most, tile, isa)
+    tap_h, tap_w = (filters.taps[axis] * direction(dense[axis], taps[axis]) for axis in (1, 2))
+    written = target(dense, chosen[0], memory.y, tile, columns, size, stored=True)
+    packing = together(written, found, turner(size, isa), filters.inner, filters.last)
+    strides = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w)
+    return WinogradPlan(
+        *(parts, np.array([*tables(packing), *strides, 0, 0], np.int64), packing, zeros),
+        *(filters.start, groups * tile.panels, min(amounts.threads(threads, limit) for amounts in chosen)),
+        *(groups * found.u_group, filters.panel),
+    )
+
+
+def rows_of(axes: Axes, amounts: Amounts) -> int:
+    """The squares of a block, which are the rows of its products."""
+    return amounts.images * math.prod(amounts.rows) * winograd_axes(axes)[2].outputs
+
+
+def squares_of(problem: Problem, axes: Axes, most: int, tile: Tiling, isa: Isa) -> Squares:
+    """Describe the squares of some axes, at most so many in a block."""
+    _, _, channels, columns, taps, size = problem
+    squares = winograd_axes(axes)
+    steps = [axis.step for axis in squares]
     places, row = squares[1].span * squares[2].span, min(tile.width, columns) * size
-    numbers = (
+    return Squares(
         *(squares[1].span, squares[2].span, steps[1], steps[2], taps[1], taps[2], squares[2].outputs, axes[1].outputs),
         *(most * channels * size, most * tile.width * size, channels * row, row),
         *(places * channels * row, tile.panels * places * channels * row, columns * size),
         *(code(axes, steps, name, size, isa) for name in ("source", "filter", "output")),
     )
-    found = Squares(*numbers)
+
+
+def part(problem: Problem, phase: Phase, memory: Memory, amounts: Amounts, vectors: int, zero: int, isa: Isa) -> Part:
+    """Put the numbers of one phase together."""
+    channels, columns, size, axes = problem.channels, problem.columns, problem.size, phase.axes
+    squares, most = winograd_axes(axes), rows_of(axes, amounts)
+    _, steps_h, steps_w = (axis.step for axis in squares)
+    tile = tiling((most,), columns, vectors, size, isa)
+    stored = memory.y.channel == size or columns == 1
+    found = squares_of(problem, axes, most, tile, isa)
     pieces, kinds = cut(problem, squares, amounts)
     tilings = [tiling((count,), columns, vectors, size, isa) for count in kinds]
+    places = found.places_h * found.places_w
     v, m = rounded(places * found.v_place), rounded(places * found.m_place)
-    results = 0 if stored else rounded(most * steps[1] * steps[2] * columns * size)
-    tap_h, tap_w = (filters.taps[axis] * direction(axes[axis], taps[axis]) for axis in (1, 2))
-    how = turner(size, isa)
-    read = source(squares, amounts, memory.x, channels, size, lies=False, inner=True)
+    results = 0 if stored else rounded(most * steps_h * steps_w * columns * size)
+    x = memory.x._replace(
+        **{axis: getattr(memory.x, axis) * step for axis, step in zip("dhw", phase.spread, strict=True)}
+    )
+    read = source(squares, amounts, x, channels, size, lies=False, inner=True)
     block = block_bytes(read, squares, amounts)
+    rows = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * steps_h))
     written = target(axes, rows, memory.y, tile, columns, size, stored=stored)
-    convolving = together(read, written, found, how)
-    packing = together(written, found, how, filters.inner, filters.last)
     codes = padded([half for each in tilings for half in np.split(each.codes, 2)])
     starts = padded([each.starts for each in tilings])
-    zeros = np.zeros(max(tile.width, groups * columns), f"f{size}")
-    every = (convolving, codes.reshape(-1), starts.reshape(-1), pieces.reshape(-1))
-    words = [*tables(*every), codes.shape[1], block, v, m, address(zeros), 0, 0, 0, 0]
-    strides = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w)
-    return WinogradPlan(
-        *(np.array(words, np.int64), np.array([*tables(packing), *strides, 0, 0], np.int64), (*every, packing), zeros),
-        *(filters.start, groups * tile.panels, len(pieces), amounts.threads(threads, limit)),
-        *(groups * found.u_group, filters.panel, block + v + m + results),
+    every = (
+        together(read, written, found, turner(size, isa)),
+        codes.reshape(-1),
+        starts.reshape(-1),
+        pieces.reshape(-1),
     )
+    words = np.array([*tables(*every), codes.shape[1], block, v, m, zero, 0, 0, 0, 0], np.int64)
+    x_offset = sum(first * stride for first, stride in zip(phase.first, memory.x[3:], strict=True))
+    y_offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
+    return Part(words, every, len(pieces), block + v + m + results, x_offset, y_offset)
 
 
 def code(axes: Axes, steps: list[int], name: str, size: int, isa: Isa) -> int:
@@ -308,9 +356,10 @@ def run_winograd(what: WinogradPlan, x: Array, w: Array, bias: Array | None, out
         u, words = arena.reserve(what.u), what.packing.copy()
         words[-2], words[-1] = address(w) + what.start, u
         run(transform_weights, words, what.panels, what.threads if what.u > PACK_SERIAL else 1, what.panel)
-        words = what.words.copy()
-        words[-4], words[-3], words[-2], words[-1] = address(x), u, address(given), address(out)
-        run(convolve, words, what.pieces, what.threads, what.room)
+        for each in what.parts:
+            words = each.words.copy()
+            words[-4:] = (address(x) + each.x, u, address(given), address(out) + each.y)
+            run(convolve, words, each.pieces, what.threads, each.room)
 
 
 @lru_cache(maxsize=512)
