@@ -78,31 +78,50 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
-        _channels(available.late("depthwise", "depthwise")),
-        _squares(available.late("winograd", "winograd"), workspace=available.workspace_winograd),
-        _tiles(available.late("direct", "conv"), workspace=available.workspace),
+        _channels(available.late("depthwise", "depthwise"), plan=available.late("conv_plans", "depthwise")),
+        _squares(
+            available.late("winograd", "winograd"),
+            workspace=available.workspace_winograd,
+            plan=available.late("conv_plans", "winograd"),
+        ),
+        _tiles(
+            available.late("direct", "conv"), workspace=available.workspace, plan=available.late("conv_plans", "conv")
+        ),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
-        _channels(available.late("depthwise", "depthwise_input_grad"), prefers=available.depthwise_prefers_input_grad),
-        _squares(available.late("winograd", "winograd_input_grad"), workspace=available.workspace_winograd_input_grad),
+        _channels(
+            available.late("depthwise", "depthwise_input_grad"),
+            prefers=available.depthwise_prefers_input_grad,
+            plan=available.late("conv_plans", "depthwise_input_grad"),
+        ),
+        _squares(
+            available.late("winograd", "winograd_input_grad"),
+            workspace=available.workspace_winograd_input_grad,
+            plan=available.late("conv_plans", "winograd_input_grad"),
+        ),
         _tiles(
             available.late("direct", "conv_input_grad"),
             prefers=available.prefers_input_grad,
             workspace=available.workspace_input_grad,
+            plan=available.late("conv_plans", "conv_input_grad"),
         ),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
-        _channels(available.late("depthwise", "depthwise_weight_grad")),
+        _channels(
+            available.late("depthwise", "depthwise_weight_grad"),
+            plan=available.late("conv_plans", "depthwise_weight_grad"),
+        ),
         _tiles(
             available.late("weights", "conv_weight_grad"),
             prefers=available.prefers_weight_grad,
             workspace=available.workspace_weight_grad,
+            plan=available.late("conv_plans", "conv_weight_grad"),
         ),
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
         _taps(stride_tricks.conv_weight_grad),

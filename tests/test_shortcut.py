@@ -10,6 +10,7 @@ import pytest
 
 import convkernels as ck
 from convkernels.kernels.compiled import available
+from convkernels.layout import Layout
 from convkernels.shortcut import Shortcut, View, key_of, view_of
 from convkernels.testing.strategies import integers
 
@@ -61,6 +62,29 @@ def test_other_data_of_the_same_kind_take_it(taken):
     got = ck.conv2d(x + 1, w - 2, strategy="stride_tricks")
     assert len(taken) == before + 1
     assert np.array_equal(got, ck.conv2d(x + 1, w - 2, strategy="naive"))
+
+
+@pytest.mark.skipif(available.missing() is not None, reason="Numba is not installed")
+@pytest.mark.parametrize("size", [9, 60])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN"])
+@pytest.mark.parametrize(("strategy", "groups"), [("direct", 1), ("direct", 2), ("winograd", 1), ("depthwise", 8)])
+def test_compiled_convolutions_of_other_data_take_it(taken, strategy, groups, layout, size):
+    options = {"padding": 1, "groups": groups, "layout": layout, "weight_layout": "OIHW", "threads": 2}
+    for seed in (0, 20):
+        shape = Layout(layout).shape((2, 8, size, size))
+        x, w, b, dy = (
+            integers(each, np.dtype("float32"), seed + place)
+            for place, each in enumerate((shape, (8, 8 // groups, 3, 3), (8,), shape))
+        )
+        given = {"conv2d": (x, w, b), "conv2d_input_grad": (dy, w), "conv2d_weight_grad": (x, dy)}
+        more = {"conv2d_input_grad": {"x_shape": x.shape}, "conv2d_weight_grad": {"kernel_size": 3}}
+        for name, arrays in given.items():
+            if strategy == "winograd" and name == "conv2d_weight_grad":
+                continue
+            before, how = len(taken), {**options, **more.get(name, {})}
+            got = getattr(ck, name)(*arrays, **how, strategy=strategy)
+            assert len(taken) == before + (seed > 0)
+            assert np.array_equal(np.rint(got), getattr(ck, name)(*arrays, **how, strategy="im2col"))
 
 
 @pytest.mark.parametrize(

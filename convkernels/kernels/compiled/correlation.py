@@ -35,7 +35,7 @@ from .isa import Isa
 from .machine import address, tables
 from .operands import Memory, Problem
 from .parallel import SHARES, run
-from .scratch import LINE, arena, rounded
+from .scratch import LINE, rounded
 from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
 FEW_OUTPUTS = 256
@@ -59,7 +59,7 @@ class Part(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Correlations by the same weights, as far as they are known without data."""
+    """Correlations by the same weights, as far as they are known without data; a `Weighted` plan."""
 
     parts: tuple[Part, ...]
     zeros: Array
@@ -73,6 +73,24 @@ class Plan(NamedTuple):
     packing: Array
     table: Array
     start: int
+
+    def rearrange(self, w: Array, target: int) -> int:
+        """Copy the weights into panels, if tiles do not read them where they lie; where they are."""
+        weights = address(w) + self.start
+        if not self.bytes:
+            return weights
+        words = self.packing.copy()
+        words[-2:] = target, weights
+        run(pack, words, self.panels, self.threads if self.bytes > PACK_SERIAL else 1)
+        return target
+
+    def compute(self, x: Array, weights: int, bias: Array | None, out: Array) -> None:
+        """Correlate by rearranged weights."""
+        given, steps = (self.zeros, (0, 0, 0)) if bias is None else (np.repeat(bias, self.repeat), self.bias)
+        for each in self.parts:
+            words = each.words.copy()
+            words[-7:] = (address(x), weights, address(given), address(out) + each.offset, *steps)
+            run(correlate, words, each.pieces, self.threads, each.room)
 
 
 def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
@@ -304,20 +322,3 @@ def panels_at_a_time(tile: Tiling, heights: list[int], threads: int, *, lies: bo
     fewest = 1 if lies else -(-APART // tile.width)
     parts = min(-(-SHARES * threads // len(heights)), tile.panels // fewest)
     return -(-tile.panels // max(1, parts))
-
-
-def execute(what: Plan, x: Array, w: Array, bias: Array | None, out: Array) -> None:
-    """Run planned correlations."""
-    given, steps = (what.zeros, (0, 0, 0)) if bias is None else (np.repeat(bias, what.repeat), what.bias)
-    weights = address(w) + what.start
-    with arena:
-        if what.bytes:
-            target = arena.reserve(what.bytes)
-            words = what.packing.copy()
-            words[-2], words[-1] = target, weights
-            run(pack, words, what.panels, what.threads if what.bytes > PACK_SERIAL else 1)
-            weights = target
-        for each in what.parts:
-            words = each.words.copy()
-            words[-7:] = (address(x), weights, address(given), address(out) + each.offset, *steps)
-            run(correlate, words, each.pieces, what.threads, each.room)

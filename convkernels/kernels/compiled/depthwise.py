@@ -36,6 +36,7 @@ from .reach import WHOLE, Reach, Reaches, backward_reaches, depthwise_amounts, f
 from .scratch import arena, rounded
 from .stencil import fold_address
 from .thread_count import now_usable
+from .weighted import execute
 
 UNROLLED = 128
 """Taps of a plane up to which there is code for each."""
@@ -45,7 +46,7 @@ NOTHING = Copy(*[0] * len(Copy._fields))
 
 
 class DepthwisePlan(NamedTuple):
-    """A depthwise operation as far as it is known without data.
+    """A depthwise operation as far as it is known without data; a `Weighted` plan, unless it is a weight gradient.
 
     Arguments lack some addresses at the end; `kept` is what they point to. Weights in the order in which stencils take
     them, or their sums, take some bytes, and a copy to or from w's own order.
@@ -58,7 +59,26 @@ class DepthwisePlan(NamedTuple):
     pieces: int
     threads: int
     room: int
-    weights: int
+    bytes: int
+
+    def copy(self, target: int, source: int) -> None:
+        """Copy weights, or sums, from one order to the other."""
+        words = self.copying.copy()
+        words[-2:] = target, source
+        run(pack, words, 1)
+
+    def rearrange(self, w: Array, target: int) -> int:
+        """Copy the weights, if stencils do not take them as they lie; where they are."""
+        if not self.bytes:
+            return address(w)
+        self.copy(target, address(w))
+        return target
+
+    def compute(self, x: Array, weights: int, bias: Array | None, out: Array) -> None:
+        """Correlate by rearranged weights."""
+        given, words = self.zeros if bias is None else np.ascontiguousarray(bias), self.words.copy()
+        words[-4:] = address(x), weights, address(out), address(given)
+        run(convolve, words, self.pieces, self.threads, self.room)
 
 
 class Task(NamedTuple):
@@ -171,34 +191,15 @@ def ordered(task: Task, w: Ints, form: Form) -> tuple[Ints, int, Copy]:
     return contiguous(sizes, form.lanes * size), total, copy_plan(sizes, w, contiguous(sizes, size), size)
 
 
-def copy_weights(what: DepthwisePlan, target: int, source: int) -> None:
-    """Copy weights, or sums, from one order to the other."""
-    words = what.copying.copy()
-    words[-2], words[-1] = target, source
-    run(pack, words, 1)
-
-
-def run_depthwise(what: DepthwisePlan, x: Array, w: Array, bias: Array | None, y: Array) -> None:
-    """Run a planned convolution or input gradient."""
-    given = what.zeros if bias is None else np.ascontiguousarray(bias)
-    words, weights = what.words.copy(), address(w)
-    with arena:
-        if what.weights:
-            weights = arena.reserve(what.weights)
-            copy_weights(what, weights, address(w))
-        words[-4], words[-3], words[-2], words[-1] = address(x), weights, address(y), address(given)
-        run(convolve, words, what.pieces, what.threads, what.room)
-
-
 def run_depthwise_weights(what: DepthwisePlan, x: Array, dy: Array, dw: Array) -> None:
     """Run a planned weight gradient."""
     words = what.words.copy()
     with arena:
-        sums = arena.reserve(what.weights)
-        ctypes.memset(sums, 0, what.weights)
-        words[-3], words[-2], words[-1] = address(x), sums, address(dy)
+        sums = arena.reserve(what.bytes)
+        ctypes.memset(sums, 0, what.bytes)
+        words[-3:] = address(x), sums, address(dy)
         run(weigh, words, what.pieces, what.threads, what.room)
-        copy_weights(what, address(dw), sums)
+        what.copy(address(dw), sums)
 
 
 @lru_cache(maxsize=512)
@@ -216,22 +217,34 @@ def plan_of(spec: ConvSpec, operation: str, x: Ints, w: Ints, y: Ints, limit: in
     return depthwise_plan(task, reaches, source, target, (first, *rest), chunk, threads, host())
 
 
+def forward_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int) -> DepthwisePlan:
+    """The plan of a convolution."""
+    return plan_of(spec, "conv", x, w, out, limit, threads)
+
+
+def input_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int) -> DepthwisePlan:
+    """The plan of an input gradient."""
+    return plan_of(spec, "conv_input_grad", out, w, dy, limit, threads)
+
+
+def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> DepthwisePlan:
+    """The plan of a weight gradient."""
+    return plan_of(spec, "conv_weight_grad", x, out, dy, limit, threads)
+
+
 def depthwise(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate each channel by itself."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    what = plan_of(spec, "conv", x.strides, w.strides, out.strides, *how)
-    run_depthwise(what, x, w, b, out)
+    execute(forward_plan(spec, x.strides, w.strides, out.strides, *how), x, w, b, out)
 
 
 def depthwise_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate, with the outputs that took each cell."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    what = plan_of(spec, "conv_input_grad", out.strides, w.strides, dy.strides, *how)
-    run_depthwise(what, dy, w, None, out)
+    execute(input_grad_plan(spec, dy.strides, w.strides, out.strides, *how), dy, w, None, out)
 
 
 def depthwise_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
     """Sum over images and pixels for each channel by itself."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    what = plan_of(spec, "conv_weight_grad", x.strides, out.strides, dy.strides, *how)
-    run_depthwise_weights(what, x, dy, out)
+    run_depthwise_weights(weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how), x, dy, out)

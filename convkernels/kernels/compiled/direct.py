@@ -9,10 +9,11 @@ from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
 from .axes import forward_axes, input_grad_axes
-from .correlation import Plan, execute, plan
+from .correlation import Plan, plan
 from .isa import host
 from .operands import backward, forward
 from .thread_count import now_usable
+from .weighted import execute
 
 
 @lru_cache(maxsize=512)
@@ -32,12 +33,10 @@ def input_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, th
 def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    found = conv_plan(spec, x.strides, w.strides, out.strides, *how)
-    execute(found, x, w, b, out)
+    execute(conv_plan(spec, x.strides, w.strides, out.strides, *how), x, w, b, out)
 
 
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate, for each remainder of the strides."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    found = input_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
-    execute(found, dy, w, None, out)
+    execute(input_grad_plan(spec, dy.strides, w.strides, out.strides, *how), dy, w, None, out)

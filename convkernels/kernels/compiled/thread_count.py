@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+Plan = TypeVar("Plan")
 
 SERIAL = 1_500_000
 """Floating-point operations, some 20 us of a thread's time, below which handing work over costs more than it saves."""
@@ -31,3 +36,11 @@ def now_usable(threads: int | None, flops: int) -> int:
         return 1
     before, _last = _last, time.perf_counter()
     return 1 if flops < LONELY and _last - before > SHORT else usable(threads, flops)
+
+
+def by_threads(threads: int | None, flops: int, make: Callable[[int], Plan]) -> Callable[[], Plan]:
+    """What gives the plan for as many threads as there should be now; each is made once."""
+    made = cache(make)
+    if flops < SERIAL:
+        return lambda: made(1)
+    return lambda: made(now_usable(threads, flops))

@@ -52,11 +52,12 @@ from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Memory, Problem, backward, forward
 from .parallel import run
-from .scratch import LINE, arena, rounded
+from .scratch import LINE, rounded
 from .thread_count import now_usable
 from .toom_cook import transforms
 from .transform import Square
 from .transform import address as transform_address
+from .weighted import execute
 
 
 class Squares(NamedTuple):
@@ -221,7 +222,7 @@ class Part(NamedTuple):
 
 
 class WinogradPlan(NamedTuple):
-    """A convolution by squares, as far as it is known without data.
+    """A convolution by squares, as far as it is known without data; a `Weighted` plan.
 
     Arguments lack some addresses at the end; `kept` is what they point to. There are bytes for U, and for each thread
     some to transform weights.
@@ -234,8 +235,23 @@ class WinogradPlan(NamedTuple):
     start: int
     panels: int
     threads: int
-    u: int
+    bytes: int
     panel: int
+
+    def rearrange(self, w: Array, target: int) -> int:
+        """Transform the weights; where they are."""
+        words = self.packing.copy()
+        words[-2:] = address(w) + self.start, target
+        run(transform_weights, words, self.panels, self.threads if self.bytes > PACK_SERIAL else 1, self.panel)
+        return target
+
+    def compute(self, x: Array, weights: int, bias: Array | None, out: Array) -> None:
+        """Convolve by transformed weights."""
+        given = self.zeros if bias is None else np.ascontiguousarray(bias)
+        for each in self.parts:
+            words = each.words.copy()
+            words[-4:] = (address(x) + each.x, weights, address(given), address(out) + each.y)
+            run(convolve, words, each.pieces, self.threads, each.room)
 
 
 def winograd_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa) -> WinogradPlan:
@@ -349,19 +365,6 @@ def padded(rows: list[Array]) -> Array:
     return found
 
 
-def run_winograd(what: WinogradPlan, x: Array, w: Array, bias: Array | None, out: Array) -> None:
-    """Run a planned convolution."""
-    given = what.zeros if bias is None else np.ascontiguousarray(bias)
-    with arena:
-        u, words = arena.reserve(what.u), what.packing.copy()
-        words[-2], words[-1] = address(w) + what.start, u
-        run(transform_weights, words, what.panels, what.threads if what.u > PACK_SERIAL else 1, what.panel)
-        for each in what.parts:
-            words = each.words.copy()
-            words[-4:] = (address(x) + each.x, u, address(given), address(out) + each.y)
-            run(convolve, words, each.pieces, what.threads, each.room)
-
-
 @lru_cache(maxsize=512)
 def squares_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
     """The plan of a convolution by squares."""
@@ -379,12 +382,10 @@ def squares_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, 
 def winograd(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Correlate by squares."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    found = squares_plan(spec, x.strides, w.strides, out.strides, *how)
-    run_winograd(found, x, w, b, out)
+    execute(squares_plan(spec, x.strides, w.strides, out.strides, *how), x, w, b, out)
 
 
 def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Correlate by squares."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    found = squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how)
-    run_winograd(found, dy, w, None, out)
+    execute(squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how), dy, w, None, out)
