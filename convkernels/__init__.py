@@ -112,6 +112,7 @@ from .pool import (
     pool_vjp,
 )
 from .pool_spec import PoolSpec
+from .preparing import Plan, plan
 from .problem import parse_problem
 from .reducer import Reducer
 from .reducers import logsumexp, lp, maximum, minimum, register_reducer, unregister_reducer
@@ -176,6 +177,7 @@ __all__ = [
     "OptionError",
     "OrderError",
     "OverlapError",
+    "Plan",
     "PoolSpec",
     "Reducer",
     "Resources",
@@ -287,6 +289,7 @@ __all__ = [
     "maximum",
     "minimum",
     "parse_problem",
+    "plan",
     "pool",
     "pool1d",
     "pool1d_vjp",

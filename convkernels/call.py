@@ -224,8 +224,13 @@ class Call:
             runs.note(Made(self, result, returned, finish))
         return returned
 
-    def shortcut(self, args: tuple[Any, ...], result: Array, finish: Finish | None) -> Shortcut | None:
-        """The short way of this call, which gave that result, if all it took were those arrays."""
+    def shortcut(
+        self, args: tuple[Any, ...], result: Array, finish: Finish | None, *, keep: bool = False
+    ) -> Shortcut | None:
+        """The short way of this call, which gave that result, if all it took were those arrays.
+
+        It may `keep` what it makes of all but the first of them.
+        """
         spec, config, reserved = self.spec, self.config, self.conversion_bytes
         implementation = self.select(config, reserved)
         exact = spec.compute_dtype.kind in "iu"  # whose sums are held to what the type holds, each time
@@ -237,7 +242,8 @@ class Call:
             if (array is None) != (value is None) or (array is not None and not _same_start(array, value)):
                 return None
         resources = Resources(config.max_workspace, config.threads)
-        run = self._planned(implementation, result, resources) or self._viewed(implementation, given, resources)
+        run = self._planned(implementation, result, resources, keep=keep)
+        run = run or self._viewed(implementation, given, resources)
         if run is None:
             return None
         outputs = tuple(None if each is None else (each.shape, each.dtype) for each in self.outputs.values())
@@ -246,15 +252,18 @@ class Call:
             *(result.shape, result.dtype, outputs, finish),
         )
 
-    def _planned(self, implementation: Implementation, result: Array, resources: Resources) -> Run | None:
+    def _planned(
+        self, implementation: Implementation, result: Array, resources: Resources, *, keep: bool
+    ) -> Run | None:
         """The run of a plan, which takes the caller's own arrays, for it needs no more than their addresses."""
-        plan = implementation.plan
+        plans = [implementation.keep, implementation.plan] if keep else [implementation.plan]
         if self.instead is not None and self.instead.chosen is implementation:
-            plan = self.instead.plan
+            plans = [self.instead.plan]
         out = self.layout.view(result)
         if self.seen_shape:
             out = out.reshape(self.seen_shape)
-        return plan(self.spec, *self.arrays, out=out, resources=resources, **self.outputs)
+        found = (plan(self.spec, *self.arrays, out=out, resources=resources, **self.outputs) for plan in plans)
+        return next(filter(None, found), None)
 
     def _viewed(self, implementation: Implementation, given: tuple[Any, ...], resources: Resources) -> Run | None:
         """The run of an implementation that takes the caller's arrays, where it sees views of them."""

@@ -78,14 +78,22 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
-        _channels(available.late("depthwise", "depthwise"), plan=available.late("conv_plans", "depthwise")),
+        _channels(
+            available.late("depthwise", "depthwise"),
+            plan=available.late("conv_plans", "depthwise"),
+            keep=available.late("conv_plans", "keep_depthwise"),
+        ),
         _squares(
             available.late("winograd", "winograd"),
             workspace=available.workspace_winograd,
             plan=available.late("conv_plans", "winograd"),
+            keep=available.late("conv_plans", "keep_winograd"),
         ),
         _tiles(
-            available.late("direct", "conv"), workspace=available.workspace, plan=available.late("conv_plans", "conv")
+            available.late("direct", "conv"),
+            workspace=available.workspace,
+            plan=available.late("conv_plans", "conv"),
+            keep=available.late("conv_plans", "keep_conv"),
         ),
         _columns(im2col.conv),
         _taps(stride_tricks.conv),
@@ -96,17 +104,20 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             available.late("depthwise", "depthwise_input_grad"),
             prefers=available.depthwise_prefers_input_grad,
             plan=available.late("conv_plans", "depthwise_input_grad"),
+            keep=available.late("conv_plans", "keep_depthwise_backward"),
         ),
         _squares(
             available.late("winograd", "winograd_input_grad"),
             workspace=available.workspace_winograd_input_grad,
             plan=available.late("conv_plans", "winograd_input_grad"),
+            keep=available.late("conv_plans", "keep_winograd_backward"),
         ),
         _tiles(
             available.late("direct", "conv_input_grad"),
             prefers=available.prefers_input_grad,
             workspace=available.workspace_input_grad,
             plan=available.late("conv_plans", "conv_input_grad"),
+            keep=available.late("conv_plans", "keep_backward"),
         ),
         _columns(im2col.conv_input_grad, workspace=im2col.workspace_input_grad),
         _taps(stride_tricks.conv_input_grad),
@@ -135,13 +146,17 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             workspace=transposed.workspace_through(available.workspace_depthwise),
         ),
         _squares(
-            transposed.through(available.late("winograd", "winograd_input_grad")),
+            available.late("winograd", "winograd_transpose"),
+            plan=available.late("conv_plans", "winograd_transpose"),
+            keep=available.late("conv_plans", "keep_winograd_backward"),
             supports=lambda spec: available.winograd_supports(spec.convolution),
             prefers=lambda spec, order: available.winograd_prefers(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_winograd_input_grad),
         ),
         _tiles(
-            transposed.through(available.late("direct", "conv_input_grad")),
+            available.late("direct", "conv_transpose"),
+            plan=available.late("conv_plans", "conv_transpose"),
+            keep=available.late("conv_plans", "keep_backward"),
             supports=lambda spec: available.supports(spec.convolution),
             prefers=lambda spec, order: available.prefers_input_grad(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_input_grad),

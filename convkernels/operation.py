@@ -89,6 +89,9 @@ class Implementation:
     plan : callable
         ``plan(...)`` takes what `run` does, and is None or a run for arrays that lie alike, wherever they are: it takes
         the arrays, `out` and the other results, by their places, in any order of axes, and uses their addresses alone.
+    keep : callable
+        ``keep(...)`` is the same where all arrays but the first stay as they are: the run makes no use of what it is
+        given for them.
     """
 
     name: str
@@ -101,11 +104,12 @@ class Implementation:
     padding_modes: bool = False
     operation: str = ""
     plan: Callable[..., Callable[..., None] | None] = no_plan
+    keep: Callable[..., Callable[..., None] | None] = no_plan
 
     def __post_init__(self) -> None:
         if str(self.name) != self.name or self.name in ("", "auto"):
             raise OptionError(f"strategy name {self.name!r} must be a non-empty string other than 'auto'")
-        for name in ("run", "supports", "prefers", "workspace", "plan"):
+        for name in ("run", "supports", "prefers", "workspace", "plan", "keep"):
             if not callable(getattr(self, name)):
                 raise OptionError(f"{name}={getattr(self, name)!r} must be callable")
         for claim in self.claims:
@@ -179,6 +183,7 @@ class Operation:
             run=extension.run(implementation.run),
             workspace=extension.workspace(implementation.workspace),
             plan=extension.plan(implementation.plan),
+            keep=extension.plan(implementation.keep),
             padding_modes=True,
         )
 

@@ -17,7 +17,7 @@ from .config import Precision
 from .errors import ConvkernelsError, one_of
 from .layout import SPATIAL, Array, data_layout
 from .operation import Operation
-from .shortcut import Key, Runs, Shortcuts, key_of
+from .shortcut import Key, Runs, Shortcut, Shortcuts, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,6 +63,8 @@ COMMON_DOC = {
 
 PUBLIC: dict[str, Callable[..., Any]] = {}
 """Every public function of the families, by name."""
+KEEPING: dict[str, Callable[..., Shortcut | None]] = {}
+"""By name, what makes a call once for its short way, if it has one, which keeps all arrays but the first."""
 
 
 def family(function: Callable[P, R], keywords: Mapping[str, Any], doc: Mapping[str, str]) -> tuple[Callable[P, R], ...]:
@@ -97,12 +99,8 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
 
     shortcuts = Shortcuts()
 
-    @functools.wraps(function)
-    def public(*args: P.args, **kwargs: P.kwargs) -> R:
-        key = key_of(args, kwargs)
-        shortcut = shortcuts.get(key) if key else None
-        if shortcut and shortcut.holds() and not is_recording():
-            return shortcut(args)  # type: ignore[no-any-return]  # what the function returned before
+    def whole(args: Any, kwargs: Any, *, short: bool, keep: bool) -> tuple[R, Shortcut | None]:
+        """Call the function; what it returns, and its short way if that is wanted and there is one."""
         if not allowed.issuperset(kwargs):
             unknown = next(key for key in kwargs if key not in allowed)
             raise TypeError(f"{name}() has no keyword {unknown!r}; there are {one_of(sorted(allowed), unknown)}")
@@ -116,13 +114,23 @@ def _public(function: Callable[P, R], keywords: Mapping[str, Any], rank: int | N
         except ConvkernelsError as error:
             locate(error, name, first, args[0] if args else kwargs.get(first), options["layout"])
             raise
-        found = runs.shortcut(args, result) if key else None
+        found = runs.shortcut(args, result, keep=keep) if short else None
+        runs.end()
+        return result, found
+
+    @functools.wraps(function)
+    def public(*args: P.args, **kwargs: P.kwargs) -> R:
+        key = key_of(args, kwargs)
+        shortcut = shortcuts.get(key) if key else None
+        if shortcut and shortcut.holds() and not is_recording():
+            return shortcut(args)  # type: ignore[no-any-return]  # what the function returned before
+        result, found = whole(args, kwargs, short=key is not None, keep=False)
         if key and found:
             shortcuts.keep(key, found)
-        runs.end()
         return result
 
     PUBLIC[name] = public
+    KEEPING[name] = lambda args, kwargs: whole(args, kwargs, short=True, keep=True)[1]
     public.__name__ = public.__qualname__ = name
     public.__doc__ = _ranked_doc(doc, rank)
     public.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have one, says the language

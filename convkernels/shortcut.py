@@ -54,12 +54,12 @@ class Runs(list[Made]):
         self.over = True
         self.clear()
 
-    def shortcut(self, args: tuple[Any, ...], result: object) -> Shortcut | None:
-        """The short way of a function that was given and returned that, if there is one."""
+    def shortcut(self, args: tuple[Any, ...], result: object, *, keep: bool = False) -> Shortcut | None:
+        """The short way of a function that was given and returned that, if there is one; see `Call.shortcut`."""
         if len(self) != 1 or self[0].returned is not result:
             return None
         made: Made = self[0]
-        found: Shortcut | None = made.call.shortcut(args, made.computed, made.finish)
+        found: Shortcut | None = made.call.shortcut(args, made.computed, made.finish, keep=keep)
         return found
 
 

@@ -30,7 +30,7 @@ LEVELS = {
     **dict.fromkeys(
         ("pool", "unpool", "adaptive", "norm_call", "norm", "batch_norm", "local_norm", "dense", "losses", "patches"), 5
     ),
-    **dict.fromkeys(("planning", "__init__"), 6),
+    **dict.fromkeys(("planning", "preparing", "__init__"), 6),
     "nn": 7,
     **dict.fromkeys(("courses", "testing"), 8),
     "cli": 9,

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from ...config import Resources
 from ...layout import Array
-from ...spec import ConvSpec
+from ...spec import ConvSpec, ConvTransposeSpec
 from ...window import Ints
 from .axes import forward_axes, input_grad_axes
 from .correlation import Plan, plan
@@ -34,6 +34,15 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
     """Correlate."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     execute(conv_plan(spec, x.strides, w.strides, out.strides, *how), x, w, b, out)
+
+
+def conv_transpose(
+    spec: ConvTransposeSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources
+) -> None:
+    """Correlate as an input gradient does, with a bias."""
+    convolution = spec.convolution
+    how = (resources.max_workspace, now_usable(resources.threads, convolution.flops))
+    execute(input_grad_plan(convolution, x.strides, w.strides, out.strides, *how), x, w, b, out)
 
 
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:

@@ -26,7 +26,7 @@ from numba import types
 
 from ...config import Resources
 from ...layout import Array
-from ...spec import ConvSpec
+from ...spec import ConvSpec, ConvTransposeSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import Amounts, winograd_amounts
@@ -383,6 +383,15 @@ def winograd(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array,
     """Correlate by squares."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     execute(squares_plan(spec, x.strides, w.strides, out.strides, *how), x, w, b, out)
+
+
+def winograd_transpose(
+    spec: ConvTransposeSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources
+) -> None:
+    """Correlate by squares as an input gradient does, with a bias."""
+    convolution = spec.convolution
+    how = (resources.max_workspace, now_usable(resources.threads, convolution.flops))
+    execute(squares_grad_plan(convolution, x.strides, w.strides, out.strides, *how), x, w, b, out)
 
 
 def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
