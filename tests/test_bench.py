@@ -111,10 +111,11 @@ def test_a_cells_problem_holds_batch_and_type():
 def test_everything_and_a_few():
     layers = sample()
     convolutions = sum(layer.operation.startswith("conv") for layer in layers)
-    directions = 3 * convolutions + 2 * (len(layers) - convolutions)
+    directions = 4 * convolutions + 2 * (len(layers) - convolutions)
     every = Selection.of(True, threads=[1])
     assert len(every.cells(layers)) == directions * 2 * 2
     few = Selection.of(False)
+    assert {one.direction for one in few.cells(layers)} == {"forward", "input_grad", "weight_grad", "backward"}
     assert len(few.layers(layers)) == 2 * len(KINDS)
     assert {(one.dtype, one.batch, one.threads) for one in few.cells(layers)} == {("float32", 1, processors())}
     assert Selection.of(False, dtypes=["float64", "float64"], batches=[]).dtypes == ("float64",)
@@ -150,10 +151,10 @@ def test_layouts_of_other_ranks():
 # Tasks, and the library's own part
 
 PROBLEMS = {
-    CONV: ("forward", "input_grad", "weight_grad"),
-    "n1g2i4o6_in7_k3_s1_p2+2_d2": ("forward", "input_grad", "weight_grad"),
-    "n1g1i2o3_in3x4x5_k2x2x2_s1x1x1_p0+0x0+0x0+0_d1x1x1": ("forward", "input_grad", "weight_grad"),
-    TRANSPOSED: ("forward", "input_grad", "weight_grad"),
+    CONV: ("forward", "planned", "input_grad", "weight_grad"),
+    "n1g2i4o6_in7_k3_s1_p2+2_d2": ("forward", "planned", "input_grad", "weight_grad"),
+    "n1g1i2o3_in3x4x5_k2x2x2_s1x1x1_p0+0x0+0x0+0_d1x1x1": ("forward", "planned", "input_grad", "weight_grad"),
+    TRANSPOSED: ("forward", "planned", "input_grad", "weight_grad"),
     "pool:n1c4_in6x7_k3x3_s2x2_p1+1x1+1_d1x1_max": ("forward", "backward"),
     "pool:n1c4_in6x7_k2x2_s2x2_p0+0x0+0_d1x1_mean": ("forward", "backward"),
     "norm:n1c4_in6x5_batch": ("forward", "backward"),

@@ -271,7 +271,7 @@ def bench(
     ] = None,
     direction: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="forward, input_grad, weight_grad or backward, repeatable."),
+        typer.Option(metavar="NAME", help="forward, planned, input_grad, weight_grad or backward, repeatable."),
     ] = None,
     dtype: Annotated[list[str] | None, typer.Option(metavar="NAME", help="float32 or float64, repeatable.")] = None,
     layout: Annotated[

@@ -15,8 +15,10 @@ from convkernels.layout import SPATIAL
 
 from .problems import KINDS, Layer
 
-DIRECTIONS = ("forward", "input_grad", "weight_grad", "backward")
-"""A convolution has the first three; of what else there is, all gradients together are `backward`."""
+DIRECTIONS = ("forward", "planned", "input_grad", "weight_grad", "backward")
+"""A convolution has the first four, of which `planned` is forward by a plan, which has rearranged the weights as ONNX
+Runtime's sessions have; of what else there is, all gradients together are `backward`.
+"""
 DTYPES = ("float32", "float64")
 LAYOUTS = ("NCHW", "NHWC")
 """By their names in 2-D; of another rank the layout with the channels in the same place is meant."""
@@ -26,7 +28,7 @@ FEW = 2
 
 def directions_of(layer: Layer) -> tuple[str, ...]:
     """What can be measured of a layer."""
-    return DIRECTIONS[:3] if layer.operation.startswith("conv") else (DIRECTIONS[0], DIRECTIONS[3])
+    return DIRECTIONS[:-1] if layer.operation.startswith("conv") else (DIRECTIONS[0], DIRECTIONS[-1])
 
 
 def axes_of(layout: str, rank: int) -> str:
@@ -110,6 +112,7 @@ class Selection:
         usual: dict[str, Any] = {"threads": tuple(sorted({1, min(2, processors())}))}
         if not full:
             usual = {"dtypes": ("float32",), "batches": (1,), "threads": (processors(),), "each": FEW}
+            usual["directions"] = tuple(direction for direction in DIRECTIONS if direction != "planned")
         given = {name: tuple(dict.fromkeys(values)) for name, values in chosen.items() if values}
         return cls(**usual | given)
 

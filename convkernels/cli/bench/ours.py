@@ -82,6 +82,15 @@ def _called(name: str, *arguments: Any, **options: Any) -> Made:
     return partial(getattr(ck, name), *arguments, **options), _choices(name, arguments, options)[0]
 
 
+def _planned(name: str, *arguments: Any, **options: Any) -> Made:
+    """The plan of a public function, and what it runs."""
+    try:
+        plan = ck.plan(name, *arguments, **options)
+    except (ck.UnsupportedError, ck.WorkspaceError) as error:
+        raise DeclinedError(error.cause) from None
+    return partial(plan, arguments[0]), plan.choice
+
+
 def _pulled(name: str, dy: Array, arguments: Sequence[Any], options: Any, place: int, **wrt: Any) -> Made:
     """The vjp that a public function returns, and what it would run; `place` counts what that is among all it runs."""
     *_, vjp = getattr(ck, f"{name}_vjp")(*arguments, **options)
@@ -99,7 +108,7 @@ def _conv(task: Task, arrays: dict[str, Array], execution: Any) -> Made:
     options = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
     options |= {"groups": task.spec.groups, **execution}
     if task.direction == "forward":
-        return _called("conv", arrays["x"], arrays["w"], **options)
+        return (_planned if task.planned else _called)("conv", arrays["x"], arrays["w"], **options)
     if task.direction == "input_grad":
         return _called("conv_input_grad", arrays["dy"], arrays["w"], x_shape=arrays["x"].shape, **options)
     return _called("conv_weight_grad", arrays["x"], arrays["dy"], kernel_size=window.kernel_size, **options)
@@ -111,7 +120,7 @@ def _conv_transpose(task: Task, arrays: dict[str, Array], execution: Any) -> Mad
     options |= {"dilation": window.dilation, "groups": spec.groups, **execution}
     given = arrays["x"], arrays["w"]
     if task.direction == "forward":
-        return _called("conv_transpose", *given, **options)
+        return (_planned if task.planned else _called)("conv_transpose", *given, **options)
     wrt, place = {"input_grad": ("x", 1), "weight_grad": ("w", 2)}[task.direction]
     return _pulled("conv_transpose", arrays["dy"], given, options, place, wrt=(wrt,))
 

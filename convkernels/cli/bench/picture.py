@@ -13,7 +13,7 @@ from .cells import DIRECTIONS
 from .problems import KINDS
 from .results import Report, Row, geometric_mean
 
-COLOURS = dict(zip(DIRECTIONS, ("#1f77b4", "#2ca02c", "#ff7f0e", "#d62728"), strict=True))
+COLOURS = dict(zip(DIRECTIONS, ("#1f77b4", "#17becf", "#2ca02c", "#ff7f0e", "#d62728"), strict=True))
 HEIGHT = 0.8
 """Of a kind's line, which its directions share, in units of the distance between lines."""
 
@@ -43,7 +43,7 @@ def draw(report: Report, precision: str = "default") -> Figure:
         axes.set_xlabel(label, fontsize=9)
     present = [direction for direction in DIRECTIONS if any(row.direction == direction for row, _ in points)]
     handles = [Line2D([], [], color=COLOURS[name], marker="o", linestyle="", markersize=4) for name in present]
-    figure.legend(handles, present, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles, present, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.suptitle(title(report, precision), fontsize=9, color="dimgray")
     return figure
 

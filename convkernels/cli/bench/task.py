@@ -27,6 +27,7 @@ class Task:
     direction: str
     spec: Any
     arrays: dict[str, Array]
+    planned: bool = False
 
     @classmethod
     def make(cls, cell: Cell) -> Task:
@@ -39,10 +40,13 @@ class Task:
             shapes["w"] = spec.w_shape
         elif operation != "pool":
             shapes["gamma"] = shapes["beta"] = spec.x_shape[1:2]
-        if cell.direction != "forward":
+        planned = cell.direction == "planned"
+        direction = "forward" if planned else cell.direction
+        if direction != "forward":
             shapes["dy"] = spec.y_shape
         kind = np.float32 if cell.dtype == "float32" else np.float64
-        return cls(operation, cell.direction, spec, {role: normal(shape, kind) for role, shape in shapes.items()})
+        arrays = {role: normal(shape, kind) for role, shape in shapes.items()}
+        return cls(operation, direction, spec, arrays, planned)
 
     @cached_property
     def rank(self) -> int:
