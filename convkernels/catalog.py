@@ -108,6 +108,8 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         ),
         _squares(
             available.late("winograd", "winograd_input_grad"),
+            supports=available.winograd_supports_backward,
+            prefers=available.winograd_prefers_backward,
             workspace=available.workspace_winograd_input_grad,
             plan=available.late("conv_plans", "winograd_input_grad"),
             keep=available.late("conv_plans", "keep_winograd_backward"),
@@ -149,8 +151,8 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             available.late("winograd", "winograd_transpose"),
             plan=available.late("conv_plans", "winograd_transpose"),
             keep=available.late("conv_plans", "keep_winograd_backward"),
-            supports=lambda spec: available.winograd_supports(spec.convolution),
-            prefers=lambda spec, order: available.winograd_prefers(spec.convolution, order),
+            supports=lambda spec: available.winograd_supports_backward(spec.convolution),
+            prefers=lambda spec, order: available.winograd_prefers_backward(spec.convolution, order),
             workspace=transposed.workspace_through(available.workspace_winograd_input_grad),
         ),
         _tiles(

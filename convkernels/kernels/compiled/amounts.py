@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import APART, Axes, pixel_channels, winograd_axes
+from .axes import APART, Axes, Phase, phases, pixel_channels, winograd_axes
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -147,14 +147,31 @@ def weight_amounts(
 
 
 @lru_cache(maxsize=512)
+def squares_amounts(
+    every: tuple[Axes, ...],
+    batch: int,
+    groups: int,
+    channels: int,
+    columns: int,
+    size: int,
+    limit: int,
+    threads: int,
+) -> dict[Phase, Amounts]:
+    """The amounts of all phases of correlations by squares; they share the memory of all U."""
+    row = columns + PANEL // size
+    places = sum(math.prod(axis.span for axis in winograd_axes(axes)) for axes in every)
+    shared = groups * (channels * places * row + columns) * size + 2 * LINES
+    sizes = (batch, groups, channels, columns, size, limit, threads)
+    return {phase: winograd_amounts(phase.axes, shared, *sizes) for axes in every for phase in phases(axes)}
+
+
 def winograd_amounts(
-    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int, threads: int
+    axes: Axes, shared: int, batch: int, groups: int, channels: int, columns: int, size: int, limit: int, threads: int
 ) -> Amounts:
     """The amounts of squares, of which a thread holds V, M of one panel, and the outputs."""
     squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
     places, outputs = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
     row = columns + PANEL // size
-    shared = groups * (channels * places * row + columns) * size + 2 * LINES
     panel = channels * taps * min(row, PANEL // size) * size
     each = places * (channels + min(row, PANEL // size)) + outputs * columns
     # All of U is read for each block: the larger it is, the larger the block that pays.

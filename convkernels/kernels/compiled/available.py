@@ -12,7 +12,7 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .amounts import correlation_amounts, weight_amounts, winograd_amounts
+from .amounts import correlation_amounts, squares_amounts, weight_amounts
 from .axes import (
     PLACES,
     Axes,
@@ -36,9 +36,8 @@ POINT = 131_072
 """Operations of a single pixel, some 256 to 256 channels, up to which a call costs less than BLAS gains."""
 WORTH = 4_500_000
 """Operations, some 0.06 ms of the direct method, below which Winograd's transforms cost more than they save."""
-TAPS = (1, *PLACES)
-LEAST_CHANNELS = {6: 4, 8: 16}
-"""By the cells that a square reads along an axis, the channels whose sums hide the rounding of transforms."""
+LEAST_CHANNELS = {2: 16, 3: 4, 4: 4, 5: 4, 6: 16, 7: 16}
+"""By the taps of an axis, the channels whose sums hide the rounding of transforms."""
 TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
 WEIGHTS, FAR = 28.0, 42.0
@@ -105,21 +104,34 @@ def thin(spec: ConvSpec, columns: int) -> str | None:
 
 
 def winograd_supports(spec: ConvSpec) -> str | None:
-    """Windows of three to seven taps along the last two axes, or one, and sums that hide the transforms' rounding.
+    """Windows of steps of one."""
+    if any(step != 1 for step in spec.window.stride):
+        return f"takes strides of 1, not {spec.window.stride}"
+    return squares_support(spec, (forward_axes(spec),))
+
+
+def winograd_supports_backward(spec: ConvSpec) -> str | None:
+    """Windows of any stride, each remainder of which sees some taps."""
+    window = spec.window
+    if any(step > 1 and spread > 1 for step, spread in zip(window.stride, window.dilation, strict=True)):
+        return f"takes strides or dilations, not both: {window.stride} and {window.dilation}"
+    return squares_support(spec, rests_apart(input_grad_axes(spec)))
+
+
+def squares_support(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
+    """Two to seven taps along the last two axes, or one, and sums that hide the transforms' rounding.
 
     In 20,000 squares of each window, some with single cells 1e6 times the others, the error was at most 0.7 of the
-    bound over four channels, or for six and seven taps 0.4 over sixteen; over fewer it may exceed it.
+    bound over as many channels as are asked for; over fewer it may exceed it.
     """
-    window, reason = spec.window, supports(spec)
+    reason, kernel_size = supports(spec), spec.window.kernel_size
     if reason:
         return reason
-    if any(step != 1 for step in window.stride):
-        return f"takes strides of 1, not {window.stride}"
-    last, others = window.kernel_size[-2:], window.kernel_size[:-2]
-    if not all(taps in TAPS for taps in last) or window.taps == 1 or others not in ((), (1,)):
-        return f"takes 3 to 7 taps along the last two axes, or one, not {window.kernel_size}"
-    least = min(spec.group_in, spec.group_out)
-    needed = max(LEAST_CHANNELS[PLACES[taps]] for taps in last if taps > 1)
+    taps = {len(axis.taps) for axes in every for axis in axes[1:]}
+    if kernel_size[:-2] not in ((), (1,)) or not taps <= {1, *PLACES} or taps == {1}:
+        strided = f" in steps of {spec.window.stride}" if len(every) > 1 else ""
+        return f"takes 2 to 7 taps along the last two axes, or one, not {kernel_size}{strided}"
+    least, needed = min(spec.group_in, spec.group_out), max(LEAST_CHANNELS[count] for count in taps - {1})
     if least < needed:
         return f"groups of {least} channels are below the {needed} whose sums hide its rounding"
     return None
@@ -127,20 +139,35 @@ def winograd_supports(spec: ConvSpec) -> str | None:
 
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
-    axes = forward_axes(spec)
-    direct = int(spec.flops * inside(axes))
+    return squares_cost(spec, (forward_axes(spec),))
+
+
+def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
+    """The same, for each remainder of the strides."""
+    return squares_cost(spec, rests_apart(input_grad_axes(spec)))
+
+
+def squares_cost(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
+    """Why correlations by squares would take longer, in operations of the direct method."""
+    pictures, channels = spec.batch * spec.groups, spec.group_in * spec.group_out
+    direct = sum(
+        2 * pictures * channels * math.prod(axis.outputs * len(axis.taps) for axis in axes) * inside(axes)
+        for axes in every
+    )
     if direct < WORTH:
-        return f"{direct} operations are too few to pay for the transforms"
-    every = [winograd_axes(phase.axes) for phase in phases(axes)]
-    places = math.prod(axis.span for axis in every[0])
-    tiles = spec.batch * spec.groups * sum(math.prod(axis.outputs for axis in squares) for squares in every)
-    products = 2 * tiles * places * spec.group_in * spec.group_out
-    per_place = TRANSFORM * places * (tiles * (spec.group_in + spec.group_out))
-    transformed = places * spec.groups * spec.group_in * spec.group_out
-    weights = transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
-    total = int(products + per_place + weights + PHASE * (len(every) - 1))
+        return f"{int(direct)} operations are too few to pay for the transforms"
+    total, count = 0.0, 0
+    for axes in every:
+        squares = [winograd_axes(phase.axes) for phase in phases(axes)]
+        places = math.prod(axis.span for axis in squares[0])
+        tiles = pictures * sum(math.prod(axis.outputs for axis in each) for each in squares)
+        transformed = places * spec.groups * channels
+        total += places * tiles * (2 * channels + TRANSFORM * (spec.group_in + spec.group_out))
+        total += transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
+        count += len(squares)
+    total += PHASE * (count - 1)
     if total > GAIN * direct:
-        return f"{total} operations with those of the transforms, {direct} without"
+        return f"{int(total)} operations with those of the transforms, {int(direct)} without"
     return None
 
 
@@ -215,19 +242,19 @@ def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns
 
 def workspace_winograd(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd`: transformed weights, and for each thread squares in all their forms."""
-    return squares(spec, forward_axes(spec), spec.group_in, spec.group_out, limit)
+    return squares(spec, (forward_axes(spec),), spec.group_in, spec.group_out, limit)
 
 
 def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd_input_grad`."""
-    return squares(spec, input_grad_axes(spec)[0], spec.group_out, spec.group_in, limit)
+    return squares(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in, limit)
 
 
-def squares(spec: ConvSpec, axes: Axes, channels: int, columns: int, limit: int) -> int:
-    """Scratch bytes of a convolution by squares."""
+def squares(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:
+    """Scratch bytes of correlations by squares."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    problem = (spec.batch, spec.groups, channels, columns, size, limit, threads)
-    return max(winograd_amounts(phase.axes, *problem).bytes(threads, limit) for phase in phases(axes))
+    found = squares_amounts(every, spec.batch, spec.groups, channels, columns, size, limit, threads)
+    return max(amounts.bytes(threads, limit) for amounts in found.values())
 
 
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:

@@ -21,7 +21,7 @@ from .scratch import LINE
 
 PAGE = 4096
 """Bytes after which the sets of the first-level cache repeat."""
-PLACES = {3: 6, 4: 6, 5: 6, 6: 8, 7: 8}
+PLACES = {2: 6, 3: 6, 4: 6, 5: 6, 6: 8, 7: 8}
 """By the taps of an axis, the cells that a square reads along it: 4 outputs of 3 taps take 6, and 2 of 7 take 8."""
 APART = 64
 """Output channels up to which copying what they read takes more than a tenth of the time."""
@@ -305,6 +305,8 @@ def phases(axes: Axes) -> tuple[Phase, ...]:
 
 def _phases(axis: Axis) -> list[tuple[Axis, int, int]]:
     spread = axis.taps[1][1] - axis.taps[0][1] if len(axis.taps) > 1 else 1
+    if spread == 1:
+        return [(axis, 0, 1)]
     found = []
     for rest in range(min(spread, axis.outputs)):
         lowest, first = divmod(axis.lowest + rest, spread)

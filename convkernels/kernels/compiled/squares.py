@@ -1,0 +1,164 @@
+"""The loops of Winograd's algorithm over squares: U of the weights, V of a block of cells, M and what comes of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+from numba import types
+
+from .blocks import COPIES, PIECE, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, words
+from .copies import Copy, Turner, copy_array
+from .geometry import Piece, Source, Target
+from .machine import array_in, entry, fixed, invoke, words_at
+from .scratch import LINE
+
+
+class Squares(NamedTuple):
+    """The squares of the outputs, their places xi, and where these lie."""
+
+    # Along the rows and the columns of a square: places, outputs, taps. Squares in a row of them, rows of outputs.
+    places_h: int
+    places_w: int
+    outs_h: int
+    outs_w: int
+    taps_h: int
+    taps_w: int
+    across: int
+    height: int
+    # Bytes between places in V, in M and in U; in U also between input channels, panels and groups.
+    v_place: int
+    m_place: int
+    u_place: int
+    u_channel: int
+    u_panel: int
+    u_group: int
+    bias_group: int
+    # The codes of the three transforms.
+    into: int
+    weights: int
+    back: int
+
+
+SQUARES, PLACED = words(Squares), len(Squares._fields)
+
+
+@entry
+def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
+    """U of some panels of all groups' weights, each copied first with its output channels innermost.
+
+    The arguments are a table, strides of w between groups and panels, channels, strides of a panel between channels and
+    taps, and two addresses.
+    """
+    given = words_at(words, 10)
+    numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
+    channels, channel, row, column, w, u = given[4], given[5], given[6], given[7], given[8], given[9]
+    panels, width, last, rest = numbers[0], numbers[1], numbers[2], numbers[3:]
+    q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
+    copies = rest[PLACED + TURNERS :]
+    inner, narrow = Copy(*fixed(copies, COPIES)), Copy(*fixed(copies[COPIES:], COPIES))
+    # Where a gradient takes the taps in reverse, their strides are negative.
+    first = panel_of_w - min(0, row) * (q.taps_h - 1) - min(0, column) * (q.taps_w - 1)
+    for place in range(begin, end):
+        group, panel = place // panels, place % panels
+        whole = panel < panels - 1
+        copied = w + group * from_group + panel * from_panel
+        if whole:
+            copy_array(how, inner, panel_of_w, copied)
+        else:
+            copy_array(how, narrow, panel_of_w, copied)
+        columns = width if whole else last
+        to = u + group * q.u_group + panel * q.u_panel
+        for c in range(channels):
+            invoke(
+                q.weights,
+                (
+                    *(first + c * channel, row, column, to + c * q.u_channel, q.places_w * q.u_place, q.u_place),
+                    *(0, columns, q.places_h, q.places_w),
+                ),
+            )
+
+
+@numba.njit(types.void(SOURCE, SQUARES, PIECE, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def transform_source(s: Source, q: Squares, piece: Piece, block: int, v: int) -> None:
+    """V of a block."""
+    for i in range(piece.images):
+        for d in range(piece.ds):
+            for h in range(piece.hs):
+                row = block + i * s.read_image + d * s.step_d * s.read_d + h * s.step_h * s.read_h
+                for w in range(q.across):
+                    invoke(
+                        q.into,
+                        (
+                            *(row + w * s.step_w * s.read_w, s.read_h, s.read_w),
+                            *(v, q.places_w * q.v_place, q.v_place, 0, s.channels, q.places_h, q.places_w),
+                        ),
+                    )
+                    v += s.channels * s.size
+
+
+@numba.njit(types.void(TARGET, SQUARES, PIECE, *[WORD] * 4), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bias: int, kept: int) -> None:
+    """A panel of the outputs of a block."""
+    for i in range(piece.images):
+        for d in range(piece.ds):
+            for h in range(piece.hs):
+                row = kept + i * t.kept_image + d * t.kept_d + h * q.outs_h * t.kept_h
+                rows = q.height - (piece.h + h) * q.outs_h
+                for w in range(q.across):
+                    invoke(
+                        q.back,
+                        (
+                            *(m, q.places_w * q.m_place, q.m_place),
+                            *(row + w * q.outs_w * t.kept_w, t.kept_h, t.kept_w, bias, columns),
+                            *(rows, t.outs_w - w * q.outs_w),
+                        ),
+                    )
+                    m += t.width * t.size
+
+
+@entry
+def convolve(words: int, begin: int, end: int, block: int) -> None:
+    """Compute some of the pieces.
+
+    The arguments are four tables, the tiles of a row of the third, the bytes of a block, V and M, which follow each
+    other in memory and are followed by results, the address of zeros, and four more.
+    """
+    given = words_at(words, 17)
+    numbers, codes, starts, pieces = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
+    tiles, v = given[8], block + given[9]
+    m = v + given[10]
+    results = m + given[11]
+    zero, x, u, biases, out = given[12], given[13], given[14], given[15], given[16]
+    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
+    rest = numbers[SOURCES + TARGETS :]
+    q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
+    line, width = s.channels * s.size, t.width * t.size
+    for place in range(begin, end):
+        piece, kind = Piece(*fixed(pieces[8 * place :], 7)), pieces[8 * place + 7]
+        target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * q.outs_h * t.h
+        fill(s, how, piece, x + piece.group * s.group + piece.image * s.image, block)
+        transform_source(s, q, piece, block, v)
+        kept = target if t.stored else results
+        for panel in range(t.panels):
+            is_last = panel == t.panels - 1
+            columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
+            b = u + piece.group * q.u_group + panel * q.u_panel
+            for xi in range(q.places_h * q.places_w):
+                for n in range(tiles):
+                    if codes[code + n]:
+                        first = starts[kind * tiles + n]
+                        invoke(
+                            codes[code + n],
+                            (
+                                *(v + xi * q.v_place + first * line, b + xi * q.u_place),
+                                *(m + xi * q.m_place + first * width, zero, zero, zero, 1, s.channels),
+                                *(line, s.size, q.u_channel, width, 0, columns, b + (xi + 1) * q.u_place, 2 * LINE),
+                            ),
+                        )
+            bias = biases + piece.group * q.bias_group + panel * width
+            transform_back(t, q, piece, columns, m, bias, kept + panel * width)
+        if not t.stored:
+            rows = min(piece.hs * q.outs_h, q.height - piece.h * q.outs_h)
+            written = Piece(piece.group, piece.image, piece.images, piece.d, piece.ds, piece.h, rows)
+            move(t, how, written, results, target, (t.panels - 1) * t.width + t.last, 0)
