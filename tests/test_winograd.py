@@ -24,7 +24,7 @@ from convkernels.testing.problems import INPUTS, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import axes, isa, thread_count, toom_cook
+from convkernels.kernels.compiled import axes, isa, thread_count, toom_cook, winograd
 
 SQUARES = [
     "n2g1i16o33_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -40,6 +40,16 @@ SQUARES = [
     "n1g1i64o40_in70x66_k3x3_s1x1_p1+1x1+1_d1x1",
 ]
 """Squares cut on either side, several images in a block, one to three axes, dilations, several panels and blocks."""
+
+STRIDED = [
+    "n2g1i16o17_in9x20_k4x4_s2x2_p1+1x1+1_d1x1",
+    "n1g1i20o33_in30x17_k3x3_s2x2_p1+1x0+1_d1x1",
+    "n1g2i32o40_in13x11_k5x9_s1x3_p2+2x4+0_d3x1",
+    "n3g1i17o16_in31_k7_s2_p3+3_d1",
+    "n1g1i24o16_in2x10x9_k1x4x3_s1x2x1_p0+0x2+1x1+1_d1x1x2_float64",
+    "n1g1i16o16_in20x2_k7x3_s3x3_p4+0x1+1_d1x1",
+]
+"""Remainders of strides with as many taps or fewer, beside dilations, along one to three axes, and with a few cells."""
 
 
 def check(operation, text, order):
@@ -59,17 +69,54 @@ def test_many_squares(operation, text, order):
     check(operation, text, order)
 
 
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+@pytest.mark.parametrize("text", STRIDED)
+def test_input_gradients_of_strided_windows(text, order):
+    check("conv_input_grad", text, order)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_transposed_convolution_adds_its_bias(layout):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 16, 7, 9), np.float32)
+    w, b = rng.standard_normal((16, 20, 4, 4), np.float32), rng.standard_normal(20, np.float32)
+    options = {"stride": 2, "padding": 1, "layout": layout, "weight_layout": "IOHW"}
+    x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if layout == "NHWC" else x
+    got, expected = (ck.conv_transpose2d(x, w, b, strategy=name, **options) for name in ("winograd", "im2col"))
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("limit", [0, 2**18, 2**26])
-def test_squares_in_little_memory(limit):
-    problem = problem_of("conv", SQUARES[-1], ORDERS[0])
-    implementation = OPERATIONS["conv"].find("winograd")
+@pytest.mark.parametrize(("operation", "text"), [("conv", SQUARES[-1]), ("conv_input_grad", STRIDED[1])])
+def test_squares_in_little_memory(operation, text, limit):
+    problem = problem_of(operation, text, ORDERS[0])
+    implementation = OPERATIONS[operation].find("winograd")
     allowed = max(limit, implementation.workspace(problem.spec, limit))
     plenty, little = (run(implementation, problem, max_workspace=most)["out"] for most in (2**28, allowed))
     assert plenty.tobytes() == little.tobytes()
 
 
-@pytest.mark.parametrize("operation", ["conv", "conv_input_grad"])
-@pytest.mark.parametrize("text", [SQUARES[0], SQUARES[1], SQUARES[-1]])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("limit", [0, 2**18, 2**26])
+@pytest.mark.parametrize("order", ORDERS[:2], ids="-".join)
+@pytest.mark.parametrize("text", SQUARES + STRIDED)
+def test_scratch_memory_is_what_was_said(text, order, limit, threads):
+    problem = problem_of("conv_input_grad", text, order)
+    strides = [problem.arrays[role].strides for role in INPUTS["conv_input_grad"]]
+    most = max(limit, OPERATIONS["conv_input_grad"].find("winograd").workspace(problem.spec, limit))
+    plan = winograd.squares_grad_plan(problem.spec, *strides, problem.outputs()["out"].strides, most, threads)
+    used = max(part.room for part in plan.parts)
+    assert plan.bytes + plan.threads * max(used, *(each.room for each in plan.weights)) <= most
+
+
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [
+        *product(("conv", "conv_input_grad"), (SQUARES[0], SQUARES[1], SQUARES[9], SQUARES[-1])),
+        ("conv_input_grad", STRIDED[0]),
+        ("conv_input_grad", STRIDED[2]),
+    ],
+)
 def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
     monkeypatch.setattr(thread_count, "SERIAL", 0)
     monkeypatch.setattr(thread_count, "LONELY", 0)
@@ -117,9 +164,12 @@ def run_flush(dtype):
         "in9x7_k5x1_s1x1_p0+0x0+0_d1x1",
         "in7x8_k3x3_s1x1_p1+2x2+2_d2x2",
         "in9x1_k7x1_s1x1_p1+0x0+0_d1x1",
+        "in7x6_k4x4_s2x2_p1+1x1+1_d1x1",
     )
     operations = ("conv", "conv_input_grad")
     for columns, operation, order, window in product((4, 7, 16, 17, 33), operations, ORDERS[:2], windows):
+        if operation == "conv" and "_s2x2_" in window:
+            continue
         text = f"n1g1i{columns}o{columns}_{window}" + ("" if dtype == "float32" else f"_{dtype}")
         problem = problem_of(operation, text, order)
         expected = run(OPERATIONS[operation].find("im2col"), problem)["out"]
@@ -132,10 +182,12 @@ def run_flush(dtype):
 def test_narrower_instruction_sets(forced):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_winograd import ORDERS, SQUARES, check\n"
+        "from test_winograd import ORDERS, SQUARES, STRIDED, check\n"
         "for operation in ('conv', 'conv_input_grad'):\n"
         "    for text in (*SQUARES[:5], *SQUARES[6:10]):\n"
         "        for order in ORDERS[:2]: check(operation, text, order)\n"
+        "for text in STRIDED:\n"
+        "    for order in ORDERS[:2]: check('conv_input_grad', text, order)\n"
     )
     try:
         isa.find(forced)
@@ -148,8 +200,8 @@ def test_narrower_instruction_sets(forced):
     ("text", "reason"),
     [
         ("n1g1i8o8_in9x9_k3x3_s2x1_p0+0x0+0_d1x1", r"takes strides of 1, not \(2, 1\)"),
-        ("n1g1i8o8_in9x9_k8x3_s1x1_p0+0x0+0_d1x1", r"3 to 7 taps along the last two axes, or one, not \(8, 3\)"),
-        ("n1g1i8o8_in9x9_k1x1_s1x1_p0+0x0+0_d1x1", r"3 to 7 taps along the last two axes, or one, not \(1, 1\)"),
+        ("n1g1i8o8_in9x9_k8x3_s1x1_p0+0x0+0_d1x1", r"2 to 7 taps along the last two axes, or one, not \(8, 3\)"),
+        ("n1g1i8o8_in9x9_k1x1_s1x1_p0+0x0+0_d1x1", r"2 to 7 taps along the last two axes, or one, not \(1, 1\)"),
         ("n1g1i8o8_in9x9x9_k3x3x3_s1x1x1_p0+0x0+0x0+0_d1x1x1", r"or one, not \(3, 3, 3\)"),
         (
             "n1g4i8o16_in9x9_k3x3_s1x1_p0+0x0+0_d1x1",
@@ -165,6 +217,20 @@ def test_what_it_declines(text, reason):
     layout = {1: "NCW", 2: "NCHW", 3: "NCDHW"}[spec.window.rank]
     with pytest.raises(ck.UnsupportedError, match=reason):
         ck.conv(x, w, layout=layout, strategy="winograd", **options)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "options", "reason"),
+    [
+        (4, {"stride": 2, "dilation": 2}, r"takes strides or dilations, not both: \(2, 2\) and \(2, 2\)"),
+        (3, {"stride": 4}, r"2 to 7 taps along the last two axes, or one, not \(3, 3\) in steps of \(4, 4\)"),
+        (2, {"stride": 2}, r"2 to 7 taps along the last two axes, or one, not \(2, 2\) in steps of \(2, 2\)"),
+    ],
+)
+def test_what_it_declines_backward(kernel_size, options, reason):
+    x, w = np.zeros((1, 16, 9, 9), np.float32), np.zeros((16, 16, kernel_size, kernel_size), np.float32)
+    with pytest.raises(ck.UnsupportedError, match=reason):
+        ck.conv_transpose2d(x, w, strategy="winograd", **options)
 
 
 def test_auto_takes_it_where_it_pays_and_precision_refuses_it():

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import APART, Axes, Phase, phases, pixel_channels, winograd_axes
+from .axes import APART, Axes, pixel_channels, sharing_rows, winograd_axes
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -156,25 +156,37 @@ def squares_amounts(
     size: int,
     limit: int,
     threads: int,
-) -> dict[Phase, Amounts]:
-    """The amounts of all phases of correlations by squares; they share the memory of all U."""
+) -> list[Amounts]:
+    """The amounts of correlations by squares, for those that share rows; all share the memory of U."""
     row = columns + PANEL // size
     places = sum(math.prod(axis.span for axis in winograd_axes(axes)) for axes in every)
     shared = groups * (channels * places * row + columns) * size + 2 * LINES
     sizes = (batch, groups, channels, columns, size, limit, threads)
-    return {phase: winograd_amounts(phase.axes, shared, *sizes) for axes in every for phase in phases(axes)}
+    return [winograd_amounts(tuple(phase.axes for _, phase in turns), shared, *sizes) for turns in sharing_rows(every)]
 
 
 def winograd_amounts(
-    axes: Axes, shared: int, batch: int, groups: int, channels: int, columns: int, size: int, limit: int, threads: int
+    turns: tuple[Axes, ...],
+    shared: int,
+    batch: int,
+    groups: int,
+    channels: int,
+    columns: int,
+    size: int,
+    limit: int,
+    threads: int,
 ) -> Amounts:
-    """The amounts of squares, of which a thread holds V, M of one panel, and the outputs."""
-    squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
-    places, outputs = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
-    row = columns + PANEL // size
-    panel = channels * taps * min(row, PANEL // size) * size
-    each = places * (channels + min(row, PANEL // size)) + outputs * columns
-    # All of U is read for each block: the larger it is, the larger the block that pays.
-    block = max(SQUARES, channels * places * row * size // 8)
-    found = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
-    return found._replace(shared=shared, each=found.each + panel + LINES)
+    """The amounts of squares, of which a thread holds V, M of one panel, and the outputs of all that share rows."""
+    row, total, found = columns + PANEL // size, sum(axes[2].outputs for axes in turns), list[Amounts]()
+    for axes in turns:
+        squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+        places = math.prod(axis.span for axis in squares)
+        outputs = squares[0].step * squares[1].step * -(-total // squares[2].outputs)
+        panel = channels * taps * min(row, PANEL // size) * size
+        each = places * (channels + min(row, PANEL // size)) + outputs * columns
+        # All of U is read for each block: the larger it is, the larger the block that pays.
+        block = max(SQUARES, channels * places * row * size // 8)
+        most = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
+        found.append(most._replace(shared=shared, each=most.each + panel + LINES))
+    images, d, h = (min(counts) for counts in zip(*((each.images, *each.rows) for each in found), strict=True))
+    return Amounts(images, (d, h), shared, max(each.each for each in found))

@@ -254,7 +254,7 @@ def squares(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int
     """Scratch bytes of correlations by squares."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
     found = squares_amounts(every, spec.batch, spec.groups, channels, columns, size, limit, threads)
-    return max(amounts.bytes(threads, limit) for amounts in found.values())
+    return max(amounts.bytes(threads, limit) for amounts in found)
 
 
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:

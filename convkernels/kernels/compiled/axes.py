@@ -303,6 +303,23 @@ def phases(axes: Axes) -> tuple[Phase, ...]:
     return tuple(Phase(*zip(*each, strict=True)) for each in product(*map(_phases, axes)))
 
 
+@lru_cache(maxsize=512)
+def sharing_rows(every: tuple[Axes, ...]) -> tuple[tuple[tuple[int, Phase], ...], ...]:
+    """The phases of some correlations, each with its correlation's number; those together whose outputs share rows.
+
+    Examples
+    --------
+    >>> halves = tuple((ONE, ONE, Axis(4, 1, ((tap, 0),), 4, tap, 2)) for tap in (0, 1))
+    >>> [[number for number, _ in turns] for turns in sharing_rows(halves)]
+    [[0, 1]]
+    """
+    rows: dict[Axes, list[tuple[int, Phase]]] = {}
+    for number, axes in enumerate(every):
+        for phase in phases(axes):
+            rows.setdefault(phase.axes[:2], []).append((number, phase))
+    return tuple(map(tuple, rows.values()))
+
+
 def _phases(axis: Axis) -> list[tuple[Axis, int, int]]:
     spread = axis.taps[1][1] - axis.taps[0][1] if len(axis.taps) > 1 else 1
     if spread == 1:

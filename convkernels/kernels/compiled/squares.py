@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numba
 from numba import types
 
-from .blocks import COPIES, PIECE, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, words
-from .copies import Copy, Turner, copy_array
+from ...layout import Array
+from .blocks import COPIES, LIST, PIECE, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, words
+from .copies import TURNER, Copy, Turner, copy_array
 from .geometry import Piece, Source, Target
 from .machine import array_in, entry, fixed, invoke, words_at
 from .scratch import LINE
@@ -33,7 +34,8 @@ class Squares(NamedTuple):
     u_channel: int
     u_panel: int
     u_group: int
-    bias_group: int
+    # For so many kinds of blocks there are tiles.
+    kinds: int
     # The codes of the three transforms.
     into: int
     weights: int
@@ -41,6 +43,8 @@ class Squares(NamedTuple):
 
 
 SQUARES, PLACED = words(Squares), len(Squares._fields)
+PICTURE = 11
+"""The numbers of a picture in a call of `convolve`."""
 
 
 @entry
@@ -117,48 +121,78 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
                     m += t.width * t.size
 
 
+@numba.njit(types.void(SOURCE, TARGET, SQUARES, TURNER, PIECE, LIST, LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def picture(
+    s: Source,
+    t: Target,
+    q: Squares,
+    how: Turner,
+    piece: Piece,
+    codes: Array,
+    starts: Array,
+    kind: int,
+    zero: int,
+    x: int,
+    u: int,
+    bias: int,
+    block: int,
+    v: int,
+    m: int,
+    kept: int,
+) -> None:
+    """Compute a block of the squares of one picture, by tiles for its `kind` of block."""
+    tiles, line, width = starts.size // q.kinds, s.channels * s.size, t.width * t.size
+    fill(s, how, piece, x, block)
+    transform_source(s, q, piece, block, v)
+    for panel in range(t.panels):
+        is_last = panel == t.panels - 1
+        columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
+        b = u + panel * q.u_panel
+        for xi in range(q.places_h * q.places_w):
+            for n in range(tiles):
+                if codes[code + n]:
+                    first = starts[kind * tiles + n]
+                    invoke(
+                        codes[code + n],
+                        (
+                            *(v + xi * q.v_place + first * line, b + xi * q.u_place),
+                            *(m + xi * q.m_place + first * width, zero, zero, zero, 1, s.channels),
+                            *(line, s.size, q.u_channel, width, 0, columns, b + (xi + 1) * q.u_place, 2 * LINE),
+                        ),
+                    )
+        transform_back(t, q, piece, columns, m, bias + panel * width, kept + panel * width)
+
+
 @entry
 def convolve(words: int, begin: int, end: int, block: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are four tables, the tiles of a row of the third, the bytes of a block, V and M, which follow each
-    other in memory and are followed by results, the address of zeros, and four more.
+    The arguments are tables of what is written, of pieces, and of pictures, of which each has `PICTURE` numbers: three
+    more tables, where V and M are behind the block, and where to begin in x, U and what is written. Then there is where
+    results are, the address of zeros, and four more.
     """
-    given = words_at(words, 17)
-    numbers, codes, starts, pieces = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
-    tiles, v = given[8], block + given[9]
-    m = v + given[10]
-    results = m + given[11]
-    zero, x, u, biases, out = given[12], given[13], given[14], given[15], given[16]
-    s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
-    rest = numbers[SOURCES + TARGETS :]
-    q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
-    line, width = s.channels * s.size, t.width * t.size
+    given = words_at(words, 12)
+    whole, pieces, pictures = array_in(given, 0), array_in(given, 1), array_in(given, 2)
+    results, zero, x, u, biases, out = block + given[6], given[7], given[8], given[9], given[10], given[11]
+    t = Target(*fixed(whole, TARGETS))
+    outs_h, height, bias_group, how = whole[TARGETS], whole[TARGETS + 1], whole[TARGETS + 2], whole[TARGETS + 3 :]
+    turning = Turner(*fixed(how, TURNERS))
     for place in range(begin, end):
         piece, kind = Piece(*fixed(pieces[8 * place :], 7)), pieces[8 * place + 7]
-        target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * q.outs_h * t.h
-        fill(s, how, piece, x + piece.group * s.group + piece.image * s.image, block)
-        transform_source(s, q, piece, block, v)
+        target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * outs_h * t.h
         kept = target if t.stored else results
-        for panel in range(t.panels):
-            is_last = panel == t.panels - 1
-            columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
-            b = u + piece.group * q.u_group + panel * q.u_panel
-            for xi in range(q.places_h * q.places_w):
-                for n in range(tiles):
-                    if codes[code + n]:
-                        first = starts[kind * tiles + n]
-                        invoke(
-                            codes[code + n],
-                            (
-                                *(v + xi * q.v_place + first * line, b + xi * q.u_place),
-                                *(m + xi * q.m_place + first * width, zero, zero, zero, 1, s.channels),
-                                *(line, s.size, q.u_channel, width, 0, columns, b + (xi + 1) * q.u_place, 2 * LINE),
-                            ),
-                        )
-            bias = biases + piece.group * q.bias_group + panel * width
-            transform_back(t, q, piece, columns, m, bias, kept + panel * width)
+        for number in range(pictures.size // PICTURE):
+            one = pictures[PICTURE * number :]
+            numbers, codes, starts = array_in(one, 0), array_in(one, 1), array_in(one, 2)
+            rest = numbers[SOURCES + TARGETS :]
+            s, q = Source(*fixed(numbers, SOURCES)), Squares(*fixed(rest, PLACED))
+            picture(
+                *(s, Target(*fixed(numbers[SOURCES:], TARGETS)), q, turning, piece, codes, starts, kind, zero),
+                *(x + one[8] + piece.group * s.group + piece.image * s.image, u + one[9] + piece.group * q.u_group),
+                *(biases + piece.group * bias_group, block, block + one[6], block + one[7]),
+                kept + one[10],
+            )
         if not t.stored:
-            rows = min(piece.hs * q.outs_h, q.height - piece.h * q.outs_h)
+            rows = min(piece.hs * outs_h, height - piece.h * outs_h)
             written = Piece(piece.group, piece.image, piece.images, piece.d, piece.ds, piece.h, rows)
-            move(t, how, written, results, target, (t.panels - 1) * t.width + t.last, 0)
+            move(t, turning, written, results, target, (t.panels - 1) * t.width + t.last, 0)

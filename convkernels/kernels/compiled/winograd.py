@@ -29,11 +29,11 @@ from ...spec import ConvSpec, ConvTransposeSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import PANEL, Amounts, squares_amounts
-from .axes import Axes, Phase, forward_axes, input_grad_axes, phases, rests_apart, winograd_axes
+from .axes import Axes, Axis, Phase, forward_axes, input_grad_axes, phases, rests_apart, sharing_rows, winograd_axes
 from .blocks import together
 from .copies import turner
 from .filters import PACK_SERIAL, Tiling, packed, tiling, vectors_for
-from .geometry import block_bytes, source, target
+from .geometry import Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, tables
 from .operands import Memory, Problem, backward, forward
@@ -62,14 +62,12 @@ class Weights(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The outputs of one phase: arguments but for addresses, what they point to, and where to begin in x, U and y."""
+    """The outputs of pictures that share rows: arguments but for addresses, what they point to, and y's first row."""
 
     words: Array
     kept: tuple[Array, ...]
     pieces: int
     room: int
-    x: int
-    u: int
     y: int
 
 
@@ -96,7 +94,7 @@ class WinogradPlan(NamedTuple):
         given = self.zeros if bias is None else np.ascontiguousarray(bias)
         for each in self.parts:
             words = each.words.copy()
-            words[-4:] = (address(x) + each.x, weights + each.u, address(given), address(out) + each.y)
+            words[-4:] = address(x), weights, address(given), address(out) + each.y
             run(convolve, words, each.pieces, self.threads, each.room)
 
 
@@ -107,22 +105,23 @@ def winograd_plan(
     batch, groups, channels, columns, _, size = problem
     chosen = squares_amounts(every, batch, groups, channels, columns, size, limit, threads)
     zeros = np.zeros(groups * columns + PANEL // size, f"f{size}")
-    parts, weights, u = [], [], 0
+    # All share the width of panels.
+    most = max(
+        rows_of(phase.axes, amounts)
+        for turns, amounts in zip(sharing_rows(every), chosen, strict=True)
+        for _, phase in turns
+    )
+    vectors = vectors_for(most, columns, size, isa)
+    tile, weights, u = tiling((most,), columns, vectors, size, isa), list[Weights](), 0
     for axes in every:
-        amounts = [chosen[phase] for phase in phases(axes)]
-        # All phases share U, and with it the width of panels.
-        most = max(rows_of(phase.axes, found) for phase, found in zip(phases(axes), amounts, strict=True))
-        vectors = vectors_for(most, columns, size, isa)
-        tile = tiling((most,), columns, vectors, size, isa)
-        squares = squares_of(problem, phases(axes)[0].axes, most, tile, isa)
+        squares = squares_of(problem, phases(axes)[0].axes, most, 1, tile, isa)
         weights.append(weights_of(problem, axes, memory, tile, squares, u, isa))
-        parts += [
-            part(problem, phase, memory, found, vectors, address(zeros), u, isa)
-            for phase, found in zip(phases(axes), amounts, strict=True)
-        ]
         u += groups * squares.u_group
-    threads = min(found.threads(threads, limit) for found in chosen.values())
-    return WinogradPlan(tuple(parts), tuple(weights), zeros, threads, u)
+    parts = tuple(
+        part(problem, turns, memory, amounts, vectors, address(zeros), [each.offset for each in weights], isa)
+        for turns, amounts in zip(sharing_rows(every), chosen, strict=True)
+    )
+    return WinogradPlan(parts, tuple(weights), zeros, min(each.threads(threads, limit) for each in chosen), u)
 
 
 def weights_of(
@@ -150,7 +149,7 @@ def rows_of(axes: Axes, amounts: Amounts) -> int:
     return amounts.images * math.prod(amounts.rows) * winograd_axes(axes)[2].outputs
 
 
-def squares_of(problem: Problem, axes: Axes, most: int, tile: Tiling, isa: Isa) -> Squares:
+def squares_of(problem: Problem, axes: Axes, most: int, kinds: int, tile: Tiling, isa: Isa) -> Squares:
     """Describe the squares of some axes, at most so many in a block."""
     channels, columns, size = problem.channels, problem.columns, problem.size
     squares = winograd_axes(axes)
@@ -159,45 +158,83 @@ def squares_of(problem: Problem, axes: Axes, most: int, tile: Tiling, isa: Isa) 
     return Squares(
         *(squares[1].span, squares[2].span, steps[1], steps[2], taps[1], taps[2], squares[2].outputs, axes[1].outputs),
         *(most * channels * size, most * tile.width * size, channels * row, row),
-        *(places * channels * row, tile.panels * places * channels * row, columns * size),
+        *(places * channels * row, tile.panels * places * channels * row, kinds),
         *(code(axes, steps, name, size, isa) for name in ("source", "filter", "output")),
     )
 
 
+class Picture(NamedTuple):
+    """One of the pictures that share rows: its arguments but for where to begin, their tables, and bytes of scratch."""
+
+    words: list[int]
+    tables: tuple[Array, ...]
+    room: int
+
+
 def part(
-    problem: Problem, phase: Phase, memory: Memory, amounts: Amounts, vectors: int, zero: int, u: int, isa: Isa
+    problem: Problem,
+    turns: tuple[tuple[int, Phase], ...],
+    memory: Memory,
+    amounts: Amounts,
+    vectors: int,
+    zero: int,
+    u: list[int],
+    isa: Isa,
 ) -> Part:
-    """Put the numbers of one phase together."""
+    """Put the numbers of pictures that share rows together."""
+    d, h, _ = turns[0][1].axes
+    columns, size = problem.columns, problem.size
+    total = sum(phase.axes[2].outputs for _, phase in turns)
+    whole = (d, h, Axis(total, 1, ((0, 0),), total))
+    squares = winograd_axes(turns[0][1].axes)
+    rows = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * squares[1].step))
+    tile = tiling((1,), columns, vectors, size, isa)
+    written = target(whole, rows, memory.y, tile, columns, size, stored=memory.y.channel == size or columns == 1)
+    pieces, kinds = cut(problem, squares, amounts)
+    pictures, numbers = [], list[int]()
+    for number, phase in turns:
+        axis = phase.axes[2]
+        kept = written._replace(kept_w=written.kept_w * axis.stride, outs_w=axis.outputs)
+        one = picture(problem, phase, memory, amounts, vectors, kinds, kept, isa)
+        pictures.append(one)
+        x = sum(first * stride for first, stride in zip(phase.first, memory.x[3:], strict=True))
+        numbers += [*one.words, x, u[number], axis.first * written.kept_w]
+    room = max(one.room for one in pictures)
+    results = 0 if written.stored else rounded(written.kept_image * amounts.images)
+    about = together(written, (squares[1].step, h.outputs, columns * size), turner(size, isa))
+    every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
+    words = np.array([*tables(*every), room, zero, 0, 0, 0, 0], np.int64)
+    y = sum(axis.first * stride for axis, stride in zip((d, h), memory.y[3:], strict=False))
+    return Part(words, (*every, *(table for one in pictures for table in one.tables)), len(pieces), room + results, y)
+
+
+def picture(
+    problem: Problem,
+    phase: Phase,
+    memory: Memory,
+    amounts: Amounts,
+    vectors: int,
+    kinds: list[int],
+    written: Target,
+    isa: Isa,
+) -> Picture:
+    """Put the numbers of one picture together."""
     channels, columns, size, axes = problem.channels, problem.columns, problem.size, phase.axes
     squares, most = winograd_axes(axes), rows_of(axes, amounts)
-    _, steps_h, steps_w = (axis.step for axis in squares)
     tile = tiling((most,), columns, vectors, size, isa)
-    stored = memory.y.channel == size or columns == 1
-    found = squares_of(problem, axes, most, tile, isa)
-    pieces, kinds = cut(problem, squares, amounts)
-    tilings = [tiling((count,), columns, vectors, size, isa) for count in kinds]
+    found = squares_of(problem, axes, most, len(kinds), tile, isa)
+    tilings = [tiling((count * squares[2].outputs,), columns, vectors, size, isa) for count in kinds]
     places = found.places_h * found.places_w
     v, m = rounded(places * found.v_place), rounded(places * found.m_place)
-    results = 0 if stored else rounded(most * steps_h * steps_w * columns * size)
     x = memory.x._replace(
         **{axis: getattr(memory.x, axis) * step for axis, step in zip("dhw", phase.spread, strict=True)}
     )
     read = source(squares, amounts, x, channels, size, lies=False, inner=True)
     block = block_bytes(read, squares, amounts)
-    rows = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * steps_h))
-    written = target(axes, rows, memory.y, tile, columns, size, stored=stored)
     codes = padded([half for each in tilings for half in np.split(each.codes, 2)])
     starts = padded([each.starts for each in tilings])
-    every = (
-        together(read, written, found, turner(size, isa)),
-        codes.reshape(-1),
-        starts.reshape(-1),
-        pieces.reshape(-1),
-    )
-    words = np.array([*tables(*every), codes.shape[1], block, v, m, zero, 0, 0, 0, 0], np.int64)
-    x_offset = sum(first * stride for first, stride in zip(phase.first, memory.x[3:], strict=True))
-    y_offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
-    return Part(words, every, len(pieces), block + v + m + results, x_offset, u, y_offset)
+    every = (together(read, written, found), codes.reshape(-1), starts.reshape(-1))
+    return Picture([*tables(*every), block, block + v], every, block + v + m)
 
 
 def code(axes: Axes, steps: list[int], name: str, size: int, isa: Isa) -> int:
@@ -207,14 +244,14 @@ def code(axes: Axes, steps: list[int], name: str, size: int, isa: Isa) -> int:
 
 
 def cut(problem: Problem, squares: Axes, amounts: Amounts) -> tuple[Array, list[int]]:
-    """Blocks of squares, each with the place of its number of squares in a list of these numbers."""
+    """Blocks of rows of squares, each with the place of its number of rows in a list of these numbers."""
     spans = (slices(problem.groups, 1), slices(problem.batch, amounts.images))
     rows = (slices(axis.outputs, count) for axis, count in zip(squares, amounts.rows, strict=False))
     kinds: dict[int, int] = {}
     pieces = []
     for group, *places in product(*spans, *rows):
         counts = [place.stop - place.start for place in places]
-        kind = kinds.setdefault(math.prod(counts) * squares[2].outputs, len(kinds))
+        kind = kinds.setdefault(math.prod(counts), len(kinds))
         starts_and_counts = zip((place.start for place in places), counts, strict=True)
         pieces.append((group.start, *(number for pair in starts_and_counts for number in pair), kind))
     return np.array(pieces, np.int64).reshape(-1, 8), list(kinds)
