@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import APART, Axes, pixel_channels, sharing_rows, winograd_axes
+from .axes import APART, Axes, Picture, pictures, pixel_channels
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -158,15 +158,16 @@ def squares_amounts(
     threads: int,
 ) -> list[Amounts]:
     """The amounts of correlations by squares, for those that share rows; all share the memory of U."""
-    row = columns + PANEL // size
-    places = sum(math.prod(axis.span for axis in winograd_axes(axes)) for axes in every)
+    row, every_picture = columns + PANEL // size, pictures(every)
+    sets = {one.number: one for rows in every_picture for one in rows}
+    places = sum(len(one.sources) * math.prod(axis.span for axis in one.squares) for one in sets.values())
     shared = groups * (channels * places * row + columns) * size + 2 * LINES
     sizes = (batch, groups, channels, columns, size, limit, threads)
-    return [winograd_amounts(tuple(phase.axes for _, phase in turns), shared, *sizes) for turns in sharing_rows(every)]
+    return [winograd_amounts(rows, shared, *sizes) for rows in every_picture]
 
 
 def winograd_amounts(
-    turns: tuple[Axes, ...],
+    rows: tuple[Picture, ...],
     shared: int,
     batch: int,
     groups: int,
@@ -177,15 +178,15 @@ def winograd_amounts(
     threads: int,
 ) -> Amounts:
     """The amounts of squares, of which a thread holds V, M of one panel, and the outputs of all that share rows."""
-    row, total, found = columns + PANEL // size, sum(axes[2].outputs for axes in turns), list[Amounts]()
-    for axes in turns:
-        squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+    row, total, found = columns + PANEL // size, sum(one.axes[2].outputs for one in rows), list[Amounts]()
+    for one in rows:
+        squares, depth = one.squares, channels * len(one.sources)
         places = math.prod(axis.span for axis in squares)
         outputs = squares[0].step * squares[1].step * -(-total // squares[2].outputs)
-        panel = channels * taps * min(row, PANEL // size) * size
-        each = places * (channels + min(row, PANEL // size)) + outputs * columns
+        panel = channels * math.prod(one.taps) * min(row, PANEL // size) * size
+        each = places * (depth + min(row, PANEL // size)) + outputs * columns
         # All of U is read for each block: the larger it is, the larger the block that pays.
-        block = max(SQUARES, channels * places * row * size // 8)
+        block = max(SQUARES, depth * places * row * size // 8)
         most = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
         found.append(most._replace(shared=shared, each=most.each + panel + LINES))
     images, d, h = (min(counts) for counts in zip(*((each.images, *each.rows) for each in found), strict=True))

@@ -20,9 +20,8 @@ from .axes import (
     exchanged_sums,
     forward_axes,
     input_grad_axes,
-    phases,
+    pictures,
     rests_apart,
-    winograd_axes,
 )
 from .reach import depthwise_amounts
 from .thread_count import usable
@@ -42,11 +41,13 @@ TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
 WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
+VECTOR = 64
+"""Bytes of a vector, which transforms and tiles fill with channels."""
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
 CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
-GAIN = 0.9
+GAIN = 0.97
 """The share of the operations from which on fewer are worth it."""
 
 
@@ -104,34 +105,34 @@ def thin(spec: ConvSpec, columns: int) -> str | None:
 
 
 def winograd_supports(spec: ConvSpec) -> str | None:
-    """Windows of steps of one."""
-    if any(step != 1 for step in spec.window.stride):
-        return f"takes strides of 1, not {spec.window.stride}"
-    return squares_support(spec, (forward_axes(spec),))
+    """Windows of strides or dilations."""
+    return squares_support(spec, (forward_axes(spec),), spec.group_in, spec.group_out)
 
 
 def winograd_supports_backward(spec: ConvSpec) -> str | None:
-    """Windows of any stride, each remainder of which sees some taps."""
-    window = spec.window
-    if any(step > 1 and spread > 1 for step, spread in zip(window.stride, window.dilation, strict=True)):
-        return f"takes strides or dilations, not both: {window.stride} and {window.dilation}"
-    return squares_support(spec, rests_apart(input_grad_axes(spec)))
+    """The same, where each remainder of a stride has some taps."""
+    return squares_support(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
-def squares_support(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
+def squares_support(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int) -> str | None:
     """Two to seven taps along the last two axes, or one, and sums that hide the transforms' rounding.
 
     In 20,000 squares of each window, some with single cells 1e6 times the others, the error was at most 0.7 of the
     bound over as many channels as are asked for; over fewer it may exceed it.
     """
-    reason, kernel_size = supports(spec), spec.window.kernel_size
+    reason, window = supports(spec), spec.window
     if reason:
         return reason
-    taps = {len(axis.taps) for axes in every for axis in axes[1:]}
-    if kernel_size[:-2] not in ((), (1,)) or not taps <= {1, *PLACES} or taps == {1}:
-        strided = f" in steps of {spec.window.stride}" if len(every) > 1 else ""
+    if any(step > 1 and spread > 1 for step, spread in zip(window.stride, window.dilation, strict=True)):
+        return f"takes strides or dilations, not both: {window.stride} and {window.dilation}"
+    kernel_size, steps = window.kernel_size, window.stride
+    most = (-(-len(axis.taps) // axis.step) for axes in every for axis in axes[1:])
+    taps = {0} if (kernel_size[:-2] or (1,)) != (1,) or steps[:-2] not in ((), (1,)) else set(most)
+    if not taps <= {1, *PLACES} or taps == {1}:
+        strided = f" in steps of {steps}" if math.prod(steps) > 1 else ""
         return f"takes 2 to 7 taps along the last two axes, or one, not {kernel_size}{strided}"
-    least, needed = min(spec.group_in, spec.group_out), max(LEAST_CHANNELS[count] for count in taps - {1})
+    sources = math.prod(len(one.sources) for one in pictures(every)[0][:1])
+    least, needed = min(sources * reads, writes), max(LEAST_CHANNELS[count] for count in taps - {1})
     if least < needed:
         return f"groups of {least} channels are below the {needed} whose sums hide its rounding"
     return None
@@ -139,33 +140,35 @@ def squares_support(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
 
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
-    return squares_cost(spec, (forward_axes(spec),))
+    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out)
 
 
 def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
     """The same, for each remainder of the strides."""
-    return squares_cost(spec, rests_apart(input_grad_axes(spec)))
+    return squares_cost(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
-def squares_cost(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
-    """Why correlations by squares would take longer, in operations of the direct method."""
-    pictures, channels = spec.batch * spec.groups, spec.group_in * spec.group_out
+def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int) -> str | None:
+    """Why correlations by squares from so many channels to so many take longer, in operations of the direct method."""
+    images, channels = spec.batch * spec.groups, reads * writes
+    lanes = VECTOR // spec.compute_dtype.itemsize
+    read, written = (-(-count // lanes) * lanes for count in (reads, writes))
     direct = sum(
-        2 * pictures * channels * math.prod(axis.outputs * len(axis.taps) for axis in axes) * inside(axes)
+        2 * images * channels * math.prod(axis.outputs * len(axis.taps) for axis in axes) * inside(axes)
         for axes in every
     )
     if direct < WORTH:
         return f"{int(direct)} operations are too few to pay for the transforms"
-    total, count = 0.0, 0
+    total, transformed, count = 0.0, 0, 0
     for axes in every:
-        squares = [winograd_axes(phase.axes) for phase in phases(axes)]
-        places = math.prod(axis.span for axis in squares[0])
-        tiles = pictures * sum(math.prod(axis.outputs for axis in each) for each in squares)
-        transformed = places * spec.groups * channels
-        total += places * tiles * (2 * channels + TRANSFORM * (spec.group_in + spec.group_out))
-        total += transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
-        count += len(squares)
-    total += PHASE * (count - 1)
+        ones = [one for rows in pictures((axes,)) for one in rows]
+        places, sources = math.prod(axis.span for axis in ones[0].squares), len(ones[0].sources)
+        tiles = images * sum(math.prod(axis.outputs for axis in one.squares) for one in ones)
+        transformed += places * sources * spec.groups * channels
+        total += places * tiles * (2 * sources * reads * written + TRANSFORM * (sources * read + written))
+        count += len(ones)
+    near = transformed * spec.compute_dtype.itemsize <= CACHE
+    total += transformed * (WEIGHTS if near else FAR) + PHASE * (count - 1)
     if total > GAIN * direct:
         return f"{int(total)} operations with those of the transforms, {int(direct)} without"
     return None
