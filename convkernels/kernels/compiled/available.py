@@ -12,7 +12,7 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .amounts import correlation_amounts, weight_amounts, winograd_amounts
+from .amounts import correlation_amounts, weight_amounts, winograd_amounts, winograd_weight_amounts
 from .axes import Axes, cut, exchanged_sums, forward_axes, input_grad_axes, rests_apart, winograd_axes
 from .reach import depthwise_amounts
 from .thread_count import usable
@@ -27,15 +27,15 @@ POINT = 131_072
 WORTH = 8_000_000
 """Operations, some 0.1 ms of the direct method, below which Winograd's transforms cost more than they save."""
 TAPS = (1, 3, 4, 5)
-LEAST_CHANNELS = 4
+LEAST_CHANNELS, LEAST_OUTPUTS = 4, 64
 TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
 WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
-GAIN = 0.9
-"""The share of the operations from which on fewer are worth it."""
+GAIN, WEIGHT_GAIN = 0.9, 0.8
+"""The share of the operations from which on fewer are worth it, and that for weight gradients."""
 
 
 DEPTHWISE_WORTH = 100_000
@@ -87,11 +87,32 @@ def thin(spec: ConvSpec, columns: int) -> str | None:
 
 
 def winograd_supports(spec: ConvSpec) -> str | None:
-    """Dense windows of three to five taps along the last two axes, or one, and sums that hide the transforms' rounding.
+    """Windows of squares, and sums that hide the transforms' rounding.
 
     The error of sums over four channels or more was at most a third of the bound in 40,000 outputs of each window; over
     one or two it exceeds it.
     """
+    least = min(spec.group_in, spec.group_out)
+    reason = squares_support(spec)
+    if reason is None and least < LEAST_CHANNELS:
+        return f"groups of {least} channels are below the {LEAST_CHANNELS} whose sums hide its rounding"
+    return reason
+
+
+def winograd_supports_weight_grad(spec: ConvSpec) -> str | None:
+    """Windows of squares, and sums that hide the transforms' rounding, which here are those over outputs.
+
+    The error was some 10 eps max(sum |x| |dy|), and 16 at most, however many outputs: a sixth of the bound for 64.
+    """
+    outputs = spec.batch * math.prod(spec.window.out_size)
+    reason = squares_support(spec)
+    if reason is None and 0 < outputs < LEAST_OUTPUTS:
+        return f"{outputs} outputs are below the {LEAST_OUTPUTS} whose sums hide its rounding"
+    return reason
+
+
+def squares_support(spec: ConvSpec) -> str | None:
+    """Dense windows of three to five taps along the last two axes, or one."""
     window, reason = spec.window, supports(spec)
     if reason:
         return reason
@@ -100,14 +121,21 @@ def winograd_supports(spec: ConvSpec) -> str | None:
     last, others = window.kernel_size[-2:], window.kernel_size[:-2]
     if not all(taps in TAPS for taps in last) or window.taps == 1 or others not in ((), (1,)):
         return f"takes 3 to 5 taps along the last two axes, or one, not {window.kernel_size}"
-    if min(spec.group_in, spec.group_out) < LEAST_CHANNELS:
-        least = min(spec.group_in, spec.group_out)
-        return f"groups of {least} channels are below the {LEAST_CHANNELS} whose sums hide its rounding"
     return None
 
 
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
+    return too_many(spec, GAIN)
+
+
+def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
+    """The same: transforming the sums into weights costs what transforming weights does."""
+    return too_many(spec, WEIGHT_GAIN)
+
+
+def too_many(spec: ConvSpec, gain: float) -> str | None:
+    """Why the operations of squares are too many to gain so much."""
     direct = spec.flops
     if direct < WORTH:
         return f"{direct} operations are too few to pay for the transforms"
@@ -120,7 +148,7 @@ def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     transformed = places * spec.groups * spec.group_in * spec.group_out
     weights = transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
     total = int(products + per_place + weights)
-    if total > GAIN * direct:
+    if total > gain * direct:
         return f"{total} operations with those of the transforms, {direct} without"
     return None
 
@@ -194,6 +222,15 @@ def workspace_winograd(spec: ConvSpec, limit: int) -> int:
 def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd_input_grad`."""
     return squares(spec, input_grad_axes(spec)[0], spec.group_out, spec.group_in, limit)
+
+
+def workspace_winograd_weight_grad(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `winograd_weight_grad`: squares and their sums, and for each thread a part of either."""
+    if not spec.batch:
+        return 0
+    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
+    problem = (spec.batch, spec.groups, spec.group_in, spec.group_out, size, limit)
+    return winograd_weight_amounts(forward_axes(spec), *problem).pieces.bytes(threads, limit)
 
 
 def squares(spec: ConvSpec, axes: Axes, channels: int, columns: int, limit: int) -> int:
