@@ -24,8 +24,9 @@ SMALL, FEW = 1_000_000, 3
 """Operations from which on it matters how full tiles are, and channels of a group that leave them too empty."""
 POINT = 131_072
 """Operations of a single pixel, some 256 to 256 channels, up to which a call costs less than BLAS gains."""
-WORTH = 8_000_000
-"""Operations, some 0.1 ms of the direct method, below which Winograd's transforms cost more than they save."""
+WORTH, WEIGHTS_WORTH = 8_000_000, 2_000_000
+"""Operations, some 0.1 ms of the direct method, below which Winograd's transforms cost more than they save; and those
+of weight gradients, some 0.02 ms."""
 TAPS = (1, 3, 4, 5)
 LEAST_CHANNELS, LEAST_OUTPUTS = 4, 64
 TRANSFORM = 22.0
@@ -34,7 +35,7 @@ WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
-GAIN, WEIGHT_GAIN = 0.9, 0.8
+GAIN, WEIGHTS_GAIN = 0.9, 0.8
 """The share of the operations from which on fewer are worth it, and that for weight gradients."""
 
 
@@ -126,18 +127,18 @@ def squares_support(spec: ConvSpec) -> str | None:
 
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
-    return too_many(spec, GAIN)
+    return too_many(spec, WORTH, GAIN)
 
 
 def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same: transforming the sums into weights costs what transforming weights does."""
-    return too_many(spec, WEIGHT_GAIN)
+    return too_many(spec, WEIGHTS_WORTH, WEIGHTS_GAIN)
 
 
-def too_many(spec: ConvSpec, gain: float) -> str | None:
-    """Why the operations of squares are too many to gain so much."""
+def too_many(spec: ConvSpec, worth: int, gain: float) -> str | None:
+    """Why the operations of squares are too many for that share of the direct ones, or these below what is worth it."""
     direct = spec.flops
-    if direct < WORTH:
+    if direct < worth:
         return f"{direct} operations are too few to pay for the transforms"
     squares = [axis.step for axis in winograd_axes(forward_axes(spec))]
     counts = [-(-axis.outputs // step) for axis, step in zip(forward_axes(spec), squares, strict=True)]
