@@ -197,8 +197,8 @@ def winograd_weight_amounts(
     pieces = math.prod(-(-most // count) for most, count in zip(along, counts, strict=False))
     square = groups * places * (channels + columns) * size
     piece = math.prod(counts) * squares[2].outputs * square
-    stripe = min(STRIPE, places * channels * min(columns, PANEL // size) * size)
-    each = max(found.each, stripe + stripe * taps // places) + LINES
+    stripe = min(STRIPE, places * channels * min(columns, PANEL // size) * size) // places + 2 * LINE
+    each = max(found.each, (places + taps) * stripe) + LINES
     spare = limit - max(each, min(SHARED_PIECES * each, limit // 4)) - square - 2 * LINES
     sums, per_block = groups * places * channels * columns * size, pieces
     # All sums are read and written for each block, unless there is but one.

@@ -42,7 +42,7 @@ from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
-from .scratch import LINE, arena, rounded
+from .scratch import LINE, arena
 from .thread_count import now_usable
 from .toom_cook import transforms
 from .transform import Square
@@ -132,6 +132,12 @@ def transform_block(words: int, begin: int, end: int, memory: int) -> None:
         transform_squares(t, q, piece, q.grads, q.width, grads, to, first, room)
 
 
+@numba.njit(WORD(WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def spaced(size: int) -> int:
+    """So many bytes, to the end of a line, and an odd number of lines."""
+    return (size + LINE - 1) // LINE * LINE | LINE
+
+
 @entry
 def add_block(words: int, begin: int, end: int, memory: int) -> None:
     """Add the squares of a block to some stripes of M, of which the last block makes dw.
@@ -154,18 +160,19 @@ def add_block(words: int, begin: int, end: int, memory: int) -> None:
         columns = min(q.width, q.columns - panel * q.width)
         last_down, last_right = int(stripe == down - 1), int(panel == right - 1)
         kind = 2 * last_down + last_right
-        whole, results = rows * columns * size, memory
+        # In scratch memory, places lie an odd number of lines apart, so as not to share sets of the cache.
+        whole, apart = rows * columns * size, spaced(rows * columns * size)
         if sums:
-            m = sums + (channel * q.columns + rows * panel * q.width) * places * size
+            m, step, results = sums + (channel * q.columns + rows * panel * q.width) * places * size, whole, memory
         else:
-            m, results = memory, memory + places * whole
+            m, step, results = memory, apart, memory + places * apart
         for xi in range(places):
             a = v + (channel * places + xi * rows) * room * size
             b = w + (column * places + xi * columns) * room * size
             for n in range(tiles):
                 if codes[kind * tiles + n]:
                     start = starts[last_down * tiles + n]
-                    tile = m + xi * whole + start * columns * size
+                    tile = m + xi * step + start * columns * size
                     init, init_row = (zeros, 0) if is_first else (tile, columns * size)
                     invoke(
                         codes[kind * tiles + n],
@@ -179,7 +186,7 @@ def add_block(words: int, begin: int, end: int, memory: int) -> None:
             invoke(
                 q.back,
                 (
-                    *(m, q.places_w * whole, whole, results, q.taps_w * whole, whole),
+                    *(m, q.places_w * step, step, results, q.taps_w * apart, apart),
                     *(0, rows * columns, q.taps_h, q.taps_w),
                 ),
             )
@@ -251,7 +258,7 @@ def plan(
         *((transforming, *listed, zeros), every, blocks, groups * down * right, threads),
         *(amounts.forms, groups * places * channels * size, amounts.sums),
         block + block_bytes(grads, cells, pieces),
-        rounded((math.prod(taps) + (places if amounts.sums == 0 else 0)) * rows * width * size),
+        (math.prod(taps) + (places if amounts.sums == 0 else 0)) * spaced(rows * width * size),
     )
 
 
@@ -268,8 +275,8 @@ def code(axes: Axes, squares: Axes, name: str, size: int, isa: Isa) -> int:
 
 def complete(columns: int, rows: int, taps: Ints, dw: Ints, size: int) -> Copy:
     """How to copy a complete stripe, which lies by taps, rows and columns."""
-    *tap, row, column = contiguous((*taps, rows, columns), size)
-    return copy_plan((columns, rows, *taps), dw[1:], (column, row, *tap), size)
+    steps = contiguous(taps, spaced(rows * columns * size))
+    return copy_plan((columns, rows, *taps), dw[1:], (size, columns * size, *steps), size)
 
 
 def cut(problem: Problem, squares: Axes, amounts: SquareSums) -> tuple[Array, tuple[Ints, ...]]:
