@@ -35,8 +35,8 @@ WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
-GAIN, WEIGHTS_GAIN = 0.9, 0.8
-"""The share of the operations from which on fewer are worth it, and that for weight gradients."""
+GAIN = 0.9
+"""The share of the operations from which on fewer are worth it."""
 
 
 DEPTHWISE_WORTH = 100_000
@@ -127,16 +127,16 @@ def squares_support(spec: ConvSpec) -> str | None:
 
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
-    return too_many(spec, WORTH, GAIN)
+    return too_many(spec, WORTH)
 
 
 def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same: transforming the sums into weights costs what transforming weights does."""
-    return too_many(spec, WEIGHTS_WORTH, WEIGHTS_GAIN)
+    return too_many(spec, WEIGHTS_WORTH)
 
 
-def too_many(spec: ConvSpec, worth: int, gain: float) -> str | None:
-    """Why the operations of squares are too many for that share of the direct ones, or these below what is worth it."""
+def too_many(spec: ConvSpec, worth: int) -> str | None:
+    """Why the operations of squares are too many, or the direct ones below what is worth it."""
     direct = spec.flops
     if direct < worth:
         return f"{direct} operations are too few to pay for the transforms"
@@ -149,7 +149,7 @@ def too_many(spec: ConvSpec, worth: int, gain: float) -> str | None:
     transformed = places * spec.groups * spec.group_in * spec.group_out
     weights = transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
     total = int(products + per_place + weights)
-    if total > gain * direct:
+    if total > GAIN * direct:
         return f"{total} operations with those of the transforms, {direct} without"
     return None
 
