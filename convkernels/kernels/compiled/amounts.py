@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import APART, Axes, Picture, pictures, pixel_channels
+from .axes import APART, Axes, Picture, pictures, pixel_channels, winograd_axes
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -17,6 +17,14 @@ PANEL = 384
 """Bytes of the widest row of tiles, six vectors of 64."""
 SQUARES = 3 * 2**19
 """Bytes of squares in all their forms that are worked on at a time: few would make products of few rows."""
+STRIPE = 3 * 2**17
+"""Bytes of the sums of a weight gradient by squares that a thread works on at a time."""
+FORMS = 3 * 2**20
+"""Bytes of transformed squares that are summed at a time; twice those of the sums, if that is more."""
+PIECE = 2**17
+"""Bytes of the input and of the gradient that a thread copies at a time."""
+LEAST_SQUARES, SHARED_PIECES = 64, 16
+"""The fewest squares that are, and the pieces that these are made of at least, for threads to share."""
 NARROW = 512
 """Columns of all groups above which panels are enough for threads to share."""
 PARTS, PARTED = 8, 2**20
@@ -191,3 +199,43 @@ def winograd_amounts(
         found.append(most._replace(shared=shared, each=most.each + panel + LINES))
     images, d, h = (min(counts) for counts in zip(*((each.images, *each.rows) for each in found), strict=True))
     return Amounts(images, (d, h), shared, max(each.each for each in found))
+
+
+class SquareSums(NamedTuple):
+    """How much of a weight gradient by squares to work on at a time.
+
+    Threads transform pieces, of images and rows of squares; so many pieces are a block, whose squares take `forms`
+    bytes once they are transformed. Their sums take as many as said, or none where one block is all.
+    """
+
+    pieces: Amounts
+    per_block: int
+    forms: int
+    sums: int
+
+
+@lru_cache(maxsize=512)
+def winograd_weight_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int
+) -> SquareSums:
+    """The amounts of a weight gradient by squares, which decide in what order sums are added, whatever the threads."""
+    squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+    places, cells = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
+    copied = cells * pixel_channels(columns, size)
+    found = amounts(squares, batch, groups, channels, copied, 0, size, PIECE, SHARED_PIECES, PIECE)
+    counts, along = (found.images, *found.rows), (batch, *(axis.outputs for axis in squares))
+    pieces = math.prod(-(-most // count) for most, count in zip(along, counts, strict=False))
+    square = groups * places * (channels + columns) * size
+    piece = math.prod(counts) * squares[2].outputs * square
+    stripe = min(STRIPE, places * channels * min(columns, PANEL // size) * size) // places + 2 * LINE
+    each = max(found.each, (places + taps) * stripe) + LINES
+    spare = limit - max(each, min(SHARED_PIECES * each, limit // 4)) - square - 2 * LINES
+    sums, per_block = groups * places * channels * columns * size, pieces
+    # All sums are read and written for each block, unless there is but one.
+    most = max(FORMS, 2 * sums)
+    if pieces * piece > min(most, spare):
+        least = -(-LEAST_SQUARES * square // piece)
+        blocks = -(-pieces // max(1, least, min(most, spare - sums) // piece))
+        per_block = -(-pieces // blocks)
+    forms, kept = per_block * piece + square, sums if per_block < pieces else 0
+    return SquareSums(found._replace(shared=forms + kept + 2 * LINES, each=each), per_block, forms, kept)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .amounts import correlation_amounts, squares_amounts, weight_amounts
+from .amounts import correlation_amounts, squares_amounts, weight_amounts, winograd_weight_amounts
 from .axes import (
     PLACES,
     Axes,
@@ -33,8 +33,11 @@ SMALL, FEW = 1_000_000, 3
 """Operations from which on it matters how full tiles are, and channels of a group that leave them too empty."""
 POINT = 131_072
 """Operations of a single pixel, some 256 to 256 channels, up to which a call costs less than BLAS gains."""
-WORTH = 4_500_000
-"""Operations, some 0.06 ms of the direct method, below which Winograd's transforms cost more than they save."""
+WORTH, WEIGHTS_WORTH = 4_500_000, 2_000_000
+"""Operations, some 0.06 ms of the direct method, below which Winograd's transforms cost more than they save; and those
+of weight gradients, some 0.02 ms."""
+WEIGHTS_TAPS, LEAST_OUTPUTS = (1, 3, 4, 5), 64
+"""The taps of weight gradients by squares, and the outputs whose sums hide their rounding."""
 LEAST_CHANNELS = {2: 16, 3: 4, 4: 4, 5: 4, 6: 16, 7: 16}
 """By the taps of an axis, the channels whose sums hide the rounding of transforms."""
 TRANSFORM = 22.0
@@ -114,6 +117,25 @@ def winograd_supports_backward(spec: ConvSpec) -> str | None:
     return squares_support(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
+def winograd_supports_weight_grad(spec: ConvSpec) -> str | None:
+    """Three to five taps along the last two axes, or one, and sums that hide the rounding: here those over outputs.
+
+    The error was some 10 eps max(sum |x| |dy|), and 16 at most, however many outputs: a sixth of the bound for 64.
+    """
+    window, reason = spec.window, supports(spec)
+    if reason:
+        return reason
+    if any(step != 1 for step in (*window.stride, *window.dilation)):
+        return f"takes strides and dilations of 1, not {window.stride} and {window.dilation}"
+    last, others = window.kernel_size[-2:], window.kernel_size[:-2]
+    if not all(taps in WEIGHTS_TAPS for taps in last) or window.taps == 1 or others not in ((), (1,)):
+        return f"takes 3 to 5 taps along the last two axes, or one, not {window.kernel_size}"
+    outputs = spec.batch * math.prod(window.out_size)
+    if 0 < outputs < LEAST_OUTPUTS:
+        return f"{outputs} outputs are below the {LEAST_OUTPUTS} whose sums hide its rounding"
+    return None
+
+
 def squares_support(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int) -> str | None:
     """Two to seven taps along the last two axes, or one, and sums that hide the transforms' rounding.
 
@@ -148,7 +170,12 @@ def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
     return squares_cost(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
-def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int) -> str | None:
+def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
+    """The same: transforming the sums into weights costs what transforming weights does."""
+    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH)
+
+
+def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int, worth: int = WORTH) -> str | None:
     """Why correlations by squares from so many channels to so many take longer, in operations of the direct method."""
     images, channels = spec.batch * spec.groups, reads * writes
     lanes = VECTOR // spec.compute_dtype.itemsize
@@ -157,7 +184,7 @@ def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: in
         2 * images * channels * math.prod(axis.outputs * len(axis.taps) for axis in axes) * inside(axes)
         for axes in every
     )
-    if direct < WORTH:
+    if direct < worth:
         return f"{int(direct)} operations are too few to pay for the transforms"
     total, transformed, count = 0.0, 0, 0
     for axes in every:
@@ -251,6 +278,15 @@ def workspace_winograd(spec: ConvSpec, limit: int) -> int:
 def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd_input_grad`."""
     return squares(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in, limit)
+
+
+def workspace_winograd_weight_grad(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `winograd_weight_grad`: squares and their sums, and for each thread a part of either."""
+    if not spec.batch:
+        return 0
+    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
+    problem = (spec.batch, spec.groups, spec.group_in, spec.group_out, size, limit)
+    return winograd_weight_amounts(forward_axes(spec), *problem).pieces.bytes(threads, limit)
 
 
 def squares(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:
