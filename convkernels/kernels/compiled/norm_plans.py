@@ -35,11 +35,11 @@ def norm(
     form = whole_form(spec, (gamma, beta), (x, out), resources)
     if form is None or not reads(form, spec, (gamma, beta), (mean, var)):
         return None
-    default = coefficients(form, spec, gamma=None, beta=None)
+    ones, zeros = coefficients(form, spec, gamma=None, beta=None)
     work = by_threads(spec, resources, lambda threads: forward(spec, form, False, threads))
 
     def run(x: Array, gamma: Array | None, beta: Array | None, out: Array, mean: Array, var: Array) -> None:
-        work().run({"x": x, "out": out, **or_default(default, gamma=gamma, beta=beta), "mean": mean, "var": var})
+        work().run(x, out, ones if gamma is None else gamma, zeros if beta is None else beta, mean, var)
 
     return run
 
@@ -59,13 +59,13 @@ def batch_norm(
     form = whole_form(spec, (gamma, beta), (x, out), resources, given=True)
     if form is None or not reads(form, spec, (gamma, beta)):
         return None
-    default = coefficients(form, spec, gamma=None, beta=None)
+    ones, zeros = coefficients(form, spec, gamma=None, beta=None)
     work = by_threads(spec, resources, lambda threads: forward(spec, form, True, threads))
     copied = copier(form, spec, mean, var)
 
     def run(x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, out: Array) -> None:
-        arrays = {"x": x, "out": out, "mean": copied(mean), "var": copied(var)}
-        work().run(arrays | or_default(default, gamma=gamma, beta=beta))
+        small = ones if gamma is None else gamma, zeros if beta is None else beta
+        work().run(x, out, *small, copied(mean), copied(var))
 
     return run
 
@@ -90,15 +90,14 @@ def norm_grad(
         return None
     if any(each is not None and form.ordered(each).shape != form.varying for each in (dgamma, dbeta)):
         return None
-    default = coefficients(form, spec, gamma=None)
+    (ones,) = coefficients(form, spec, gamma=None)
     work = by_threads(spec, resources, lambda threads: backward(spec, form, given, threads, writes=True))
     copied = copier(form, spec, mean, var)
 
     def run(*arrays: Any) -> None:
         dy, x, gamma, mean, var, out, *sums = arrays
-        gamma = default["gamma"] if gamma is None else gamma
-        known = {"x": x, "dy": dy, "out": out, "gamma": gamma, "mean": copied(mean), "var": copied(var)}
-        found = gathered(form, work().run(known))
+        gamma = ones if gamma is None else gamma
+        found = gathered(form, work().run(x, dy, out, gamma, copied(mean), copied(var)))
         for values, target in zip(found, sums, strict=True):
             if target is not None:
                 form.ordered(target)[...] = values.reshape(form.varying)
@@ -126,11 +125,6 @@ def copier(form: Rows | Columns, spec: NormSpec, *statistics: Array) -> Callable
             return form.statistic(small.reshape(spec.statistics_shape))
 
     return copied
-
-
-def or_default(default: dict[str, Array], **given: Array | None) -> dict[str, Array]:
-    """Coefficients, or what stands for those that are not there."""
-    return {name: default[name] if array is None else array for name, array in given.items()}
 
 
 def by_threads(spec: NormSpec, resources: Resources, make: Callable[[int], Work]) -> Callable[[], Work]:
