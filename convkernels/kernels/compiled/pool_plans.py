@@ -53,7 +53,7 @@ def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resour
     seen = views(dy, out)
 
     def make(threads: int) -> tuple[Program, int]:
-        return planned_collection(spec, *seen, codes.view, threads, host()), threads
+        return planned_collection(spec, *seen, codes.view, threads, resources.max_workspace, host()), threads
 
     work = by_threads(spec, resources, make)
     return lambda dy, x, y, out: execute(*work(), dy, out, codes.memory)
