@@ -7,7 +7,6 @@ Statistics that are given may be of any type, for they are copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -94,13 +93,14 @@ def norm_grad(
     work = by_threads(spec, resources, lambda threads: backward(spec, form, given, threads, writes=True))
     copied = copier(form, spec, mean, var)
 
-    def run(*arrays: Any) -> None:
-        dy, x, gamma, mean, var, out, *sums = arrays
-        gamma = ones if gamma is None else gamma
-        found = gathered(form, work().run(x, dy, out, gamma, copied(mean), copied(var)))
-        for values, target in zip(found, sums, strict=True):
+    order, varying = form.order, form.varying
+
+    def run(dy: Array, x: Array, gamma: Array | None, mean: Array, var: Array, out: Array, *sums: Array | None) -> None:
+        given = ones if gamma is None else gamma
+        found = gathered(form, work().run(x, dy, out, given, copied(mean), copied(var)))
+        for place, target in enumerate(sums):
             if target is not None:
-                form.ordered(target)[...] = values.reshape(form.varying)
+                target.transpose(order)[...] = found[place].reshape(varying)
 
     return run
 

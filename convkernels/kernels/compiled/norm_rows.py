@@ -13,7 +13,8 @@ from ...layout import Array
 from ...norm_spec import NormSpec
 from .isa import Isa
 from .norm_forms import THREADS, Rows, Work, offsets, summed
-from .row_code import Variant, compiled_for
+from .row_code import Variant
+from .row_gradients import compiled_for
 
 PIECES = THREADS
 """Parts of the families whose shares in coefficients' gradients are summed apart, at most."""
