@@ -103,6 +103,11 @@ class Code:
         function = self._declared(name, kind, pointer.type, INDEX, mask.type, kind)
         return self.build.call(function, [pointer, ir.Constant(INDEX, size), mask, nothing])
 
+    def first_lanes(self, count: Any) -> Any:
+        """The mask of so many lanes."""
+        left = self.spread(self.build.trunc(count, INDEX))
+        return self.build.icmp_signed(">", left, ir.Constant(left.type, list(range(self.lanes))))
+
     def load_wide(self, row: Any, column: Any, mask: Any) -> Any:
         """A vector of the data, as float64."""
         found = self.load(row, column, mask)
@@ -336,6 +341,5 @@ class Code:
 
     def _rest(self, column: Any, count: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
         """The columns that do not fill a vector, if there are any."""
-        left = self.spread(self.build.trunc(self.build.sub(count, column), INDEX))
-        mask = self.build.icmp_signed(">", left, ir.Constant(left.type, list(range(self.lanes))))
+        mask = self.first_lanes(self.build.sub(count, column))
         return self.loop(column, count, self.word(self.lanes), state, lambda place, *now: body(place, mask, *now))

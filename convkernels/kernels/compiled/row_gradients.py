@@ -9,7 +9,7 @@ from typing import Any
 from .code import DOUBLE, Code, Values
 from .function import Function
 from .isa import Isa
-from .row_code import ARGUMENTS, Family, Variant, forward
+from .row_code import ARGUMENTS, UNROLL, Family, Variant, forward
 from .row_together import can_go_together, go_together
 from .tile import compiled
 
@@ -37,7 +37,7 @@ def shares(family: Family, mean: Any, rstd: Any) -> tuple[Any, Any]:
 
     def sums(place: Any) -> tuple[Any, Any]:
         """Those of a part."""
-        found = family.few_sums([code.zeros] * 2, partial(add, place))
+        found = family.few_sums([code.zeros] * 2, partial(add, place), "columns", UNROLL)
         total, products = (code.total(vector) for vector in found)
         return total, build.fsub(products, build.fmul(residual, total))
 
