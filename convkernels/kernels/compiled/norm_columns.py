@@ -156,7 +156,7 @@ def gathered(form: Columns, found: Mapping[str, Array]) -> Array:
     if form.row.varies:
         across = found["across"]
         return (across[0] if len(across) == 1 else summed(across, (0,))).T
-    if form.count == form.member.size == 1 and form.family.varies:
+    if form.count == 1 and all(axis.varies or axis.size == 1 for axis in (form.family, form.member)):
         return found["sums"][0, 0, ::-1]
     axes = (*form.outer, form.family, form.member)
     sums = found["sums"][:, 0, ::-1].swapaxes(0, 1).reshape(2, *(axis.size for axis in axes))
