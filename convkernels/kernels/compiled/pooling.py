@@ -31,6 +31,8 @@ from .row_tables import RowBoxes
 from .runs import margins
 from .thread_count import now_usable
 
+MANY = 16
+"""Taps from which on lines along channels are read in longer pieces."""
 SLAB = 2**17
 """Bytes of targets that all boxes go through together."""
 
@@ -203,7 +205,8 @@ def reducing_call(
     """The call that reduces, and where in the scratch memory its buffer ends."""
     rows = rows_of(boxes, read, written) if parted else None
     if rows is None:
-        return by_lines(boxes, (read,), (written,), (reducing, reduction, boxes.phases)), start
+        wide = boxes.forward and boxes.axis is None and boxes.spec.window.taps >= MANY
+        return by_lines(boxes, (read,), (written,), (reducing, reduction, boxes.phases, wide)), start
     buffer = View(2, start, (rows.buffer,), (1,), read.kind, read.itemsize)
     call = by_rows(rows, read, buffer, written, (reductions.by_rows, reduction, boxes.phases))
     return call, start + rows.buffer
