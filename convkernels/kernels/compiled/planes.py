@@ -24,6 +24,8 @@ from .turn import square
 
 MANY = 4
 """Vectors of channels whose planes are turned together, at most: as many as are worked on at a time."""
+LONG = 32
+"""Bytes of a row's outputs from which on lines along it pay by steps of 2."""
 
 
 class Turns(Lines):
@@ -102,7 +104,7 @@ def turning_pays(spec: PoolSpec, axis: int | None, *arrays: View) -> bool:
     """Whether to turn planes: these lie in one piece each, some have room, and pools along them are slow.
 
     512 channels of 14x14 by 3x3 took 120 us by rows, and 51 turned; averages of 5x5 by steps of 3 backwards 320 and 28.
-    By 2x2 without overlap, lines pay from half a vector on: 28x28 took 31 us, and 42 turned; 14x14 31, and 25.
+    By steps of 2 lines pay from some outputs on: 28x28 by 2x2 took 31 us, and 42 turned; 14x14 31, and 25.
     """
     if axis is None or not all(map(in_planes, arrays)):
         return False
@@ -110,7 +112,7 @@ def turning_pays(spec: PoolSpec, axis: int | None, *arrays: View) -> bool:
     if 2 * arrays[0].shape[1] <= lanes or not together(*arrays):
         return False
     simple = set(window.stride) == {2} and max(window.kernel_size) <= 3 and not window.padded
-    return not simple or 2 * window.out_size[-1] <= lanes
+    return not simple or window.out_size[-1] * arrays[0].itemsize < LONG
 
 
 def in_planes(array: View) -> bool:
