@@ -155,6 +155,26 @@ class Code:
         sums = self._declared(f"llvm.vector.reduce.fadd.v{self.lanes}f64", DOUBLE, DOUBLE, self.wide)
         return self.build.call(sums, [self.double(0.0), vector], fastmath=("reassoc",))
 
+    def totals(self, vectors: Values) -> list[Any]:
+        """The sums of as many wide vectors as a power of 2, always in the same order, in half the instructions."""
+        many, lanes, found = len(vectors), self.lanes, [*vectors]
+        if many == 1 or many > lanes:
+            return [self.total(vector) for vector in vectors]
+
+        def picked(one: Any, other: Any, places: range) -> Any:
+            return self.build.shuffle_vector(one, other, ir.Constant(ir.VectorType(INDEX, len(places)), list(places)))
+
+        while lanes > many:
+            lanes //= 2
+            halves = range(lanes), range(lanes, 2 * lanes)
+            found = [self.build.fadd(*(picked(vector, vector, half) for half in halves)) for vector in found]
+        while len(found) > 1:
+            # Of two vectors, neighbours are added up, those of the first in front.
+            pairs = zip(found[::2], found[1::2], strict=True)
+            parts = [[picked(*pair, range(first, 2 * lanes, 2)) for first in (0, 1)] for pair in pairs]
+            found = [self.build.fadd(*part) for part in parts]
+        return [self.build.extract_element(found[0], ir.Constant(INDEX, place)) for place in range(many)]
+
     def fit(self, value: Any, wide: bool) -> Any:
         """A float64 in wide arithmetic, or in the data's own."""
         kind = self.narrow if isinstance(value.type, ir.VectorType) else self.element
