@@ -295,21 +295,22 @@ class Kept(NamedTuple):
 
 def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept | None:
     """Reduce every window, and keep the codes of the winners if there is room for them."""
-    threads, ties = now_usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
     seen, limit = views(x, out), resources.max_workspace
     codes, taken = kept_codes(spec, *seen, limit)
     if taken > limit:
         pool(spec, x, out=out, resources=resources)
         return None
-    memory = np.full(taken, fill_of(ties), np.uint8)
-    tasks = planned_winners(spec, *seen, codes, "codes", threads, limit, host())
+    threads = pool_threads(spec, now_usable(resources.threads, work_of(spec)), limit - taken)
+    memory = np.full(taken, fill_of(Ties(rule(spec), family(spec))), np.uint8)
+    tasks = planned_winners(spec, *seen, codes, "codes", threads, limit - taken, host())
     execute(tasks, threads, x, out, memory)
     return Kept(memory, codes)
 
 
 def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resources: Resources) -> None:
     """Collect the gradient of every cell by the codes that were kept."""
-    threads, limit = now_usable(resources.threads, work_of(spec)), resources.max_workspace
+    limit = resources.max_workspace
+    threads = pool_threads(spec, now_usable(resources.threads, work_of(spec)), limit)
     tasks = planned_collection(spec, *views(dy, out), codes.view, threads, limit, host())
     execute(tasks, threads, dy, out, codes.memory)
 
