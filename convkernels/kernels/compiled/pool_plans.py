@@ -50,10 +50,11 @@ def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, reso
 
 def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resources: Resources) -> Run:
     """Plan a gradient by these codes, which were kept."""
-    seen = views(dy, out)
+    limit, seen = resources.max_workspace, views(dy, out)
 
-    def make(threads: int) -> tuple[Program, int]:
-        return planned_collection(spec, *seen, codes.view, threads, host()), threads
+    def make(wanted: int) -> tuple[Program, int]:
+        threads = pool_threads(spec, wanted, limit)
+        return planned_collection(spec, *seen, codes.view, threads, limit, host()), threads
 
     work = by_threads(spec, resources, make)
     return lambda dy, x, y, out: execute(*work(), dy, out, codes.memory)
