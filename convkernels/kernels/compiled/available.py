@@ -153,7 +153,7 @@ def squares_support(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes:
     if not taps <= {1, *PLACES} or taps == {1}:
         strided = f" in steps of {steps}" if math.prod(steps) > 1 else ""
         return f"takes 2 to 7 taps along the last two axes, or one, not {kernel_size}{strided}"
-    sources = math.prod(len(one.sources) for one in pictures(every)[0][:1])
+    sources = len(pictures(every)[0][0].sources)
     least, needed = min(sources * reads, writes), max(LEAST_CHANNELS[count] for count in taps - {1})
     if least < needed:
         return f"groups of {least} channels are below the {needed} whose sums hide its rounding"

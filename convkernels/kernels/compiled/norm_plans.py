@@ -13,8 +13,9 @@ import numpy as np
 from ...config import Resources
 from ...layout import Array
 from ...norm_spec import NormSpec
-from .norm_forms import FLOAT, Columns, Rows, Work, coefficients
-from .norms import backward, forward, gathered, threads_for, whole_form
+from .norm_forms import FLOAT, THREADS, Columns, Rows, Work, coefficients
+from .norms import backward, forward, gathered, whole_form, work_of
+from .thread_count import by_threads
 
 Run = Callable[..., None]
 
@@ -35,7 +36,7 @@ def norm(
     if form is None or not reads(form, spec, (gamma, beta), (mean, var)):
         return None
     ones, zeros = coefficients(form, spec, gamma=None, beta=None)
-    work = by_threads(spec, resources, lambda threads: forward(spec, form, False, threads))
+    work = by_threads(resources.threads, work_of(spec), lambda most: forward(spec, form, False, min(most, THREADS)))
 
     def run(x: Array, gamma: Array | None, beta: Array | None, out: Array, mean: Array, var: Array) -> None:
         work().run(x, out, ones if gamma is None else gamma, zeros if beta is None else beta, mean, var)
@@ -59,7 +60,7 @@ def batch_norm(
     if form is None or not reads(form, spec, (gamma, beta)):
         return None
     ones, zeros = coefficients(form, spec, gamma=None, beta=None)
-    work = by_threads(spec, resources, lambda threads: forward(spec, form, True, threads))
+    work = by_threads(resources.threads, work_of(spec), lambda most: forward(spec, form, True, min(most, THREADS)))
     copied = copier(form, spec, mean, var)
 
     def run(x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, out: Array) -> None:
@@ -90,7 +91,11 @@ def norm_grad(
     if any(each is not None and form.ordered(each).shape != form.varying for each in (dgamma, dbeta)):
         return None
     (ones,) = coefficients(form, spec, gamma=None)
-    work = by_threads(spec, resources, lambda threads: backward(spec, form, given, threads, writes=True))
+
+    def make(most: int) -> Work:
+        return backward(spec, form, given, min(most, THREADS), writes=True)
+
+    work = by_threads(resources.threads, work_of(spec), make)
     copied = copier(form, spec, mean, var)
 
     order, varying = form.order, form.varying
@@ -125,20 +130,3 @@ def copier(form: Rows | Columns, spec: NormSpec, *statistics: Array) -> Callable
             return form.statistic(small.reshape(spec.statistics_shape))
 
     return copied
-
-
-def by_threads(spec: NormSpec, resources: Resources, make: Callable[[int], Work]) -> Callable[[], Work]:
-    """What makes the work for as many threads as there should be now."""
-    known: dict[int, Work] = {}
-    if resources.threads == 1:
-        alone = make(1)
-        return lambda: alone
-
-    def work() -> Work:
-        threads = threads_for(spec, resources)
-        found = known.get(threads)
-        if found is None:
-            found = known[threads] = make(threads)
-        return found
-
-    return work

@@ -28,7 +28,12 @@ MANY = 2**14
 
 def threads_for(spec: NormSpec, resources: Resources) -> int:
     """How many threads to use."""
-    return min(THREADS, now_usable(resources.threads, CELL * math.prod(spec.shape)))
+    return min(THREADS, now_usable(resources.threads, work_of(spec)))
+
+
+def work_of(spec: NormSpec) -> int:
+    """What there is to do, in operations."""
+    return CELL * math.prod(spec.shape)
 
 
 def together(
