@@ -196,7 +196,7 @@ def winograd_amounts(
         # All of U is read for each block: the larger it is, the larger the block that pays.
         block = max(SQUARES, depth * places * row * size // 8)
         most = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
-        found.append(most._replace(shared=shared, each=most.each + panel + LINES))
+        found.append(most._replace(shared=shared, each=most.each + panel + 4 * LINE * places + LINES))
     images, d, h = (min(counts) for counts in zip(*((each.images, *each.rows) for each in found), strict=True))
     return Amounts(images, (d, h), shared, max(each.each for each in found))
 

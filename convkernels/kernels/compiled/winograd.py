@@ -39,7 +39,7 @@ from .isa import Isa, host
 from .machine import address, tables
 from .operands import Memory, Problem, backward, forward
 from .parallel import run
-from .scratch import rounded
+from .scratch import LINE, rounded
 from .squares import Squares, convolve, transform_weights
 from .thread_count import now_usable
 from .toom_cook import transforms
@@ -156,7 +156,8 @@ def squares_of(problem: Problem, one: Picture, most: int, kinds: int, tile: Tili
     places, row, depth = squares[1].span * squares[2].span, min(tile.width, columns) * size, sources * problem.channels
     return Squares(
         *(squares[1].span, squares[2].span, steps[1], steps[2], taps[1], taps[2], squares[2].outputs, axes[1].outputs),
-        *(most * depth * size, most * tile.width * size, depth * row, row),
+        # Places an odd number of lines apart do not share sets of the cache.
+        *(rounded(most * depth * size) | LINE, rounded(most * tile.width * size) | LINE, depth * row, row),
         *(places * depth * row, tile.panels * places * depth * row, kinds, sources, depth, depth * size),
         *(code(axes, taps, name, size, isa) for name in ("source", "filter", "output")),
     )
