@@ -93,6 +93,21 @@ def test_no_imports_run_in_a_circle():
     assert set(order) == set(MODULES)
 
 
+def test_a_strategy_does_not_compile_the_loops_of_another():
+    strategies = {
+        f"kernels.compiled.{name}" for name in ("direct", "weights", "winograd", "winograd_weights", "depthwise")
+    }
+
+    def reached(module, seen):
+        for other in GRAPH[module] - seen:
+            seen.add(other)
+            reached(other, seen)
+        return seen
+
+    for strategy in strategies:
+        assert reached(strategy, {strategy}) & strategies == {strategy}
+
+
 def test_the_graph_is_read_as_it_is_written():
     assert GRAPH["errors"] == set()
     assert {"call", "public", "errors", "layout", "kernels.pointwise"} < GRAPH["conv"]

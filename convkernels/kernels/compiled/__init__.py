@@ -19,12 +19,16 @@
     weights.py      and its weight gradient
     toom_cook.py    Winograd's algebra
     transform.py    his transforms, emitted
-    winograd.py     the strategy `winograd`
+    squares.py      the loops of his algorithm
+    winograd.py     the strategy `winograd`: plans of convolutions and input gradients by squares
+    winograd_weights.py  and of weight gradients
     reach.py        what depthwise outputs reach along each axis
     stencil.py      a few of them in registers, emitted
     cover.py        the outputs of a channel covered with stencils
     channels.py     the loops around stencils
     depthwise.py    the strategy `depthwise`
+    weighted.py     plans that first rearrange the weights
+    conv_plans.py   convolutions on other arrays that lie alike, and with the same weights
     parallel.py     one pool of threads
     scratch.py      memory that a thread keeps
 
@@ -32,11 +36,13 @@
     pool_plans.py what of a pool's call does not depend on where its arrays are
     runs.py       what a pool reads along one axis; boxes.py and row_tables.py make tables of it
     lines.py      loops over lines of vectors, emitted; rows.py and wholes.py over rows and whole planes
+    planes.py     small planes turned, so that lines lie along channels
     reductions.py what they do with vectors: reduce, find winners, collect gradients
     calls.py      emitted code, ready to be called
 
     norms.py         the norms, by the form in which data lie in memory (norm_forms.py)
-    norm_rows.py     runs of row_code.py: rows of numbers that share statistics
+    norm_rows.py     runs of row_code.py and row_gradients.py: rows of numbers that share statistics; row_together.py, four
+                     at a time
     norm_plans.py    what of a norm's call does not depend on where its arrays are
     norm_columns.py  runs of column_code.py: rows that go through many families of them, laid out in column_block.py
     code.py          what both are written with: loops over vectors, as LLVM assembly; function.py runs it

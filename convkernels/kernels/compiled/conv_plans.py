@@ -6,7 +6,6 @@ Where the weights stay as they are, too, they are rearranged but once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -14,10 +13,6 @@ import numpy as np
 from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec, ConvTransposeSpec
-from . import depthwise as channels
-from . import direct, weights
-from . import winograd as squares
-from . import winograd_weights as square_weights
 from .machine import address
 from .scratch import LINE
 from .thread_count import by_threads, usable
@@ -33,7 +28,7 @@ def now(find: Callable[..., Plan], spec: ConvSpec, *arrays: Array, resources: Re
     return by_threads(resources.threads, spec.flops, lambda threads: find(*how, threads))
 
 
-def forward(
+def plan_forward(
     find: Callable[..., Weighted],
     spec: ConvSpec | ConvTransposeSpec,
     x: Array,
@@ -48,7 +43,7 @@ def forward(
     return lambda x, w, b, out: execute(plan(), x, w, b, out)
 
 
-def backward(
+def plan_backward(
     find: Callable[..., Weighted], spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources
 ) -> Run:
     """Plan an input gradient."""
@@ -56,7 +51,7 @@ def backward(
     return lambda dy, w, out: execute(plan(), dy, w, None, out)
 
 
-def to_weights(
+def plan_weights(
     find: Callable[..., Plan],
     execute: Callable[[Plan, Array, Array, Array], None],
     spec: ConvSpec,
@@ -106,23 +101,3 @@ def keep(
     found = forward_spec(spec)
     threads = usable(resources.threads, found.flops)
     return Kept(find(found, x.strides, w.strides, out.strides, resources.max_workspace, threads), w, b)
-
-
-conv = partial(forward, direct.conv_plan)
-conv_input_grad = partial(backward, direct.input_grad_plan)
-conv_weight_grad = partial(to_weights, weights.weight_grad_plan, weights.run_weights)
-conv_transpose = partial(forward, direct.input_grad_plan)
-winograd = partial(forward, squares.squares_plan)
-winograd_input_grad = partial(backward, squares.squares_grad_plan)
-winograd_transpose = partial(forward, squares.squares_grad_plan)
-winograd_weight_grad = partial(to_weights, square_weights.squares_plan, square_weights.run_squares)
-depthwise = partial(forward, channels.forward_plan)
-depthwise_input_grad = partial(backward, channels.input_grad_plan)
-depthwise_weight_grad = partial(to_weights, channels.weight_grad_plan, channels.run_depthwise_weights)
-
-keep_conv = partial(keep, direct.conv_plan)
-keep_backward = partial(keep, direct.input_grad_plan)
-keep_winograd = partial(keep, squares.squares_plan)
-keep_winograd_backward = partial(keep, squares.squares_grad_plan)
-keep_depthwise = partial(keep, channels.forward_plan)
-keep_depthwise_backward = partial(keep, channels.input_grad_plan)

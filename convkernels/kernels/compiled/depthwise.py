@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from ...window import Ints
 from .axes import contiguous
 from .blocks import pack, together
 from .channels import Steps, convolve, weigh
+from .conv_plans import keep, plan_backward, plan_forward, plan_weights
 from .copies import Copy, copy_plan, turner
 from .cover import Form, Lying, cover, lanes_for, outer
 from .isa import Isa, host
@@ -248,3 +249,9 @@ def depthwise_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, re
     """Sum over images and pixels for each channel by itself."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     run_depthwise_weights(weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how), x, dy, out)
+
+
+plan_depthwise = partial(plan_forward, forward_plan)
+plan_input_grad = partial(plan_backward, input_grad_plan)
+plan_weight_grad = partial(plan_weights, weight_grad_plan, run_depthwise_weights)
+keep_depthwise, keep_backward = partial(keep, forward_plan), partial(keep, input_grad_plan)

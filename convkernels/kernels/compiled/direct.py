@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec, ConvTransposeSpec
 from ...window import Ints
 from .axes import forward_axes, input_grad_axes
+from .conv_plans import keep, plan_backward, plan_forward
 from .correlation import Plan, plan
 from .isa import host
 from .operands import backward, forward
@@ -49,3 +50,9 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
     """Correlate, for each remainder of the strides."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     execute(input_grad_plan(spec, dy.strides, w.strides, out.strides, *how), dy, w, None, out)
+
+
+plan_conv = partial(plan_forward, conv_plan)
+plan_input_grad = partial(plan_backward, input_grad_plan)
+plan_transpose = partial(plan_forward, input_grad_plan)
+keep_conv, keep_backward = partial(keep, conv_plan), partial(keep, input_grad_plan)

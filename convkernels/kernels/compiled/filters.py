@@ -99,6 +99,14 @@ def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa,
     )
 
 
+def padded(rows: list[Array]) -> Array:
+    """Rows of different lengths, filled up with zeros."""
+    found = np.zeros((len(rows), max((len(row) for row in rows), default=0)), np.int64)
+    for place, row in enumerate(rows):
+        found[place, : len(row)] = row
+    return found
+
+
 class Filters(NamedTuple):
     """Where tiles read weights: the bytes of a copy, where in w to begin, and the strides in what is read.
 

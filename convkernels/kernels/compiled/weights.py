@@ -11,7 +11,7 @@ on the threads.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numba
@@ -25,6 +25,7 @@ from ...window import Ints
 from .amounts import BLOCK, weight_amounts
 from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
+from .conv_plans import plan_weights
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tallest, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
@@ -332,3 +333,6 @@ def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resourc
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     found = weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how)
     run_weights(found, x, dy, out)
+
+
+plan_weight_grad = partial(plan_weights, weight_grad_plan, run_weights)

@@ -18,7 +18,7 @@ remainder, whose products are added before they are transformed back.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -32,8 +32,9 @@ from ...window import Ints
 from .amounts import PANEL, Amounts, squares_amounts
 from .axes import PLACES, Axes, Axis, Picture, forward_axes, input_grad_axes, pictures, rests_apart, winograd_axes
 from .blocks import together
+from .conv_plans import keep, plan_backward, plan_forward
 from .copies import turner
-from .filters import PACK_SERIAL, Tiling, packed, tiling, vectors_for
+from .filters import PACK_SERIAL, Tiling, packed, padded, tiling, vectors_for
 from .geometry import Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, tables
@@ -261,14 +262,6 @@ def cut(problem: Problem, squares: Axes, amounts: Amounts) -> tuple[Array, list[
     return np.array(pieces, np.int64).reshape(-1, 8), list(kinds)
 
 
-def padded(rows: list[Array]) -> Array:
-    """Rows of different lengths, filled up with zeros."""
-    found = np.zeros((len(rows), max((len(row) for row in rows), default=0)), np.int64)
-    for place, row in enumerate(rows):
-        found[place, : len(row)] = row
-    return found
-
-
 @lru_cache(maxsize=512)
 def squares_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
     """The plan of a convolution by squares."""
@@ -302,3 +295,9 @@ def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, reso
     """Correlate by squares."""
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     execute(squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how), dy, w, None, out)
+
+
+plan_winograd = partial(plan_forward, squares_plan)
+plan_input_grad = partial(plan_backward, squares_grad_plan)
+plan_transpose = partial(plan_forward, squares_grad_plan)
+keep_winograd, keep_backward = partial(keep, squares_plan), partial(keep, squares_grad_plan)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -35,8 +35,9 @@ from ...window import Ints
 from .amounts import STRIPE, SquareSums, winograd_weight_amounts
 from .axes import Axes, Axis, contiguous, forward_axes, winograd_axes
 from .blocks import COPIES, PIECE, SOURCE, SOURCES, TURNERS, WORD, fill, together, words
+from .conv_plans import plan_weights
 from .copies import Copy, Turner, copy_array, copy_plan, turner
-from .filters import tiling, vectors_for
+from .filters import padded, tiling, vectors_for
 from .geometry import Array5, Piece, Source, block_bytes, source
 from .isa import Isa, host
 from .machine import address, array_in, entry, fixed, invoke, tables, words_at
@@ -47,7 +48,6 @@ from .thread_count import now_usable
 from .toom_cook import transforms
 from .transform import Square
 from .transform import address as transform_address
-from .winograd import padded
 
 
 class Squares(NamedTuple):
@@ -327,3 +327,6 @@ def winograd_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, res
         return
     how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
     run_squares(squares_plan(spec, x.strides, dy.strides, out.strides, *how), x, dy, out)
+
+
+plan_weight_grad = partial(plan_weights, squares_plan, run_squares)
