@@ -14,8 +14,11 @@ from typing import Any
 
 import numpy as np
 
-LARGE = 2**20
-"""Bytes from which on memory is kept; below, the allocator keeps it anyway."""
+LARGE = 2**17
+"""Bytes from which on memory is kept: glibc gives such back to the system, until it has seen larger ones freed.
+
+An instance norm of 32 x 512 x 7 x 7 took 4.2 times as long as three copies for that, and not 2.4.
+"""
 KEPT = 2**28
 """Bytes of results that are kept at most, in use or not."""
 WASTED = 1.25

@@ -199,7 +199,7 @@ class Scratch:
     def moments(self, cells: Array, shape: Ints, centred: bool) -> Array:
         """The sums of a block, if wanted, and of its squares, over the axes where `shape` has one; one array of all."""
         plan = summation(cells.shape, shape)
-        parts = np.empty((1 + centred, *plan.left), self.dtype)
+        parts = empty((1 + centred, *plan.left), self.dtype)
         if centred:
             self.added(plan, cells, parts[0, ...])
         self.multiplied(plan, cells, cells, parts[-1, ...])
@@ -244,7 +244,11 @@ class Scratch:
                 parts = np.einsum("sijk->sik", part, dtype=self.wide)
             else:
                 parts = np.add.reduce(part, 2, dtype=self.wide)
-        return parts.astype(self.wide, copy=False)
+        if parts.dtype == self.wide:
+            return parts
+        found = empty(parts.shape, self.wide)
+        np.copyto(found, parts)
+        return found
 
     def repeated(self, small: Array, shape: Ints, spare: Array | None = None) -> Array:
         """A coefficient with axes of one, in the type of the data, and repeated until it has long runs.
@@ -347,7 +351,8 @@ def overflowed(spec: NormSpec, *sums: Array) -> Any:
 
 def deviation(spec: NormSpec, var: Array) -> Array:
     """One over the standard deviation, in the type of the statistics."""
-    rstd: Array = np.add(var, spec.eps, dtype=spec.statistics_dtype)
+    rstd = empty(var.shape, spec.statistics_dtype)
+    np.add(var, spec.eps, out=rstd)
     return np.divide(1, np.sqrt(rstd, out=rstd), out=rstd)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from ..config import Resources
 from ..layout import Array
 from ..norm_spec import NormSpec
+from ..recycling import empty
 from ..window import Ints, Tile
 from .norm_blocks import (
     NEAR,
@@ -110,7 +111,7 @@ def moments(spec: NormSpec, blocks: Deviations, shape: Ints) -> tuple[Any, Array
         return 0, blocks.moments(shape, spec.count, centred=False)[0], None
     with np.errstate(over="ignore", invalid="ignore"):
         mean, var = blocks.moments(shape, spec.count, centred=True)
-        squared = np.square(mean)
+        squared = np.square(mean, out=empty(mean.shape, mean.dtype))
         var -= squared
         squared /= NEAR**2
         near = squared <= var
