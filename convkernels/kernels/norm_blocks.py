@@ -84,18 +84,14 @@ def groups(shape: Ints, reduced: Ints, cells: int) -> list[Group]:
 class Summation(NamedTuple):
     """How blocks are summed: by BLAS over `length` rows of `columns`, then the rest, which is little, in float64.
 
-    The rest goes step by step, each over the middle one of three axes.
+    What BLAS leaves has the shape `left`. The rest goes step by step, each over the middle one of three axes.
     """
 
     lead: Ints
     length: int
     columns: int
+    left: Ints
     rest: tuple[Ints, ...]
-
-    @property
-    def left(self) -> Ints:
-        """The shape of what BLAS leaves."""
-        return self.lead if self.columns == 1 else (*self.lead, self.columns)
 
 
 @lru_cache(maxsize=512)
@@ -141,7 +137,7 @@ def summation(shape: Ints, total: Ints) -> Summation:
             else:
                 rest.append((before, part[axis], behind))
             part = (*part[:axis], 1, *part[axis + 1 :])
-    return Summation(lead, length // side, columns, tuple(rest))
+    return Summation(lead, length // side, columns, lead if columns == 1 else (*lead, columns), tuple(rest))
 
 
 @lru_cache(maxsize=512)
