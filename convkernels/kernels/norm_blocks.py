@@ -349,7 +349,8 @@ def deviation(spec: NormSpec, var: Array) -> Array:
     """One over the standard deviation, in the type of the statistics."""
     rstd = empty(var.shape, spec.statistics_dtype)
     np.add(var, spec.eps, out=rstd)
-    return np.divide(1, np.sqrt(rstd, out=rstd), out=rstd)
+    np.divide(1, np.sqrt(rstd, out=rstd), out=rstd)
+    return rstd
 
 
 def centre_of(mean: Array, rstd: Array, dtype: np.dtype[Any]) -> tuple[Array | None, Array]:

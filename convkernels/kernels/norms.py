@@ -113,7 +113,7 @@ def moments(spec: NormSpec, blocks: Deviations, shape: Ints) -> tuple[Any, Array
         mean, var = blocks.moments(shape, spec.count, centred=True)
         squared = np.square(mean, out=empty(mean.shape, mean.dtype))
         var -= squared
-        squared /= NEAR**2
+        squared *= NEAR**-2
         near = squared <= var
     near &= np.isfinite(var)
     if near.all():
