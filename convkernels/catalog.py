@@ -130,6 +130,13 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             available.late("depthwise", "depthwise_weight_grad"),
             plan=available.late("conv_plans", "depthwise_weight_grad"),
         ),
+        _squares(
+            available.late("winograd_weights", "winograd_weight_grad"),
+            supports=available.winograd_supports_weight_grad,
+            prefers=available.winograd_prefers_weight_grad,
+            workspace=available.workspace_winograd_weight_grad,
+            plan=available.late("conv_plans", "winograd_weight_grad"),
+        ),
         _tiles(
             available.late("weights", "conv_weight_grad"),
             prefers=available.prefers_weight_grad,

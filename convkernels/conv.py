@@ -233,8 +233,8 @@ def _conv_vjp(
     Notes
     -----
     The convolution is linear in `x` and in `w`, so its gradients are its adjoints; for complex data they conjugate. A
-    named `strategy` binds the forward; each gradient takes the implementation of that name if it has one, else what
-    "auto" takes.
+    named `strategy` binds the forward; each gradient takes the implementation of that name if it has one that takes the
+    problem, else what "auto" takes.
 
     Examples
     --------
@@ -267,9 +267,9 @@ def with_gradients(forward: Call, options: Any) -> tuple[Array, Callable[..., Co
             check_dy(as_array("dy", dy), layout, forward.shape)
             dx = dw = db = None
             if "x" in wrt:
-                dx = _input_grad_call(dy, w, x.shape, gradient_options(options, CONV_INPUT_GRAD)).run()
+                dx = _input_grad_call(dy, w, x.shape, gradient_options(options, CONV_INPUT_GRAD, forward.spec)).run()
             if "w" in wrt:
-                dw = _weight_grad_call(x, dy, sizes, gradient_options(options, CONV_WEIGHT_GRAD)).run()
+                dw = _weight_grad_call(x, dy, sizes, gradient_options(options, CONV_WEIGHT_GRAD, forward.spec)).run()
             if "b" in wrt and b is not None:
                 db = bias_grad(dy, layout)
             return ConvGradients(dx, dw, db)

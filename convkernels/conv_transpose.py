@@ -181,7 +181,7 @@ def _conv_transpose_vjp(
             if "x" in wrt:
                 # The transpose of the transpose is the convolution itself.
                 there = replace(back, dtype=common_dtype(dy=dy, w=w_view))
-                chosen = gradient_options(options, CONV)
+                chosen = gradient_options(options, CONV, there)
 
                 def x_bound() -> int:
                     return back.group_in * back.window.taps * magnitude(gradient) * magnitude(w_view)
@@ -191,7 +191,7 @@ def _conv_transpose_vjp(
                 dx = Call(CONV, there, layout.order, arrays, shape, layout, chosen, x_bound, conjugated=1).run()
             if "w" in wrt:
                 there = replace(back, dtype=common_dtype(dy=dy, x=x_view))
-                chosen = gradient_options(options, CONV_WEIGHT_GRAD)
+                chosen = gradient_options(options, CONV_WEIGHT_GRAD, there)
 
                 def w_bound() -> int:
                     return back.batch * math.prod(back.window.out_size) * magnitude(gradient) * magnitude(x_view)

@@ -118,8 +118,8 @@ class Problem(NamedTuple):
 
     def gathered(self, spread: Array, shape: tuple[int, ...]) -> Array:
         """A coefficient of that shape again, of what `spread` makes of it."""
-        free = self.spec.kind in ("layer", "rms")
-        return (spread.transpose(self.layout.inverse) if free else spread).reshape(shape)
+        ordered = len(shape) == 1 or self.spec.kind not in ("layer", "rms")
+        return (spread if ordered else spread.transpose(self.layout.inverse)).reshape(shape)
 
 
 def make_problem(
@@ -224,12 +224,13 @@ class Gradients:
         shapes = [None if array is None else array.shape for array in sums.values()]
         bare = self.problem
 
-        def finish(_: Any, dx: Array | None, *found: Array | None) -> NormGradients:
-            small = (
-                None if array is None or shape is None else bare.gathered(array, shape).astype(dtype, order="C")
-                for array, shape in zip(found, shapes, strict=True)
-            )
-            return NormGradients(dx, *small)
+        def small(array: Array | None, shape: tuple[int, ...] | None) -> Array | None:
+            if array is None or shape is None:
+                return None
+            return bare.gathered(array, shape).astype(dtype, order="C")
+
+        def finish(_: Any, dx: Array | None, dgamma: Array | None, dbeta: Array | None) -> NormGradients:
+            return NormGradients(dx, small(dgamma, shapes[0]), small(dbeta, shapes[1]))
 
         arrays = (problem.seen(layout.view(given)), problem.seen(problem.x), problem.spread("gamma", problem.gamma))
         call = Call(

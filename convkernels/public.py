@@ -17,6 +17,7 @@ from .config import Precision
 from .errors import ConvkernelsError, one_of
 from .layout import SPATIAL, Array, data_layout
 from .operation import Operation
+from .problem import Spec
 from .shortcut import Key, Runs, Shortcut, Shortcuts, key_of
 
 P = ParamSpec("P")
@@ -156,10 +157,11 @@ def shortened(shortcuts: Shortcuts, key: Key | None, args: tuple[Any, ...], run:
     return result
 
 
-def gradient_options(options: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
-    """A forward call's options for its gradient: the same strategy if the gradient has it, else "auto"."""
+def gradient_options(options: Mapping[str, Any], operation: Operation, spec: Spec | None = None) -> dict[str, Any]:
+    """A forward call's options for its gradient: the same strategy if that has it, for this `spec`, else "auto"."""
     strategy = options["strategy"]
-    return {**options, "out": None, "strategy": strategy if strategy in operation.names() else "auto"}
+    named = strategy in operation.names() and (spec is None or operation.find(strategy).supports(spec) is None)
+    return {**options, "out": None, "strategy": strategy if named else "auto"}
 
 
 def locate(error: ConvkernelsError, call: str, name: str, subject: object, layout: object) -> None:

@@ -8,6 +8,7 @@ implementation has one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -17,7 +18,7 @@ import numpy as np
 from .config import Config, get_config
 from .layout import Array
 from .operation import Implementation, Operation
-from .recycling import empty
+from .recycling import LARGE, empty
 
 Key: TypeAlias = tuple[Any, ...]
 Run: TypeAlias = Callable[..., None]
@@ -182,6 +183,9 @@ class Shortcut:
     outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]] | None, ...] = ()
     finish: Finish | None = None
 
+    def __post_init__(self) -> None:
+        self.small = math.prod(self.shape) * self.dtype.itemsize < LARGE
+
     def holds(self) -> bool:
         """Whether nothing was registered or set since."""
         return self.operation.chosen is self.chosen and get_config() is self.config
@@ -191,7 +195,7 @@ class Shortcut:
         arrays = args
         if len(args) != self.count:
             arrays = (*args[: self.count], *[None] * (self.count - len(args)))
-        result = empty(self.shape, self.dtype)
+        result = (np.empty if self.small else empty)(self.shape, self.dtype)
         if self.finish is None:
             self.run(*arrays, result)
             return result

@@ -24,7 +24,7 @@ if not util.find_spec("numba"):
 
 from guard import Flush, child, flush_arrays
 
-from convkernels.kernels.compiled import boxes, isa, pool_blocks, row_tables, thread_count
+from convkernels.kernels.compiled import boxes, calls, isa, planes, pool_blocks, row_tables, thread_count
 
 WINDOWS = [
     "in9x40_k3x3_s2x2_p1+1x1+1_d1x1",
@@ -122,6 +122,28 @@ def test_a_vjp_that_keeps_the_winners_is_the_gradient(problem):
         expected, wanted = ck.max_pool_with_indices(given_x, window.kernel_size, strategy="stride_tricks", **options)
         assert_same(y, expected)
         assert_same(indices, wanted, name="indices")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reducer", ["max", "max_ties-last", "max_ties-split", "min", "mean", "sum"])
+@pytest.mark.parametrize("geometry", [(9, 3, 1, 1), (8, 5, 3, 0), (7, 3, 2, 1), (5, 2, 2, 0)])
+def test_small_planes_are_turned(geometry, reducer, dtype):
+    """To whole vectors of channels and a rest, forwards and back, by kept winners or not."""
+    side, size, stride, padding = geometry
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 9, (2, 75, side, side + 1)).astype(dtype)
+    spec = Problem.read(f"pool:n2c75_in{side}x{side + 1}_k{size}x{size}_s{stride}x{stride}_p0+0x0+0_d1x1_max").spec
+    assert planes.turning_pays(spec, 1, *calls.views(x, x))
+    options = {"stride": stride, "padding": padding}
+    (y, vjp), (expected, defined) = (
+        ck.pool2d_vjp(x, size, reducer, strategy=strategy, **options) for strategy in ("direct", "stride_tricks")
+    )
+    assert_same(y, expected)
+    dy = (12600 * rng.integers(-9, 9, y.shape)).astype(dtype)
+    assert_same(vjp(dy), defined(dy), name="dx")
+    with ck.config_context(max_workspace=pool_blocks.ROOM - 1):
+        assert_same(ck.pool2d(x, size, reducer, strategy="direct", **options), expected)
+        assert_same(vjp(dy), defined(dy), name="dx")
 
 
 def test_a_vjp_heeds_what_it_was_given_and_not_what_x_became():

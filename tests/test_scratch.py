@@ -42,7 +42,13 @@ def taken(monkeypatch):
         most[0] = max(most[0], arena.used)
         return found
 
+    def free(arena, size):
+        with arena:
+            memory, start = arena.take(size)
+        return memory, memory.ctypes.data + start
+
     monkeypatch.setattr(scratch.Arena, "take", noted)
+    monkeypatch.setattr(scratch.Arena, "free", free)
     return most
 
 
@@ -73,7 +79,7 @@ MARK, AROUND = 0xFF, 2**14
 
 @pytest.fixture
 def marked(monkeypatch):
-    """An arena whose pieces lie apart, each within bytes that nobody may change; they are looked at when it is left."""
+    """An arena whose pieces lie apart, each within bytes that nobody may change; they are looked at in the end."""
     pieces = []
 
     def take(arena, size):
@@ -82,18 +88,18 @@ def marked(monkeypatch):
         pieces.append((memory, start, start + size))
         return memory, start
 
-    def leave(arena, *failure):
-        arena.marks.pop()
-        if not arena.marks:
-            for memory, start, end in pieces:
-                written = np.flatnonzero(memory != MARK)
-                assert written.size == 0 or (start <= written[0] and written[-1] < end), (
-                    f"bytes {written[0] - start} to {written[-1] - start} of a piece of {end - start} were written"
-                )
-            pieces.clear()
+    def free(arena, size):
+        memory, start = take(arena, size)
+        return memory, memory.ctypes.data + start
 
     monkeypatch.setattr(scratch.Arena, "take", take)
-    monkeypatch.setattr(scratch.Arena, "__exit__", leave)
+    monkeypatch.setattr(scratch.Arena, "free", free)
+    yield
+    for memory, start, end in pieces:
+        written = np.flatnonzero(memory != MARK)
+        assert written.size == 0 or (start <= written[0] and written[-1] < end), (
+            f"bytes {written[0] - start} to {written[-1] - start} of a piece of {end - start} were written"
+        )
 
 
 @pytest.mark.parametrize("order", [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI")], ids="-".join)

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import APART, Axes, pixel_channels, sharing_rows, winograd_axes
+from .axes import APART, Axes, Picture, pictures, pixel_channels, winograd_axes
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -17,6 +17,14 @@ PANEL = 384
 """Bytes of the widest row of tiles, six vectors of 64."""
 SQUARES = 3 * 2**19
 """Bytes of squares in all their forms that are worked on at a time: few would make products of few rows."""
+STRIPE = 3 * 2**17
+"""Bytes of the sums of a weight gradient by squares that a thread works on at a time."""
+FORMS = 3 * 2**20
+"""Bytes of transformed squares that are summed at a time; twice those of the sums, if that is more."""
+PIECE = 2**17
+"""Bytes of the input and of the gradient that a thread copies at a time."""
+LEAST_SQUARES, SHARED_PIECES = 64, 16
+"""The fewest squares that are, and the pieces that these are made of at least, for threads to share."""
 NARROW = 512
 """Columns of all groups above which panels are enough for threads to share."""
 PARTS, PARTED = 8, 2**20
@@ -158,15 +166,16 @@ def squares_amounts(
     threads: int,
 ) -> list[Amounts]:
     """The amounts of correlations by squares, for those that share rows; all share the memory of U."""
-    row = columns + PANEL // size
-    places = sum(math.prod(axis.span for axis in winograd_axes(axes)) for axes in every)
+    row, every_picture = columns + PANEL // size, pictures(every)
+    sets = {one.number: one for rows in every_picture for one in rows}
+    places = sum(len(one.sources) * math.prod(axis.span for axis in one.squares) for one in sets.values())
     shared = groups * (channels * places * row + columns) * size + 2 * LINES
     sizes = (batch, groups, channels, columns, size, limit, threads)
-    return [winograd_amounts(tuple(phase.axes for _, phase in turns), shared, *sizes) for turns in sharing_rows(every)]
+    return [winograd_amounts(rows, shared, *sizes) for rows in every_picture]
 
 
 def winograd_amounts(
-    turns: tuple[Axes, ...],
+    rows: tuple[Picture, ...],
     shared: int,
     batch: int,
     groups: int,
@@ -177,16 +186,56 @@ def winograd_amounts(
     threads: int,
 ) -> Amounts:
     """The amounts of squares, of which a thread holds V, M of one panel, and the outputs of all that share rows."""
-    row, total, found = columns + PANEL // size, sum(axes[2].outputs for axes in turns), list[Amounts]()
-    for axes in turns:
-        squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+    row, total, found = columns + PANEL // size, sum(one.axes[2].outputs for one in rows), list[Amounts]()
+    for one in rows:
+        squares, depth = one.squares, channels * len(one.sources)
         places = math.prod(axis.span for axis in squares)
         outputs = squares[0].step * squares[1].step * -(-total // squares[2].outputs)
-        panel = channels * taps * min(row, PANEL // size) * size
-        each = places * (channels + min(row, PANEL // size)) + outputs * columns
+        panel = channels * math.prod(one.taps) * min(row, PANEL // size) * size
+        each = places * (depth + min(row, PANEL // size)) + outputs * columns
         # All of U is read for each block: the larger it is, the larger the block that pays.
-        block = max(SQUARES, channels * places * row * size // 8)
+        block = max(SQUARES, depth * places * row * size // 8)
         most = amounts(squares, batch, groups, channels, each, shared + panel, size, limit, threads, block)
-        found.append(most._replace(shared=shared, each=most.each + panel + LINES))
+        found.append(most._replace(shared=shared, each=most.each + panel + 4 * LINE * places + LINES))
     images, d, h = (min(counts) for counts in zip(*((each.images, *each.rows) for each in found), strict=True))
     return Amounts(images, (d, h), shared, max(each.each for each in found))
+
+
+class SquareSums(NamedTuple):
+    """How much of a weight gradient by squares to work on at a time.
+
+    Threads transform pieces, of images and rows of squares; so many pieces are a block, whose squares take `forms`
+    bytes once they are transformed. Their sums take as many as said, or none where one block is all.
+    """
+
+    pieces: Amounts
+    per_block: int
+    forms: int
+    sums: int
+
+
+@lru_cache(maxsize=512)
+def winograd_weight_amounts(
+    axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int
+) -> SquareSums:
+    """The amounts of a weight gradient by squares, which decide in what order sums are added, whatever the threads."""
+    squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
+    places, cells = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
+    copied = cells * pixel_channels(columns, size)
+    found = amounts(squares, batch, groups, channels, copied, 0, size, PIECE, SHARED_PIECES, PIECE)
+    counts, along = (found.images, *found.rows), (batch, *(axis.outputs for axis in squares))
+    pieces = math.prod(-(-most // count) for most, count in zip(along, counts, strict=False))
+    square = groups * places * (channels + columns) * size
+    piece = math.prod(counts) * squares[2].outputs * square
+    stripe = min(STRIPE, places * channels * min(columns, PANEL // size) * size) // places + 2 * LINE
+    each = max(found.each, (places + taps) * stripe) + LINES
+    spare = limit - max(each, min(SHARED_PIECES * each, limit // 4)) - square - 2 * LINES
+    sums, per_block = groups * places * channels * columns * size, pieces
+    # All sums are read and written for each block, unless there is but one.
+    most = max(FORMS, 2 * sums)
+    if pieces * piece > min(most, spare):
+        least = -(-LEAST_SQUARES * square // piece)
+        blocks = -(-pieces // max(1, least, min(most, spare - sums) // piece))
+        per_block = -(-pieces // blocks)
+    forms, kept = per_block * piece + square, sums if per_block < pieces else 0
+    return SquareSums(found._replace(shared=forms + kept + 2 * LINES, each=each), per_block, forms, kept)

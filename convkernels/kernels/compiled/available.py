@@ -12,7 +12,7 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .amounts import correlation_amounts, squares_amounts, weight_amounts
+from .amounts import correlation_amounts, squares_amounts, weight_amounts, winograd_weight_amounts
 from .axes import (
     PLACES,
     Axes,
@@ -20,9 +20,8 @@ from .axes import (
     exchanged_sums,
     forward_axes,
     input_grad_axes,
-    phases,
+    pictures,
     rests_apart,
-    winograd_axes,
 )
 from .reach import depthwise_amounts
 from .thread_count import usable
@@ -34,19 +33,24 @@ SMALL, FEW = 1_000_000, 3
 """Operations from which on it matters how full tiles are, and channels of a group that leave them too empty."""
 POINT = 131_072
 """Operations of a single pixel, some 256 to 256 channels, up to which a call costs less than BLAS gains."""
-WORTH = 4_500_000
-"""Operations, some 0.06 ms of the direct method, below which Winograd's transforms cost more than they save."""
+WORTH, WEIGHTS_WORTH = 4_500_000, 2_000_000
+"""Operations, some 0.06 ms of the direct method, below which Winograd's transforms cost more than they save; and those
+of weight gradients, some 0.02 ms."""
+WEIGHTS_TAPS, LEAST_OUTPUTS = (1, 3, 4, 5), 64
+"""The taps of weight gradients by squares, and the outputs whose sums hide their rounding."""
 LEAST_CHANNELS = {2: 16, 3: 4, 4: 4, 5: 4, 6: 16, 7: 16}
 """By the taps of an axis, the channels whose sums hide the rounding of transforms."""
 TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
 WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
+VECTOR = 64
+"""Bytes of a vector, which transforms and tiles fill with channels."""
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
 CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
-GAIN = 0.9
+GAIN = 0.97
 """The share of the operations from which on fewer are worth it."""
 
 
@@ -104,34 +108,53 @@ def thin(spec: ConvSpec, columns: int) -> str | None:
 
 
 def winograd_supports(spec: ConvSpec) -> str | None:
-    """Windows of steps of one."""
-    if any(step != 1 for step in spec.window.stride):
-        return f"takes strides of 1, not {spec.window.stride}"
-    return squares_support(spec, (forward_axes(spec),))
+    """Windows of strides or dilations."""
+    return squares_support(spec, (forward_axes(spec),), spec.group_in, spec.group_out)
 
 
 def winograd_supports_backward(spec: ConvSpec) -> str | None:
-    """Windows of any stride, each remainder of which sees some taps."""
-    window = spec.window
-    if any(step > 1 and spread > 1 for step, spread in zip(window.stride, window.dilation, strict=True)):
-        return f"takes strides or dilations, not both: {window.stride} and {window.dilation}"
-    return squares_support(spec, rests_apart(input_grad_axes(spec)))
+    """The same, where each remainder of a stride has some taps."""
+    return squares_support(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
-def squares_support(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
+def winograd_supports_weight_grad(spec: ConvSpec) -> str | None:
+    """Three to five taps along the last two axes, or one, and sums that hide the rounding: here those over outputs.
+
+    The error was some 10 eps max(sum |x| |dy|), and 16 at most, however many outputs: a sixth of the bound for 64.
+    """
+    window, reason = spec.window, supports(spec)
+    if reason:
+        return reason
+    if any(step != 1 for step in (*window.stride, *window.dilation)):
+        return f"takes strides and dilations of 1, not {window.stride} and {window.dilation}"
+    last, others = window.kernel_size[-2:], window.kernel_size[:-2]
+    if not all(taps in WEIGHTS_TAPS for taps in last) or window.taps == 1 or others not in ((), (1,)):
+        return f"takes 3 to 5 taps along the last two axes, or one, not {window.kernel_size}"
+    outputs = spec.batch * math.prod(window.out_size)
+    if 0 < outputs < LEAST_OUTPUTS:
+        return f"{outputs} outputs are below the {LEAST_OUTPUTS} whose sums hide its rounding"
+    return None
+
+
+def squares_support(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int) -> str | None:
     """Two to seven taps along the last two axes, or one, and sums that hide the transforms' rounding.
 
     In 20,000 squares of each window, some with single cells 1e6 times the others, the error was at most 0.7 of the
     bound over as many channels as are asked for; over fewer it may exceed it.
     """
-    reason, kernel_size = supports(spec), spec.window.kernel_size
+    reason, window = supports(spec), spec.window
     if reason:
         return reason
-    taps = {len(axis.taps) for axes in every for axis in axes[1:]}
-    if kernel_size[:-2] not in ((), (1,)) or not taps <= {1, *PLACES} or taps == {1}:
-        strided = f" in steps of {spec.window.stride}" if len(every) > 1 else ""
+    if any(step > 1 and spread > 1 for step, spread in zip(window.stride, window.dilation, strict=True)):
+        return f"takes strides or dilations, not both: {window.stride} and {window.dilation}"
+    kernel_size, steps = window.kernel_size, window.stride
+    most = (-(-len(axis.taps) // axis.step) for axes in every for axis in axes[1:])
+    taps = {0} if (kernel_size[:-2] or (1,)) != (1,) or steps[:-2] not in ((), (1,)) else set(most)
+    if not taps <= {1, *PLACES} or taps == {1}:
+        strided = f" in steps of {steps}" if math.prod(steps) > 1 else ""
         return f"takes 2 to 7 taps along the last two axes, or one, not {kernel_size}{strided}"
-    least, needed = min(spec.group_in, spec.group_out), max(LEAST_CHANNELS[count] for count in taps - {1})
+    sources = len(pictures(every)[0][0].sources)
+    least, needed = min(sources * reads, writes), max(LEAST_CHANNELS[count] for count in taps - {1})
     if least < needed:
         return f"groups of {least} channels are below the {needed} whose sums hide its rounding"
     return None
@@ -139,33 +162,40 @@ def squares_support(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
 
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
-    return squares_cost(spec, (forward_axes(spec),))
+    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out)
 
 
 def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
     """The same, for each remainder of the strides."""
-    return squares_cost(spec, rests_apart(input_grad_axes(spec)))
+    return squares_cost(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
-def squares_cost(spec: ConvSpec, every: tuple[Axes, ...]) -> str | None:
-    """Why correlations by squares would take longer, in operations of the direct method."""
-    pictures, channels = spec.batch * spec.groups, spec.group_in * spec.group_out
+def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
+    """The same: transforming the sums into weights costs what transforming weights does."""
+    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH)
+
+
+def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int, worth: int = WORTH) -> str | None:
+    """Why correlations by squares from so many channels to so many take longer, in operations of the direct method."""
+    images, channels = spec.batch * spec.groups, reads * writes
+    lanes = VECTOR // spec.compute_dtype.itemsize
+    read, written = (-(-count // lanes) * lanes for count in (reads, writes))
     direct = sum(
-        2 * pictures * channels * math.prod(axis.outputs * len(axis.taps) for axis in axes) * inside(axes)
+        2 * images * channels * math.prod(axis.outputs * len(axis.taps) for axis in axes) * inside(axes)
         for axes in every
     )
-    if direct < WORTH:
+    if direct < worth:
         return f"{int(direct)} operations are too few to pay for the transforms"
-    total, count = 0.0, 0
+    total, transformed, count = 0.0, 0, 0
     for axes in every:
-        squares = [winograd_axes(phase.axes) for phase in phases(axes)]
-        places = math.prod(axis.span for axis in squares[0])
-        tiles = pictures * sum(math.prod(axis.outputs for axis in each) for each in squares)
-        transformed = places * spec.groups * channels
-        total += places * tiles * (2 * channels + TRANSFORM * (spec.group_in + spec.group_out))
-        total += transformed * (WEIGHTS if transformed * spec.compute_dtype.itemsize <= CACHE else FAR)
-        count += len(squares)
-    total += PHASE * (count - 1)
+        ones = [one for rows in pictures((axes,)) for one in rows]
+        places, sources = math.prod(axis.span for axis in ones[0].squares), len(ones[0].sources)
+        tiles = images * sum(math.prod(axis.outputs for axis in one.squares) for one in ones)
+        transformed += places * sources * spec.groups * channels
+        total += places * tiles * (2 * sources * reads * written + TRANSFORM * (sources * read + written))
+        count += len(ones)
+    near = transformed * spec.compute_dtype.itemsize <= CACHE
+    total += transformed * (WEIGHTS if near else FAR) + PHASE * (count - 1)
     if total > GAIN * direct:
         return f"{int(total)} operations with those of the transforms, {int(direct)} without"
     return None
@@ -248,6 +278,15 @@ def workspace_winograd(spec: ConvSpec, limit: int) -> int:
 def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd_input_grad`."""
     return squares(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in, limit)
+
+
+def workspace_winograd_weight_grad(spec: ConvSpec, limit: int) -> int:
+    """Scratch bytes of `winograd_weight_grad`: squares and their sums, and for each thread a part of either."""
+    if not spec.batch:
+        return 0
+    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
+    problem = (spec.batch, spec.groups, spec.group_in, spec.group_out, size, limit)
+    return winograd_weight_amounts(forward_axes(spec), *problem).pieces.bytes(threads, limit)
 
 
 def squares(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:

@@ -266,21 +266,25 @@ def exchanged_sums(axes: Axes, channels: int) -> tuple[Axes, int] | None:
     return tuple(Axis(axis.outputs, 1, ((0, 0),), axis.outputs) for axis in axes), channels * taps
 
 
-def winograd_axes(axes: Axes) -> Axes:
-    """The axes of the squares of outputs that Winograd's algorithm takes; an axis of one tap is left as it is."""
-    return tuple(axis if len(axis.taps) == 1 else _squares(axis) for axis in axes)
+def winograd_axes(axes: Axes, taps: Ints | None = None) -> Axes:
+    """The axes of the squares of outputs that Winograd's algorithm takes, for so many taps at least.
+
+    An axis of one tap is left as it is.
+    """
+    counts = taps or tuple(len(axis.taps) for axis in axes)
+    return tuple(axis if count == 1 else _squares(axis, count) for axis, count in zip(axes, counts, strict=True))
 
 
-def _squares(axis: Axis) -> Axis:
-    places = PLACES[len(axis.taps)]
-    step = places - len(axis.taps) + 1
-    taps = tuple((place, axis.lowest + place) for place in range(places))
+def _squares(axis: Axis, taps: int) -> Axis:
+    places = PLACES[taps]
+    step = places - taps + 1
     # What no output reads is not read: it must not add to anyone's rounding.
-    return Axis(-(-axis.outputs // step), step, taps, min(axis.size, axis.lowest + axis.reach(axis.outputs)))
+    size = min(axis.size, axis.lowest + axis.reach(axis.outputs))
+    return Axis(-(-axis.outputs // step), step, tuple((place, axis.lowest + place) for place in range(places)), size)
 
 
 class Phase(NamedTuple):
-    """Outputs of a dilated correlation that stand a dilation apart: a dense one of cells that stand as far apart.
+    """A dense correlation of cells that stand some cells apart.
 
     Along each axis there are the first of these cells, and how far it is from one to the next.
     """
@@ -290,44 +294,80 @@ class Phase(NamedTuple):
     spread: Ints
 
 
+class Picture(NamedTuple):
+    """Outputs by squares: dense correlations that are added up, and which of some sets of taps of w they are of."""
+
+    number: int
+    sources: tuple[Phase, ...]
+
+    @property
+    def axes(self) -> Axes:
+        """Those of the outputs."""
+        return self.sources[0].axes
+
+    @property
+    def taps(self) -> Ints:
+        """The most taps along each axis."""
+        along = zip(*(source.axes for source in self.sources), strict=True)
+        return tuple(max(len(axis.taps) for axis in axes) for axes in along)
+
+    @property
+    def squares(self) -> Axes:
+        """The axes of squares."""
+        return winograd_axes(self.axes, self.taps)
+
+
 @lru_cache(maxsize=512)
-def phases(axes: Axes) -> tuple[Phase, ...]:
-    """A correlation of steps of one as dense ones.
+def pictures(every: tuple[Axes, ...]) -> tuple[tuple[Picture, ...], ...]:
+    """Correlations as pictures, those together whose outputs share rows.
 
-    Examples
-    --------
-    >>> dilated = Axis(5, 1, ((0, -2), (1, 0), (2, 2)), 5)
-    >>> [(phase.axes[2].outputs, phase.axes[2].taps, phase.first) for phase in phases((ONE, ONE, dilated))]
-    [(3, ((0, -1), (1, 0), (2, 1)), (0, 0, 0)), (2, ((0, -1), (1, 0), (2, 1)), (0, 0, 1))]
-    """
-    return tuple(Phase(*zip(*each, strict=True)) for each in product(*map(_phases, axes)))
-
-
-@lru_cache(maxsize=512)
-def sharing_rows(every: tuple[Axes, ...]) -> tuple[tuple[tuple[int, Phase], ...], ...]:
-    """The phases of some correlations, each with its correlation's number; those together whose outputs share rows.
+    With dilation there is a picture for each remainder of it: outputs a dilation apart see cells as far apart. With
+    steps there is one, of several sources: cells a step apart are seen by some taps each.
 
     Examples
     --------
     >>> halves = tuple((ONE, ONE, Axis(4, 1, ((tap, 0),), 4, tap, 2)) for tap in (0, 1))
-    >>> [[number for number, _ in turns] for turns in sharing_rows(halves)]
+    >>> [[picture.number for picture in rows] for rows in pictures(halves)]
     [[0, 1]]
+    >>> dilated = Axis(5, 1, ((0, -2), (1, 0), (2, 2)), 5)
+    >>> [[(one.axes[2].outputs, one.axes[2].taps) for one in rows] for rows in pictures(((ONE, ONE, dilated),))]
+    [[(3, ((0, -1), (1, 0), (2, 1))), (2, ((0, -1), (1, 0), (2, 1)))]]
+    >>> strided = Axis(4, 2, ((0, -1), (1, 0), (2, 1)), 8)
+    >>> [[source.axes[2].taps for source in one.sources] for one in pictures(((ONE, ONE, strided),))[0]]
+    [[((1, 0),), ((0, -1), (2, 0))]]
     """
-    rows: dict[Axes, list[tuple[int, Phase]]] = {}
+    rows: dict[Axes, list[Picture]] = {}
     for number, axes in enumerate(every):
-        for phase in phases(axes):
-            rows.setdefault(phase.axes[:2], []).append((number, phase))
+        for along in product(*([_sources(axis)] if axis.step > 1 else _phases(axis) for axis in axes)):
+            sources = tuple(Phase(*zip(*each, strict=True)) for each in product(*along))
+            rows.setdefault(sources[0].axes[:2], []).append(Picture(number, sources))
     return tuple(map(tuple, rows.values()))
 
 
-def _phases(axis: Axis) -> list[tuple[Axis, int, int]]:
+Along: TypeAlias = list[tuple[Axis, int, int]]
+"""Dense correlations of an axis that are added up: their axes, first cells, and how far apart these are."""
+
+
+def _phases(axis: Axis) -> list[Along]:
+    """The outputs of an axis a dilation apart."""
     spread = axis.taps[1][1] - axis.taps[0][1] if len(axis.taps) > 1 else 1
     if spread == 1:
-        return [(axis, 0, 1)]
-    found = []
+        return [[(axis, 0, 1)]]
+    found: list[Along] = []
     for rest in range(min(spread, axis.outputs)):
         lowest, first = divmod(axis.lowest + rest, spread)
         taps = tuple((place, lowest + number) for number, (place, _) in enumerate(axis.taps))
         outputs, size = (-(-(whole - left) // spread) for whole, left in ((axis.outputs, rest), (axis.size, first)))
-        found.append((Axis(outputs, 1, taps, max(0, size), rest, spread), first, spread))
+        found.append([(Axis(outputs, 1, taps, max(0, size), rest, spread), first, spread)])
+    return found
+
+
+def _sources(axis: Axis) -> Along:
+    """Cells a step apart, and the taps that see them."""
+    found: Along = []
+    step = axis.step
+    for first in range(step):
+        taps = tuple((place, offset // step) for place, offset in axis.taps if offset % step == first)
+        if taps:
+            found.append((Axis(axis.outputs, 1, taps, max(0, -(-(axis.size - first) // step))), first, step))
     return found

@@ -14,8 +14,8 @@ from ...window import Ints
 from .boxes import Boxes, Given, bits, table
 from .isa import host
 from .lines import HEAD, LOOPS, OPERAND, Operand
-from .machine import address, array_in, entry, fixed, invoke, set_bytes, tables, words_at
-from .parallel import run
+from .machine import address, address_of, array_in, data_of, entry, fixed, invoke, listed, set_bytes, tables, words_at
+from .parallel import run_at
 from .row_tables import RowBoxes, row_table
 from .scratch import rounded
 
@@ -74,9 +74,9 @@ class Task(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Tasks as the arguments of `perform`, but for the addresses of arrays; `kept` is what they point to."""
+    """Tasks as the arguments of `perform`, but for the arrays; `kept` is what they point to."""
 
-    words: Array
+    words: int
     kept: Any
     tasks: int
     room: int
@@ -84,6 +84,8 @@ class Program(NamedTuple):
 
 ARRAYS = 4
 """As many as a program has at most, beside scratch memory."""
+LISTED = [listed(2 + count) for count in range(ARRAYS + 1)]
+"""What packs the words for so many arrays."""
 
 
 def program(tasks: Sequence[Task]) -> Program:
@@ -95,21 +97,23 @@ def program(tasks: Sequence[Task]) -> Program:
             calls += [call.code, len(numbers), len(call.words), len(places), len(call.places)]
             numbers += call.words
             places += call.places
-    listed = [np.array(each, np.int64) for each in (lines, calls, numbers, places)]
+    joined = [np.array(each, np.int64) for each in (lines, calls, numbers, places)]
     scratch = rounded(max((task.scratch for task in tasks), default=0))
     copied = 8 * max((len(call.words) for task in tasks for call in task.calls), default=0)
-    words = np.array([*tables(*listed), scratch, 0, *[0] * (ARRAYS + 1)], np.int64)
-    return Program(words, (listed, tasks), len(tasks), scratch + copied)
+    words = np.array([*tables(*joined), scratch], np.int64)
+    return Program(address(words), (words, joined, tasks), len(tasks), scratch + copied)
 
 
 @entry
 def perform(words: int, begin: int, end: int, memory: int) -> None:
     """Carry out some of the tasks.
 
-    The arguments are four tables, the bytes of scratch memory, which a copy of a call's words follows, how many arrays
-    there are, and their addresses; the one behind them is scratch memory, or 0 where a task has none.
+    The arguments are the address of others, how many arrays there are, and these; the one behind them is scratch
+    memory, or at address 0 where a task has none. The others are four tables, and the bytes of scratch memory, which a
+    copy of a call's words follows.
     """
-    given = words_at(words, 11 + ARRAYS)
+    others, count = fixed(words_at(words, 2), 2)
+    arrays, given = words_at(words + 16, count), words_at(others, 9)
     tasks, calls, numbers, places = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     local = memory + given[8]
     for place in range(begin, end):
@@ -117,23 +121,23 @@ def perform(words: int, begin: int, end: int, memory: int) -> None:
         if scratch and fill >= 0:
             set_bytes(memory, scratch, fill)
         for n in range(first, last):
-            code, start, count, operands_start, operands = fixed(calls[5 * n :], 5)
-            changed = words_at(local, count)
-            for k in range(count):
+            code, start, length, operands_start, operands = fixed(calls[5 * n :], 5)
+            changed = words_at(local, length)
+            for k in range(length):
                 changed[k] = numbers[start + k]
             for k in range(operands):
                 array = places[operands_start + k]
-                changed[HEAD + k * OPERAND] += memory if scratch and array == given[9] else given[10 + array]
+                if array < count:
+                    changed[HEAD + k * OPERAND] += data_of(arrays[array])
+                elif scratch:
+                    changed[HEAD + k * OPERAND] += memory
             invoke(code, (local,))
 
 
 def execute(what: Program, threads: int, *arrays: Array) -> None:
     """Carry out a program on arrays like those it was made for."""
-    words = what.words.copy()
-    words[9] = len(arrays)
-    for place, array in enumerate(arrays):
-        words[10 + place] = address(array)
-    run(perform, words, what.tasks, threads, what.room)
+    words = LISTED[len(arrays)](what.words, len(arrays), *map(id, arrays))
+    run_at(perform, address_of(words), what.tasks, threads, what.room)
 
 
 Maker = tuple[Callable[..., int], *tuple[Any, ...]]

@@ -30,11 +30,12 @@ ALONG = 3
 """Factors of sums along rows."""
 CHUNK = 16
 """Vectors of some rows that are summed along them when they were down the columns: as many as float32 adds up."""
+ABREAST = 4
+"""Rows that are summed along at a time."""
 SUMMED, WRITTEN = 2, 4
 """Vectors taken together down the columns, when they are summed and when results are written."""
 
 Places = list[tuple[Any, Any]]
-Rows = Callable[[list[Any], Callable[..., list[Any]]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ class Block:
 
         (self.code.vectors if self.variant.alone else self.code.each)(self.code["families"], [], one)
 
-    def groups(self, piece: Any, size: Any, body: Callable[[Rows], None]) -> None:
-        """``body(rows)`` for so many rows at a time; ``rows(state, step)``: ``state = step(row, *state)`` for these."""
+    def groups(self, piece: Any, size: Any, body: Callable[[Any, Any], None]) -> None:
+        """``body(start, stop)`` for so many rows at a time."""
         build, code = self.code.build, self.code
 
         first = build.mul(piece, code["height"])
@@ -144,7 +145,7 @@ class Block:
 
         def group(start: Any) -> list[Any]:
             stop = code.least(build.add(start, size), last)
-            body(lambda state, step: code.loop(start, stop, code.word(1), state, step))
+            body(start, stop)
             return []
 
         code.loop(first, last, size, [], group)

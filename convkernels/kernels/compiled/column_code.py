@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from .code import DOUBLE, TINY, Code, Values
 from .column_block import (
+    ABREAST,
     ARGUMENTS,
     CHUNK,
     FIRST,
@@ -29,7 +30,6 @@ from .column_block import (
     WRITTEN,
     Block,
     Places,
-    Rows,
     Variant,
     first_number,
     mean_of,
@@ -65,23 +65,25 @@ def add_up(block: Block, piece: Any) -> None:
 
         return add
 
-    def group(rows: Rows) -> None:
+    def group(start: Any, stop: Any) -> None:
         def strip(places: Places) -> None:
             centres = [code.load(block.line(0), *place, code.wide) for place in places]
             targets = [(block.sums(piece, which), *place) for which in (0, 1) for place in places]
 
             def go(state: Values, wide: bool) -> Values:
-                return rows([*state], adder(places, centres, wide))
+                return code.loop(start, stop, code.word(1), state, adder(places, centres, wide))
 
             before = [code.load(*target, code.wide) for target in targets]
             found = code.few(before, go) if backward else go(before, wide=True)
             for target, value in zip(targets, found, strict=True):
                 code.store(value, *target)
 
-        def chunk(start: Any) -> Values:
-            stop = code.least(build.add(start, length), block.columns)
-            code.strips(start, stop, SUMMED, strip)
-            rows([], partial(add_across, block, start, stop))
+        def chunk(column: Any) -> Values:
+            end = code.least(build.add(column, length), block.columns)
+            code.strips(column, end, SUMMED, strip)
+            many = build.sub(stop, build.srem(build.sub(stop, start), code.word(ABREAST)))
+            for first, last, count in ((start, many, ABREAST), (many, stop, 1)):
+                code.loop(first, last, code.word(count), [], partial(add_across, block, column, end, count))
             return []
 
         if backward and block.variant.by_row:
@@ -110,24 +112,27 @@ def put_factors(block: Block) -> None:
     code.strips(code.word(0), block.columns, 1, strip)
 
 
-def add_across(block: Block, start: Any, stop: Any, row: Any) -> list[Any]:
-    """Add dy * (x - mean) * rstd and dy along a part of a row to its shares in the gradients of coefficients."""
+def add_across(block: Block, start: Any, stop: Any, count: int, first: Any) -> list[Any]:
+    """Add dy * (x - mean) * rstd and dy along a part of some rows to their shares in the gradients of coefficients."""
     code, build = block.code, block.code.build
+    rows = [build.add(first, code.word(place)) for place in range(count)]
 
     def go(state: Values, wide: bool) -> Values:
-        def add(column: Any, mask: Any, products: Any, total: Any) -> list[Any]:
-            kind = code.wide if wide else code.narrow
+        def add(column: Any, mask: Any, *now: Any) -> list[Any]:
+            kind, found = code.wide if wide else code.narrow, []
             middle, *linear = (code.load(line, column, mask, kind) for line in block.factors(wide))
-            given, x = (block.load(name, row, (column, mask), wide) for name in ("dy", "x"))
-            normal = code.multiply_add(build.fsub(x, middle), *linear)
-            return [code.multiply_add(given, normal, products), build.fadd(total, given)]
+            for row, products, total in zip(rows, now[::2], now[1::2], strict=True):
+                given, x = (block.load(name, row, (column, mask), wide) for name in ("dy", "x"))
+                normal = code.multiply_add(build.fsub(x, middle), *linear)
+                found += [code.multiply_add(given, normal, products), build.fadd(total, given)]
+            return found
 
-        return code.columns(start, stop, 2, state, add)
+        return code.columns(start, stop, 2 if count == 1 else 1, state, add)
 
-    place = build.add(build.mul(block.number, code["rows"]), row)
-    for which, found in enumerate(code.few([code.zeros] * 2, go)):
+    place = build.add(build.mul(block.number, code["rows"]), first)
+    for which, found in enumerate(code.totals(code.few([code.zeros] * 2 * count, go))):
         address = code.at(code["across"], (place, 16), (code.word(which), 8))
-        code.write(build.fadd(code.read(address, DOUBLE), code.total(found)), address)
+        code.write(build.fadd(code.read(address, DOUBLE), found), address)
     return []
 
 
@@ -262,10 +267,10 @@ def write(block: Block, piece: Any) -> None:
     def results(wide: bool) -> None:
         kind = code.wide if wide else code.narrow
 
-        def group(rows: Rows) -> None:
-            code.strips(code.word(0), block.columns, WRITTEN, lambda places: strip(rows, places))
+        def group(start: Any, stop: Any) -> None:
+            code.strips(code.word(0), block.columns, WRITTEN, lambda places: strip(start, stop, places))
 
-        def strip(rows: Rows, places: Places) -> None:
+        def strip(start: Any, stop: Any, places: Places) -> None:
             indices = range(1, LINES if backward else LINES - 1)
             factors = [[code.load(block.line(index), *place, kind) for index in indices] for place in places]
 
@@ -289,7 +294,7 @@ def write(block: Block, piece: Any) -> None:
                     code.store(code.fit(value, wide=False), line, *place)
                 return []
 
-            rows([], put)
+            code.loop(start, stop, code.word(1), [], put)
 
         block.groups(piece, code["written"], group)
 

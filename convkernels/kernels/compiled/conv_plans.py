@@ -17,6 +17,7 @@ from ...spec import ConvSpec, ConvTransposeSpec
 from . import depthwise as channels
 from . import direct, weights
 from . import winograd as squares
+from . import winograd_weights as square_weights
 from .machine import address
 from .scratch import LINE
 from .thread_count import by_threads, usable
@@ -114,6 +115,7 @@ conv_transpose = partial(forward, direct.input_grad_plan)
 winograd = partial(forward, squares.squares_plan)
 winograd_input_grad = partial(backward, squares.squares_grad_plan)
 winograd_transpose = partial(forward, squares.squares_grad_plan)
+winograd_weight_grad = partial(to_weights, square_weights.squares_plan, square_weights.run_squares)
 depthwise = partial(forward, channels.forward_plan)
 depthwise_input_grad = partial(backward, channels.input_grad_plan)
 depthwise_weight_grad = partial(to_weights, channels.weight_grad_plan, channels.run_depthwise_weights)

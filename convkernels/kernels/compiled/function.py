@@ -5,14 +5,14 @@ Threads share a run of a function, which is worked out once for arrays that lie 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...layout import Array
-from .machine import address, array_in, entry, invoke, tables, words_at
-from .parallel import run
+from .machine import address, address_of, array_in, data_of, entry, invoke, listed, tables, words_at
+from .parallel import run_at
 from .scratch import rounded
 
 
@@ -44,55 +44,50 @@ class Function(NamedTuple):
     ) -> Step:
         """A run on pieces, whose first and last are arguments; so are pieces of scratch memory of so many bytes.
 
-        Where the arrays named `later` are is said each time.
+        Where the arrays named `later` are is said each time, in that order.
         """
-        packed = self.pack(arguments)
+        packed, names = self.pack(arguments), tuple(later)
         owned, room = [], rounded(packed.nbytes)
         for name, size in (scratch or {}).items():
             owned += [self.names.index(name), room]
             room += rounded(size)
-        places = np.array(owned, np.int64)
-        head = [0, packed.size, *tables(places), self.code, *map(self.names.index, span)]
-        words = np.array([*head, *packed], np.int64)
-        patched = tuple((HEAD + self.names.index(name), name) for name in later)
-        return Step(words, patched, count, threads, room, (places, dict(arguments)))
-
-
-HEAD = 7
-"""Words in front of a step's arguments: what `perform` takes."""
+        lists = packed, np.array(owned, np.int64), np.array([self.names.index(name) for name in names], np.int64)
+        words = np.array([*tables(*lists), self.code, *map(self.names.index, span)], np.int64)
+        return Step(address(words), listed(1 + len(names)), count, threads, room, (words, lists, dict(arguments)))
 
 
 class Step(NamedTuple):
     """A run of a function but for where some arrays are; `kept` is what its words point to."""
 
-    words: Array
-    later: tuple[tuple[int, str], ...]
+    words: int
+    listed: Callable[..., bytes]
     pieces: int
     threads: int
     room: int
     kept: Any
 
-    def run(self, addresses: Mapping[str, int]) -> None:
-        """Run on arrays at these addresses."""
-        words = self.words.copy()
-        words[0] = address(words) + words.itemsize * HEAD
-        for place, name in self.later:
-            words[place] = addresses[name]
-        run(perform, words, self.pieces, self.threads, self.room)
+    def run(self, arrays: Iterable[Array]) -> None:
+        """Run on these arrays."""
+        given = self.listed(self.words, *map(id, arrays))
+        run_at(perform, address_of(given), self.pieces, self.threads, self.room)
 
 
 @entry
 def perform(words: int, begin: int, end: int, memory: int) -> None:
     """Call a function on some pieces.
 
-    The arguments are its own, of which each thread has a copy; those that are scratch memory, and where that is; the
-    code; and which arguments are the first piece and the one behind the last.
+    The arguments are the address of others, and arrays. Those are three tables: the function's own arguments, of which
+    each thread has a copy; those that are scratch memory, and where that is; and those that are the arrays. The code
+    follows, and which arguments are the first piece and the one behind the last.
     """
-    given = words_at(words, 7)
-    packed, owned = array_in(given, 0), array_in(given, 1)
+    given = words_at(words_at(words, 1)[0], 9)
+    packed, owned, later = array_in(given, 0), array_in(given, 1), array_in(given, 2)
+    arrays = words_at(words, 1 + later.size)
     changed = words_at(memory, packed.size)
     changed[:] = packed
     for n in range(0, owned.size, 2):
         changed[owned[n]] = memory + owned[n + 1]
-    changed[given[5]], changed[given[6]] = begin, end
-    invoke(given[4], (memory,))
+    for n in range(later.size):
+        changed[later[n]] = data_of(arrays[1 + n])
+    changed[given[7]], changed[given[8]] = begin, end
+    invoke(given[6], (memory,))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import struct
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -191,6 +192,29 @@ def address(array: Array) -> int:
     NumPy's C interface promises it right behind the object's header; ``array.ctypes.data`` takes 1 us to say the same.
     """
     return _word(id(array) + _BEHIND_HEADER).value
+
+
+_BEHIND_BYTES = bytes.__basicsize__ - 1  # which counts the 0 at the end
+
+
+def listed(count: int) -> Callable[..., bytes]:
+    """What packs so many words, such as arrays by their ``id``, where compiled code finds the rest.
+
+    That takes 0.7 us for eight arrays, and their addresses in an array 2.
+    """
+    return struct.Struct(f"{count}q").pack
+
+
+def address_of(packed: bytes) -> int:
+    """Where packed words are."""
+    return id(packed) + _BEHIND_BYTES
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def data_of(array: int) -> int:
+    """Where the first element is of an array, given by its ``id``."""
+    found: int = words_at(array + _BEHIND_HEADER, 1)[0]
+    return found
 
 
 def tables(*arrays: Array) -> list[int]:

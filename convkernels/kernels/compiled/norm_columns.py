@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from math import gcd
@@ -60,12 +60,10 @@ class Passes:
         # Sums along rows are all that the gradients of coefficients are made of, where these differ by row.
         self.keeps = which == "backward" and not form.row.varies
         self.scratch: dict[str, Ints] = {}
-        self.steps: list[Step] = []
+        self.runs: list[Callable[[Sequence[str]], Step]] = []
         alone = form.row.varies and form.member.size == 1
         self.code = compiled_for(which, Variant(size, spec.centred, given, form.row.varies, alone), isa)
-        self.later = [*arrays, "gamma", "mean", "var"]
-        if which == "forward":
-            self.later.append("beta")
+        self.later = [*arrays, *(("gamma", "beta") if which == "forward" else ("gamma",)), "mean", "var"]
         self.arguments: dict[str, Any] = {
             "first_piece": 0,
             "last_piece": self.pieces,
@@ -112,7 +110,7 @@ class Passes:
             if not self.keeps:
                 lines["sums"] = 8 * math.prod(self.sums_of(1))
             given = {**self.arguments, "phases": sum(phases)}
-            self.steps.append(self.code.step(given, self.later, self.threads, blocks, ("first", "last"), lines))
+            self.add(given, self.threads, blocks, ("first", "last"), lines)
             return
         self.keep("lines", (LINES * columns,))
         self.keep("mode", (1,))
@@ -120,11 +118,15 @@ class Passes:
         for block, phase in product(range(blocks), phases):
             given = {**self.arguments, "phases": phase, "first": block, "last": block + 1}
             threads, span = self.threads if phase in (SUM, WRITE) else 1, ("first_piece", "last_piece")
-            self.steps.append(self.code.step(given, self.later, threads, self.pieces, span))
+            self.add(given, threads, self.pieces, span)
+
+    def add(self, given: Mapping[str, Any], *how: Any) -> None:
+        """Note a step, which is made when all numbers were asked for."""
+        self.runs.append(lambda later: self.code.step(given, later, *how))
 
     def work(self) -> Work:
         """All of it."""
-        return Work(tuple(self.steps), self.scratch)
+        return Work(tuple(make(self.later) for make in self.runs), self.scratch)
 
 
 @lru_cache(maxsize=256)
@@ -154,7 +156,7 @@ def gathered(form: Columns, found: Mapping[str, Array]) -> Array:
     if form.row.varies:
         across = found["across"]
         return (across[0] if len(across) == 1 else summed(across, (0,))).T
-    if form.count == form.member.size == 1 and form.family.varies:
+    if form.count == 1 and all(axis.varies or axis.size == 1 for axis in (form.family, form.member)):
         return found["sums"][0, 0, ::-1]
     axes = (*form.outer, form.family, form.member)
     sums = found["sums"][:, 0, ::-1].swapaxes(0, 1).reshape(2, *(axis.size for axis in axes))

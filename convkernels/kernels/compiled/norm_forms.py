@@ -27,7 +27,6 @@ from ...layout import Array
 from ...norm_spec import NormSpec
 from ...window import Ints
 from .function import Step
-from .machine import address
 
 FLOAT = np.dtype(float)
 THREADS = 16
@@ -122,29 +121,27 @@ def summed(sums: Array, axes: Ints) -> Array:
     return total
 
 
-def coefficients(form: Form, spec: NormSpec, **given: Array | None) -> dict[str, Array]:
+def coefficients(form: Form, spec: NormSpec, **given: Array | None) -> list[Array]:
     """Gamma, beta or both, as steps take them."""
     default = {"gamma": 1, "beta": 0}
-    return {name: form.coefficients(small, default[name], spec.compute_dtype) for name, small in given.items()}
+    return [form.coefficients(small, default[name], spec.compute_dtype) for name, small in given.items()]
 
 
 class Work(NamedTuple):
-    """Steps on arrays of a form, and the sizes of the float64 numbers beside these that they need, 0 at first."""
+    """Steps on arrays of a form, and the sizes of the float64 numbers behind these that they need, 0 at first."""
 
     steps: tuple[Step, ...]
     scratch: Mapping[str, Ints]
 
-    def run(self, arrays: Mapping[str, Array | None]) -> dict[str, Array]:
-        """Run on these; what is in the scratch memory then."""
-        found, addresses = {}, {}
-        for name, array in arrays.items():
-            if array is not None:
-                addresses[name] = address(array)
-        for name, sizes in self.scratch.items():
-            found[name] = numbers = np.zeros(sizes)
-            addresses[name] = address(numbers)
+    def run(self, *arrays: Array) -> dict[str, Array]:
+        """Run on x, dy if there is one, what is written, gamma, beta if there is one, mean and var.
+
+        Returns what is in the scratch memory then.
+        """
+        found = {name: np.zeros(sizes) for name, sizes in self.scratch.items()}
+        given = (*arrays, *found.values())
         for step in self.steps:
-            step.run(addresses)
+            step.run(given)
         return found
 
 

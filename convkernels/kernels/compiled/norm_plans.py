@@ -7,15 +7,15 @@ Statistics that are given may be of any type, for they are copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from ...config import Resources
 from ...layout import Array
 from ...norm_spec import NormSpec
-from .norm_forms import FLOAT, Columns, Rows, Work, coefficients
-from .norms import backward, forward, gathered, threads_for, whole_form
+from .norm_forms import FLOAT, THREADS, Columns, Rows, Work, coefficients
+from .norms import backward, forward, gathered, whole_form, work_of
+from .thread_count import by_threads
 
 Run = Callable[..., None]
 
@@ -35,11 +35,11 @@ def norm(
     form = whole_form(spec, (gamma, beta), (x, out), resources)
     if form is None or not reads(form, spec, (gamma, beta), (mean, var)):
         return None
-    default = coefficients(form, spec, gamma=None, beta=None)
-    work = by_threads(spec, resources, lambda threads: forward(spec, form, False, threads))
+    ones, zeros = coefficients(form, spec, gamma=None, beta=None)
+    work = by_threads(resources.threads, work_of(spec), lambda most: forward(spec, form, False, min(most, THREADS)))
 
     def run(x: Array, gamma: Array | None, beta: Array | None, out: Array, mean: Array, var: Array) -> None:
-        work().run({"x": x, "out": out, **or_default(default, gamma=gamma, beta=beta), "mean": mean, "var": var})
+        work().run(x, out, ones if gamma is None else gamma, zeros if beta is None else beta, mean, var)
 
     return run
 
@@ -59,13 +59,13 @@ def batch_norm(
     form = whole_form(spec, (gamma, beta), (x, out), resources, given=True)
     if form is None or not reads(form, spec, (gamma, beta)):
         return None
-    default = coefficients(form, spec, gamma=None, beta=None)
-    work = by_threads(spec, resources, lambda threads: forward(spec, form, True, threads))
+    ones, zeros = coefficients(form, spec, gamma=None, beta=None)
+    work = by_threads(resources.threads, work_of(spec), lambda most: forward(spec, form, True, min(most, THREADS)))
     copied = copier(form, spec, mean, var)
 
     def run(x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, out: Array) -> None:
-        arrays = {"x": x, "out": out, "mean": copied(mean), "var": copied(var)}
-        work().run(arrays | or_default(default, gamma=gamma, beta=beta))
+        small = ones if gamma is None else gamma, zeros if beta is None else beta
+        work().run(x, out, *small, copied(mean), copied(var))
 
     return run
 
@@ -90,18 +90,22 @@ def norm_grad(
         return None
     if any(each is not None and form.ordered(each).shape != form.varying for each in (dgamma, dbeta)):
         return None
-    default = coefficients(form, spec, gamma=None)
-    work = by_threads(spec, resources, lambda threads: backward(spec, form, given, threads, writes=True))
+    (ones,) = coefficients(form, spec, gamma=None)
+
+    def make(most: int) -> Work:
+        return backward(spec, form, given, min(most, THREADS), writes=True)
+
+    work = by_threads(resources.threads, work_of(spec), make)
     copied = copier(form, spec, mean, var)
 
-    def run(*arrays: Any) -> None:
-        dy, x, gamma, mean, var, out, *sums = arrays
-        gamma = default["gamma"] if gamma is None else gamma
-        known = {"x": x, "dy": dy, "out": out, "gamma": gamma, "mean": copied(mean), "var": copied(var)}
-        found = gathered(form, work().run(known))
-        for values, target in zip(found, sums, strict=True):
+    order, varying = form.order, form.varying
+
+    def run(dy: Array, x: Array, gamma: Array | None, mean: Array, var: Array, out: Array, *sums: Array | None) -> None:
+        given = ones if gamma is None else gamma
+        found = gathered(form, work().run(x, dy, out, given, copied(mean), copied(var)))
+        for place, target in enumerate(sums):
             if target is not None:
-                form.ordered(target)[...] = values.reshape(form.varying)
+                target.transpose(order)[...] = found[place].reshape(varying)
 
     return run
 
@@ -126,25 +130,3 @@ def copier(form: Rows | Columns, spec: NormSpec, *statistics: Array) -> Callable
             return form.statistic(small.reshape(spec.statistics_shape))
 
     return copied
-
-
-def or_default(default: dict[str, Array], **given: Array | None) -> dict[str, Array]:
-    """Coefficients, or what stands for those that are not there."""
-    return {name: default[name] if array is None else array for name, array in given.items()}
-
-
-def by_threads(spec: NormSpec, resources: Resources, make: Callable[[int], Work]) -> Callable[[], Work]:
-    """What makes the work for as many threads as there should be now."""
-    known: dict[int, Work] = {}
-    if resources.threads == 1:
-        alone = make(1)
-        return lambda: alone
-
-    def work() -> Work:
-        threads = threads_for(spec, resources)
-        found = known.get(threads)
-        if found is None:
-            found = known[threads] = make(threads)
-        return found
-
-    return work

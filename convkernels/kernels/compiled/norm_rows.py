@@ -13,7 +13,8 @@ from ...layout import Array
 from ...norm_spec import NormSpec
 from .isa import Isa
 from .norm_forms import THREADS, Rows, Work, offsets, summed
-from .row_code import Variant, compiled_for
+from .row_code import Variant
+from .row_gradients import compiled_for
 
 PIECES = THREADS
 """Parts of the families whose shares in coefficients' gradients are summed apart, at most."""
@@ -76,7 +77,7 @@ def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool
     nothing = {} if writes else {"out_starts": np.zeros(form.count, np.int64)}  # is read, and of no account
     arguments = common(form, spec, arrays) | {"families": form.count, "pieces": pieces, **nothing}
     sizes = (pieces, 2, form.columns.size) if form.columns.varies else (2, *(a.size for a in (*form.outer, form.part)))
-    later = (*arrays, "gamma", "mean", "var", "rstd", "sums")
+    later = (*arrays, "gamma", "mean", "var", "sums", "rstd")
     step = code.step(arguments, later, threads, pieces, ("first", "last"))
     return Work((step,), {"sums": sizes, "rstd": (form.count,)})
 

@@ -28,7 +28,12 @@ MANY = 2**14
 
 def threads_for(spec: NormSpec, resources: Resources) -> int:
     """How many threads to use."""
-    return min(THREADS, now_usable(resources.threads, CELL * math.prod(spec.shape)))
+    return min(THREADS, now_usable(resources.threads, work_of(spec)))
+
+
+def work_of(spec: NormSpec) -> int:
+    """What there is to do, in operations."""
+    return CELL * math.prod(spec.shape)
 
 
 def together(
@@ -121,9 +126,8 @@ def norm(
         assert form
         with np.errstate(all="ignore"):  # as compiled code is silent of what is not finite
             found = np.empty((2, math.prod(form.kept)))
-            arrays = {"x": x[part], "out": out[part], "mean": found[0], "var": found[1]}
-            arrays |= coefficients(form, spec, gamma=gamma, beta=beta)
-            forward(some, form, False, threads_for(spec, resources)).run(arrays)
+            small = *coefficients(form, spec, gamma=gamma, beta=beta), *found
+            forward(some, form, False, threads_for(spec, resources)).run(x[part], out[part], *small)
             for target, values in zip((mean, var), found, strict=True):
                 form.ordered(target[part])[...] = values.reshape(form.kept)
 
@@ -148,9 +152,8 @@ def batch_norm(
         form = form_of(some, (gamma, beta), (x[part], out[part]), given=True)
         assert form
         with np.errstate(all="ignore"):
-            arrays = {"x": x[part], "out": out[part], "mean": form.statistic(mean), "var": form.statistic(var)}
-            arrays |= coefficients(form, spec, gamma=gamma, beta=beta)
-            forward(some, form, True, threads_for(spec, resources)).run(arrays)
+            small = *coefficients(form, spec, gamma=gamma, beta=beta), form.statistic(mean), form.statistic(var)
+            forward(some, form, True, threads_for(spec, resources)).run(x[part], out[part], *small)
 
 
 def norm_grad(
@@ -184,11 +187,10 @@ def norm_grad(
         form = form_of(some, (gamma, dgamma, dbeta), [array[part] for array in arrays], **how)
         assert form
         with np.errstate(all="ignore"):
-            given_arrays = {"x": x[part], "dy": dy[part], "out": None if out is None else out[part]}
-            for name, each in (("mean", mean), ("var", var)):
-                given_arrays[name] = form.statistic(each[part] if len(each) > 1 else each)
-            given_arrays |= coefficients(form, spec, gamma=gamma)
+            small = coefficients(form, spec, gamma=gamma)
+            small += [form.statistic(each[part] if len(each) > 1 else each) for each in (mean, var)]
+            written = () if out is None else (out[part],)
             work = backward(some, form, given, threads_for(spec, resources), out is not None)
-            found = gathered(form, work.run(given_arrays))
+            found = gathered(form, work.run(x[part], dy[part], *written, *small))
             form.collect(found[0], dgamma)
             form.collect(found[1], dbeta)

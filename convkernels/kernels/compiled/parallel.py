@@ -95,19 +95,18 @@ def alone(code: int, words: int, count: int, memory: int) -> None:
 
 def run(entry: Entry, words: Array, count: int, threads: int = 1, room: int = 0) -> None:
     """Run an entry on so many pieces, with so many bytes of scratch memory for each thread; neighbours go together."""
+    run_at(entry, address(words), count, threads, room)
+
+
+def run_at(entry: Entry, words: int, count: int, threads: int = 1, room: int = 0) -> None:
+    """The same with words at an address."""
     threads = min(threads, count)
-    if room:
-        with arena:
-            _run(entry, words, count, threads, arena.reserve(room * threads), room)
-    else:
-        _run(entry, words, count, threads, 0, 0)
-
-
-def _run(entry: Entry, words: Array, count: int, threads: int, memory: int, room: int) -> None:
+    memory, start = arena.free(room * threads) if room else (None, 0)
     if DISABLED:
-        entry.function(address(words), 0, count, memory)
-    elif threads < 2 or not _pool.share(entry.code, words, count, threads, memory, room):
-        alone(entry.code, address(words), count, memory)
+        entry.function(words, 0, count, start)
+    elif threads < 2 or not _pool.share(entry.code, words, count, threads, start, room):
+        alone(entry.code, words, count, start)
+    del memory  # which had to be there until now
 
 
 class _Pool:
@@ -119,7 +118,7 @@ class _Pool:
         self.parks: list[Lock] = []
         self.room, self.over, self.caller = 0, False, -1
 
-    def share(self, code: int, words: Array, count: int, threads: int, memory: int, room: int) -> bool:
+    def share(self, code: int, words: int, count: int, threads: int, memory: int, room: int) -> bool:
         """Work together with other threads, unless they have work already."""
         if not self.lock.acquire(blocking=False):
             return False
@@ -128,7 +127,7 @@ class _Pool:
                 self.grow(threads)
             self.wake(threads)
             step = max(1, count // (SHARES * threads))
-            share(self.board, code, address(words), count, step, threads, memory, room)
+            share(self.board, code, words, count, step, threads, memory, room)
         finally:
             self.lock.release()
         return True

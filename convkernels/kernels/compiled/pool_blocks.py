@@ -25,7 +25,11 @@ TARGET = 2**18
 """Bytes of codes to work on at a time, an eighth of the cache beside what is read and written."""
 MOST = 2**16
 """Bytes of a buffer of rows at most."""
-ROOM = 64 * MOST
+TURNED = 2**18
+"""Bytes of planes that are turned at most, with what they are pooled to: 2**17 were as fast where these were enough."""
+EACH = MOST + TURNED
+"""Bytes of both at most."""
+ROOM = 16 * EACH
 """Scratch bytes without which there are no buffers, whatever the threads: sums would depend on their number."""
 SLACK = 64
 """Bytes that aligning an array may take."""
@@ -150,7 +154,7 @@ def least(spec: PoolSpec) -> int:
 def pool_threads(spec: PoolSpec, wanted: int | None, limit: int) -> int:
     """How many threads to use, which is as many as there is room for the buffers of."""
     threads = usable(wanted, work_of(spec))
-    return min(threads, limit // MOST) if limit >= ROOM else threads
+    return min(threads, limit // EACH) if limit >= ROOM else threads
 
 
 def grad_threads(spec: PoolSpec, wanted: int | None, limit: int) -> int:
@@ -176,8 +180,8 @@ def block(spec: PoolSpec, batch: int, channels: int, limit: int, threads: int) -
 
 
 def workspace(spec: PoolSpec, limit: int) -> int:
-    """Scratch bytes at most of a pool: each thread's buffer of rows, without which it also works."""
-    return MOST * min(usable(None, work_of(spec)), limit // MOST) if limit >= ROOM else 0
+    """Scratch bytes at most of a pool: each thread's buffers, without which it also works."""
+    return EACH * min(usable(None, work_of(spec)), limit // EACH) if limit >= ROOM else 0
 
 
 def workspace_grad(spec: PoolSpec, limit: int) -> int:

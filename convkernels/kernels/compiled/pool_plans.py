@@ -11,7 +11,7 @@ from .calls import Program, execute, views
 from .isa import host
 from .pool_blocks import extreme, family, grad_threads, pool_threads, work_of
 from .pooling import Kept, planned_collection, planned_extrema, planned_norms, planned_pool, planned_sums
-from .thread_count import now_usable
+from .thread_count import by_threads
 
 Run = Callable[..., None]
 
@@ -24,7 +24,7 @@ def pool(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Run:
         threads = pool_threads(spec, wanted, limit)
         return planned_pool(spec, *seen, threads, limit, host()), threads
 
-    work = by_threads(spec, resources, make)
+    work = by_threads(resources.threads, work_of(spec), make)
     return lambda x, out: execute(*work(), x, out)
 
 
@@ -40,7 +40,7 @@ def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, reso
             return planned_norms(spec, *seen, threads, isa), threads
         return (planned_extrema if extreme(spec) else planned_sums)(spec, *seen, threads, limit, isa), threads
 
-    work = by_threads(spec, resources, make)
+    work = by_threads(resources.threads, work_of(spec), make)
     if extreme(spec):
         return lambda dy, x, y, out: execute(*work(), dy, x, out)
     if norms:
@@ -50,27 +50,11 @@ def pool_grad(spec: PoolSpec, dy: Array, x: Array, y: Array, *, out: Array, reso
 
 def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resources: Resources) -> Run:
     """Plan a gradient by these codes, which were kept."""
-    seen = views(dy, out)
+    limit, seen = resources.max_workspace, views(dy, out)
 
-    def make(threads: int) -> tuple[Program, int]:
-        return planned_collection(spec, *seen, codes.view, threads, host()), threads
+    def make(wanted: int) -> tuple[Program, int]:
+        threads = pool_threads(spec, wanted, limit)
+        return planned_collection(spec, *seen, codes.view, threads, limit, host()), threads
 
-    work = by_threads(spec, resources, make)
+    work = by_threads(resources.threads, work_of(spec), make)
     return lambda dy, x, y, out: execute(*work(), dy, out, codes.memory)
-
-
-def by_threads(
-    spec: PoolSpec, resources: Resources, make: Callable[[int], tuple[Program, int]]
-) -> Callable[[], tuple[Program, int]]:
-    """What gives the program for as many threads as there should be now, and their number."""
-    known: dict[int, tuple[Program, int]] = {}
-    flops = work_of(spec)
-
-    def work() -> tuple[Program, int]:
-        threads = now_usable(resources.threads, flops)
-        found = known.get(threads)
-        if found is None:
-            found = known[threads] = make(threads)
-        return found
-
-    return work

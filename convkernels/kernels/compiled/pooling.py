@@ -22,14 +22,17 @@ from ...pool_spec import PoolSpec
 from ...views import slices
 from . import reductions
 from .boxes import Boxes
-from .calls import Program, Task, View, by_lines, by_planes, by_rows, execute, program, views
+from .calls import Call, Program, Task, View, by_lines, by_planes, by_rows, execute, program, views
 from .isa import Isa, host
+from .planes import to_pixels, to_planes, turned, turned_parts, turning_pays
 from .pool_blocks import MOST, ROOM, block, code_size, extreme, family, grad_threads, pool_threads, rule, work_of
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
 from .row_tables import RowBoxes
 from .runs import margins
 from .thread_count import now_usable
 
+MANY = 16
+"""Taps from which on lines along channels are read in longer pieces."""
 SLAB = 2**17
 """Bytes of targets that all boxes go through together."""
 
@@ -132,6 +135,12 @@ def whole(spec: PoolSpec, plane: View) -> bool:
     return alone and set(window.dilation) == {1} and window.taps > 1
 
 
+def turned_boxes(spec: PoolSpec, target: View, numbers: str, *, forward: bool) -> Boxes:
+    """All boxes of some planes that were turned."""
+    part, channels = (0, target.shape[2]), target.shape[1]
+    return Boxes(spec, part, forward, None, 1, channels, numbers, near(target, None), bounded=forward)
+
+
 def images_inside(array: View) -> bool:
     """Whether images lie between the cells of an axis.
 
@@ -170,21 +179,37 @@ def reduced(
             ]
         )
     (source, target), axis = aligned(*arrays)
-    phases = 1 if forward else phases_of(axis, spec, source, target)
+    parted = ordered and limit >= ROOM and separable(spec, reduction, forward=forward)
     tasks = []
+    if limit >= ROOM and turning_pays(spec, axis, *arrays):
+        for images, channels in turned_parts(*arrays):
+            read, written = (array.cut(0, images).cut(1, channels) for array in arrays)
+            (source, target), end = turned(2, read, written)
+            boxes = turned_boxes(spec, target, "count", forward=forward)
+            call, end = reducing_call(boxes, source, target, reduction, parted, end)
+            tasks.append(Task((to_pixels(read, source), call, to_planes(target, written)), end))
+        return program(tasks)
+    phases = 1 if forward else phases_of(axis, spec, source, target)
     for images, part in shares(target.shape[0], target.shape[2], threads, 1 if forward else spec.window.stride[0]):
         read, written = source.cut(0, images), target.cut(0, images)
         bounds = part.start, part.stop
         boxes = Boxes(spec, bounds, forward, axis, phases, target.shape[1], "count", near(target, axis))
-        parted = ordered and limit >= ROOM and separable(spec, reduction, forward=forward)
-        rows = rows_of(boxes, read, written) if parted else None
-        if rows is None:
-            tasks.append(Task((by_lines(boxes, (read,), (written,), (reducing, reduction, phases)),)))
-        else:
-            buffer = View(2, 0, (rows.buffer,), (1,), read.kind, read.itemsize)
-            call = by_rows(rows, read, buffer, written, (reductions.by_rows, reduction, phases))
-            tasks.append(Task((call,), rows.buffer))
+        call, end = reducing_call(boxes, read, written, reduction, parted, 0)
+        tasks.append(Task((call,), end))
     return program(tasks)
+
+
+def reducing_call(
+    boxes: Boxes, read: View, written: View, reduction: Reduction, parted: bool, start: int
+) -> tuple[Call, int]:
+    """The call that reduces, and where in the scratch memory its buffer ends."""
+    rows = rows_of(boxes, read, written) if parted else None
+    if rows is None:
+        wide = boxes.forward and boxes.axis is None and boxes.spec.window.taps >= MANY
+        return by_lines(boxes, (read,), (written,), (reducing, reduction, boxes.phases, wide)), start
+    buffer = View(2, start, (rows.buffer,), (1,), read.kind, read.itemsize)
+    call = by_rows(rows, read, buffer, written, (reductions.by_rows, reduction, boxes.phases))
+    return call, start + rows.buffer
 
 
 @lru_cache(maxsize=256)
@@ -270,35 +295,39 @@ class Kept(NamedTuple):
 
 def pool_keeping(spec: PoolSpec, x: Array, *, out: Array, resources: Resources) -> Kept | None:
     """Reduce every window, and keep the codes of the winners if there is room for them."""
-    threads, ties = now_usable(resources.threads, work_of(spec)), Ties(rule(spec), family(spec))
-    seen = views(x, out)
-    codes, taken = kept_codes(spec, *seen)
-    if taken > resources.max_workspace:
+    seen, limit = views(x, out), resources.max_workspace
+    codes, taken = kept_codes(spec, *seen, limit)
+    if taken > limit:
         pool(spec, x, out=out, resources=resources)
         return None
-    memory = np.full(taken, fill_of(ties), np.uint8)
-    tasks = planned_winners(spec, *seen, codes, "codes", threads, host())
+    threads = pool_threads(spec, now_usable(resources.threads, work_of(spec)), limit - taken)
+    memory = np.full(taken, fill_of(Ties(rule(spec), family(spec))), np.uint8)
+    tasks = planned_winners(spec, *seen, codes, "codes", threads, limit - taken, host())
     execute(tasks, threads, x, out, memory)
     return Kept(memory, codes)
 
 
 def pool_grad_kept(spec: PoolSpec, dy: Array, codes: Kept, *, out: Array, resources: Resources) -> None:
     """Collect the gradient of every cell by the codes that were kept."""
-    threads = now_usable(resources.threads, work_of(spec))
-    execute(planned_collection(spec, *views(dy, out), codes.view, threads, host()), threads, dy, out, codes.memory)
+    limit = resources.max_workspace
+    threads = pool_threads(spec, now_usable(resources.threads, work_of(spec)), limit)
+    tasks = planned_collection(spec, *views(dy, out), codes.view, threads, limit, host())
+    execute(tasks, threads, dy, out, codes.memory)
 
 
 def pool_with_indices(spec: PoolSpec, x: Array, *, out: Array, indices: Array, resources: Resources) -> None:
     """Reduce every window, and say where in its plane each winner stands."""
-    threads = now_usable(resources.threads, work_of(spec))
-    tasks = planned_winners(spec, *views(x, out, indices), "indices", threads, host())
+    threads, limit = now_usable(resources.threads, work_of(spec)), resources.max_workspace
+    tasks = planned_winners(spec, *views(x, out, indices), "indices", threads, limit, host())
     execute(tasks, threads, x, out, indices)
 
 
 @lru_cache(maxsize=256)
-def kept_codes(spec: PoolSpec, x: View, out: View) -> tuple[View, int]:
-    """Memory for all codes of a problem, in the order of its arrays."""
+def kept_codes(spec: PoolSpec, x: View, out: View, limit: int) -> tuple[View, int]:
+    """Memory for all codes of a problem, in the order of its arrays, or of what these are turned to."""
     arrays, axis = aligned(x, out)
+    if limit >= ROOM and turning_pays(spec, axis, x, out):
+        axis = None
     swapped = arrays[0].strides[:2] != x.strides[:2] or arrays[0].shape[:2] != x.shape[:2]
     codes, taken = scratch(spec, arrays[0], slice(0, spec.window.in_size[0]), axis)
     codes = replace(codes, place=2)
@@ -306,38 +335,51 @@ def kept_codes(spec: PoolSpec, x: View, out: View) -> tuple[View, int]:
 
 
 @lru_cache(maxsize=256)
-def planned_winners(spec: PoolSpec, x: View, out: View, third: View, kept: str, threads: int, isa: Isa) -> Program:
+def planned_winners(
+    spec: PoolSpec, x: View, out: View, third: View, kept: str, threads: int, limit: int, isa: Isa
+) -> Program:
     """The program of a pool that keeps where its winners stand."""
+    ties, tasks = Ties(rule(spec), family(spec)), list[Task]()
+    numbers = "bit" if ties.shared else "code"
+    if kept == "codes" and limit >= ROOM and turning_pays(spec, aligned(x, out)[1], x, out):
+        for images, channels in turned_parts(x, out):
+            read, written, codes = (array.cut(0, images).cut(1, channels) for array in (x, out, third))
+            (source, target), end = turned(3, read, written)
+            boxes = turned_boxes(spec, target, numbers, forward=True)
+            call = by_lines(boxes, (source,), (target, codes), (finding, ties, kept))
+            tasks.append(Task((to_pixels(read, source), call, to_planes(target, written)), end))
+        return program(tasks)
     (x, out, third), axis = aligned(x, out, third)
-    ties, tasks = Ties(rule(spec), family(spec)), []
     cells = spec.window.in_size
     plane = tuple(math.prod(cells[axis + 1 :]) for axis in range(len(cells)))
     for images, part in shares(out.shape[0], out.shape[2], threads):
-        read, *written = (array.cut(0, images) for array in (x, out, third))
-        boxes = Boxes(
-            spec,
-            (part.start, part.stop),
-            True,
-            axis,
-            1,
-            out.shape[1],
-            "bit" if ties.shared else "code",
-            near(out, axis),
-        )
+        read, *both = (array.cut(0, images) for array in (x, out, third))
+        boxes = Boxes(spec, (part.start, part.stop), True, axis, 1, out.shape[1], numbers, near(out, axis))
         # The numbers of cells, as an array that begins at address 0.
         places = (View(3, 0, read.shape, (0, 0, *plane), "i", 8),) if kept == "indices" else ()
-        tasks.append(Task((by_lines(boxes, (read, *places), written, (finding, ties, kept)),)))
+        tasks.append(Task((by_lines(boxes, (read, *places), both, (finding, ties, kept)),)))
     return program(tasks)
 
 
 @lru_cache(maxsize=256)
-def planned_collection(spec: PoolSpec, dy: View, out: View, codes: View, threads: int, isa: Isa) -> Program:
+def planned_collection(spec: PoolSpec, dy: View, out: View, codes: View, threads: int, limit: int, isa: Isa) -> Program:
     """The program of a gradient by codes."""
+    ties, tasks = Ties(rule(spec), family(spec)), list[Task]()
+    numbers = "bit" if ties.shared else "code"
+    along = codes.strides[1] == codes.itemsize
+    if along and limit >= ROOM and turning_pays(spec, aligned(dy, out)[1], dy, out):
+        for images, channels in turned_parts(dy, out):
+            read, written, won = (array.cut(0, images).cut(1, channels) for array in (dy, out, codes))
+            (source, target), end = turned(3, read, written)
+            boxes = turned_boxes(spec, target, numbers, forward=False)
+            call = by_lines(boxes, (source, won), (target,), (collecting, ties, 1))
+            tasks.append(Task((to_pixels(read, source), call, to_planes(target, written)), end))
+        return program(tasks)
     (dy, out, codes), axis = aligned(dy, out, codes)
-    ties, tasks, phases = Ties(rule(spec), family(spec)), [], phases_of(axis, spec, dy, out)
+    phases = phases_of(axis, spec, dy, out)
     for images, part in shares(out.shape[0], out.shape[2], threads, spec.window.stride[0]):
         some = [array.cut(0, images) for array in (dy, codes, out)]
-        numbers, bounds = "bit" if ties.shared else "code", (part.start, part.stop)
+        bounds = part.start, part.stop
         boxes = Boxes(spec, bounds, False, axis, phases, out.shape[1], numbers, near(out, axis), bounded=False)
         tasks.append(Task((by_lines(boxes, some[:2], some[2:], (collecting, ties, phases)),)))
     return program(tasks)

@@ -303,9 +303,9 @@ def weighed(code: Lines, numbers: Arithmetic, name: str) -> Body:
 
 
 @lru_cache(maxsize=256)
-def reducing(source: Operand, target: Operand, reduction: Reduction, phases: int, isa: Isa) -> int:
+def reducing(source: Operand, target: Operand, reduction: Reduction, phases: int, wide: bool, isa: Isa) -> int:
     """Where the code is that reduces windows."""
-    code = Lines((source, target), isa.lanes(source.itemsize), phases)
+    code = Lines((source, target), isa.lanes(source.itemsize), phases, wide=wide)
     return compiled(code.emit(reduced(code, Arithmetic(code, source.kind, source.element), reduction)), "lines", isa)
 
 

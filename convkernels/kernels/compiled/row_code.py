@@ -6,8 +6,11 @@ The statistics are taken about the family's first number s, in float64:
 
 As s is one of the data, (mean - s)^2 is at most n * var, and the difference loses at most a factor n + 1: for float32,
 of what float64 has beyond it. For float64 all is done again about the mean found, which leaves nothing to lose (Chan,
-Golub and LeVeque, "Algorithms for computing the sample variance", 1983). The result is taken from the data less the
-mean as rounded to their own type, c, by
+Golub and LeVeque, "Algorithms for computing the sample variance", 1983). Larger families of float32 numbers are first
+summed by float32, a few vectors at a time, about the mean of some numbers, rounded. That is taken if (mean - s)^2 is
+at most 4 * var: then the difference makes no more than five of a few roundings of float32, which mostly cancel.
+
+The result is taken from the data less the mean as rounded to their own type, c, by
 
     y = (x - c) * scale + shift         scale = gamma * rstd        shift = beta - (mean - c) * scale
 
@@ -27,13 +30,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial, reduce
 from typing import Any
 
-from .code import DOUBLE, Code, Values
-from .function import Function
+from llvmlite import ir
+
+from .code import DOUBLE, TINY, Code, Values
 from .isa import Isa
-from .tile import compiled
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by family, and strides along parts and rows, are given."""
@@ -52,11 +55,16 @@ The plain parts and columns are those of sums in which coefficients do not matte
 """
 UNROLL = 2
 """Vectors with sums of their own; 1 and 4 were no faster (Zen 4; a vector of float32 makes two of float64)."""
+SHORT = 256
+"""Numbers of a family below which float64 sums them as fast: 96 of 3136 families took 127 us, 151 by float32."""
+SOME = 8
+"""Numbers whose mean sums are about: of independent ones, that is a third of a deviation off."""
+NEAR = 4.0
+"""The square of its distance from the mean, in variances, up to which float32's sums will do."""
+CHAINS = 4
+"""The same where float32 sums numbers and their squares."""
 FEW = 8
 """Vectors that float32 adds up, in each of its chains, before float64 does."""
-TOGETHER = 8
-"""Families after which coefficients' gradients are summed down the columns, their rows being in the cache."""
-
 Vector = Callable[..., Any]
 
 
@@ -99,22 +107,24 @@ class Family:
 
         return code.each(code["rows"], state, line)
 
-    def few_sums(self, state: list[Any], vector: Callable[[bool], Callable[..., list[Any]]]) -> list[Any]:
+    def few_sums(
+        self, state: list[Any], vector: Callable[[bool], Callable[..., list[Any]]], columns: str, unroll: int
+    ) -> list[Any]:
         """The same, by float32's sums of a few vectors where these hold them; ``vector(wide)`` is the vector."""
-        code = self.code
+        code, end = self.code, self.code[columns]
 
         def line(row: Any, *now: Any) -> list[Any]:
             def run(start: Any, *totals: Any) -> list[Any]:
-                stop = code.least(code.build.add(start, length), code["columns"])
+                stop = code.least(code.build.add(start, length), end)
 
                 def go(sums: Values, wide: bool) -> Values:
-                    return code.columns(start, stop, UNROLL, sums, partial(vector(wide), row))
+                    return code.columns(start, stop, unroll, sums, partial(vector(wide), row))
 
                 return code.few(totals, go)
 
-            return code.loop(code.word(0), code["columns"], length, now, run)
+            return code.loop(code.word(0), end, length, now, run)
 
-        length = code.word(FEW * UNROLL * code.lanes)
+        length = code.word(FEW * unroll * code.lanes)
         return code.each(code["rows"], state, line)
 
     def write_rows(self, part: Any, vector: Vector) -> None:
@@ -127,10 +137,27 @@ class Family:
 
         self.sums([], put)
 
+    def slope(self, rstd: Any, residual: Any, total: Any, products: Any) -> tuple[Any, Any]:
+        """What a gradient takes of x, and what is added, by the sums of g and g * (x - mean)."""
+        code, build = self.code, self.code.build
+        share = build.fdiv(rstd, code.number("count"))
+        slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
+        offset = build.fneg(build.fmul(residual, slope))
+        return slope, build.fsub(offset, build.fmul(total, share)) if self.variant.centred else offset
+
     def load(self, name: str, part: Any, row: Any, column: Any, mask: Any, wide: bool = True) -> Any:
         """A vector of an array."""
         load = self.code.load_wide if wide else self.code.load
         return load(self.row(name, part, row), column, mask)
+
+
+def middle_of_some(family: Family) -> Any:
+    """The mean of some numbers of the family's first row, rounded, which is likely to be near that of all; or 0."""
+    code, build = family.code, family.code.build
+    places = [build.sdiv(build.mul(code["columns"], code.word(place)), code.word(SOME)) for place in range(SOME)]
+    numbers = [code.read_element(code.at(family.start["x"], (place, code.itemsize))) for place in places]
+    total = reduce(build.fadd, numbers)
+    return code.finite(code.rounded(build.fmul(total, code.double(1 / SOME)))[0])
 
 
 def statistics(family: Family) -> tuple[Any, Any]:
@@ -138,28 +165,47 @@ def statistics(family: Family) -> tuple[Any, Any]:
     code, build, variant = family.code, family.code.build, family.variant
     count, nothing = code.number("count"), code.double(0.0)
 
-    def about(_: Any, shift: Any, __: Any) -> list[Any]:
-        spread = code.spread(shift)
+    def about(shift: Any, few: bool) -> tuple[Any, Any, Any]:
+        """The mean and variance by sums about a number, and how far off the mean that is."""
 
         def part(place: Any, *state: Any) -> list[Any]:
-            def add(row: Any, column: Any, mask: Any, total: Any, squares: Any) -> list[Any]:
-                off = build.fsub(family.load("x", place, row, column, mask), spread)
-                if mask is not None:
-                    off = build.select(mask, off, code.zeros)
-                return [build.fadd(total, off), code.multiply_add(off, off, squares)]
+            def adder(wide: bool) -> Callable[..., list[Any]]:
+                spread = code.spread(code.fit(shift, wide))
+                zeros = ir.Constant(spread.type, [0.0] * code.lanes)
 
-            return family.sums(list(state), add, "plain_columns")
+                def add(row: Any, column: Any, mask: Any, total: Any, squares: Any) -> list[Any]:
+                    off = build.fsub(family.load("x", place, row, column, mask, wide), spread)
+                    if mask is not None:
+                        off = build.select(mask, off, zeros)
+                    return [build.fadd(total, off), code.multiply_add(off, off, squares)]
+
+                return add
+
+            if few:
+                return family.few_sums(list(state), adder, "plain_columns", CHAINS)
+            return family.sums(list(state), adder(True), "plain_columns")
 
         total, squares = (
             build.fdiv(code.total(vector), count) for vector in code.each(code["plain_parts"], [code.zeros] * 2, part)
         )
         if not variant.centred:
-            return [nothing, squares]
-        return [build.fadd(shift, total), code.less_square(squares, total)]
+            return nothing, squares, nothing
+        return build.fadd(shift, total), code.less_square(squares, total), total
 
     first = code.finite(code.read_element(family.start["x"])) if variant.centred else nothing
-    sweeps = 2 if variant.itemsize == 8 and variant.centred else 1
-    mean, var = code.each(code.word(sweeps), [first, nothing], about)
+    if variant.itemsize == 8:
+        mean, var, _ = about(first, few=False)
+        return about(mean, few=False)[:2] if variant.centred else (mean, var)
+
+    def few() -> Values:
+        mean, var, off = about(middle_of_some(family) if variant.centred else nothing, few=True)
+        near = build.fcmp_ordered("<=", build.fmul(off, off), build.fmul(var, code.double(NEAR)))
+        return [mean, var, build.and_(near, build.fcmp_ordered(">=", var, code.double(TINY)))]
+
+    # One place for the wide sums, of which there is much code.
+    long = build.fcmp_ordered(">=", count, code.double(SHORT))
+    *found, near = code.choice(long, few, lambda: [nothing, nothing, ir.Constant(ir.IntType(1), 0)])
+    mean, var = code.choice(near, lambda: found, lambda: about(first, few=False)[:2])
     return mean, var
 
 
@@ -211,164 +257,3 @@ def forward(variant: Variant, isa: Isa) -> str:
 
     code.loop(code["first"], code["last"], code.word(1), [], one)
     return code.finish()
-
-
-def shares(family: Family, mean: Any, rstd: Any) -> tuple[Any, Any]:
-    """The sums of g and g * (x - mean) over a family; by part, those of dy * (x - mean) * rstd and dy are written."""
-    code, build = family.code, family.code.build
-    centre, residual = code.rounded(mean)
-
-    def add(place: Any, wide: bool) -> Callable[..., list[Any]]:
-        middle = code.spread(code.fit(centre, wide))
-
-        def vector(row: Any, column: Any, mask: Any, total: Any, products: Any) -> list[Any]:
-            given = family.load("dy", place, row, column, mask, wide)
-            if family.variant.by_column:
-                load = code.load_wide if wide else code.load
-                given = build.fmul(given, load(family.start["gamma"], column, mask))
-            off = build.fsub(family.load("x", place, row, column, mask, wide), middle)
-            return [build.fadd(total, given), code.multiply_add(given, off, products)]
-
-        return vector
-
-    def sums(place: Any) -> tuple[Any, Any]:
-        """Those of a part."""
-        found = family.few_sums([code.zeros] * 2, partial(add, place))
-        total, products = (code.total(vector) for vector in found)
-        return total, build.fsub(products, build.fmul(residual, total))
-
-    if family.variant.by_column:
-        return sums(code.word(0))
-
-    def part(place: Any, *state: Any) -> list[Any]:
-        found = sums(place)
-        index = build.add(build.mul(family.number, code["parts"]), place)
-        many = build.mul(code["families"], code["parts"])
-        code.write(build.fmul(found[1], rstd), code.at(code["sums"], (index, 8)))
-        code.write(found[0], code.at(code["sums"], (many, 8), (index, 8)))
-        gamma = family.coefficient("gamma", place)
-        return [code.multiply_add(gamma, new, old) for new, old in zip(found, state, strict=True)]
-
-    total, products = code.each(code["parts"], [code.double(0.0)] * 2, part)
-    return total, products
-
-
-def pull_back(family: Family, mean: Any, rstd: Any, total: Any, products: Any) -> None:
-    """Write a family's gradient."""
-    code, build, variant = family.code, family.code.build, family.variant
-    centre, residual = code.rounded(mean)
-    share = build.fdiv(rstd, code.number("count"))
-    slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
-    offset = build.fneg(build.fmul(residual, slope))
-    if variant.centred:
-        offset = build.fsub(offset, build.fmul(total, share))
-
-    def write(wide: bool) -> None:
-        load = code.load_wide if wide else code.load
-        middle, steep, shift = (code.spread(code.fit(value, wide)) for value in (centre, slope, offset))
-
-        def part(place: Any) -> list[Any]:
-            scale = rstd if variant.by_column else build.fmul(rstd, family.coefficient("gamma", place))
-            factor = code.spread(code.fit(scale, wide))
-
-            def vector(row: Any, column: Any, mask: Any) -> Any:
-                given = family.load("dy", place, row, column, mask, wide)
-                if variant.by_column:
-                    given = build.fmul(given, load(family.start["gamma"], column, mask))
-                if variant.given:
-                    return build.fmul(given, factor)
-                off = build.fsub(family.load("x", place, row, column, mask, wide), middle)
-                return code.multiply_add(given, factor, code.multiply_add(off, steep, shift))
-
-            family.write_rows(place, vector)
-            return []
-
-        code.each(code["parts"], [], part)
-
-    fits = code.ordinary(rstd)
-    if not variant.given:
-        fits = build.and_(fits, build.and_(code.ordinary(slope), code.ordinary(centre, offset, least=0.0)))
-    code.narrow_or_wide(fits, write)
-
-
-def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) -> None:
-    """Add dy * (x - mean) * rstd and dy of some families, column by column, to the sums of a piece."""
-    build = code.build
-    line = build.mul(code["columns"], code.word(8))
-    sums = code.at(code["sums"], (piece, build.mul(line, code.word(2))))
-
-    def strip(places: list[tuple[Any, Any]]) -> None:
-        def go(state: Values, wide: bool) -> Values:
-            def one(number: Any, *state: Any) -> list[Any]:
-                family = Family(code, variant, "backward", number)
-                mean, rstd = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "rstd"))
-                centre, residual = code.rounded(mean)
-                shift = build.fneg(build.fmul(residual, rstd))
-                middle, *linear = (code.spread(code.fit(value, wide)) for value in (centre, rstd, shift))
-
-                def row(index: Any, *now: Any) -> list[Any]:
-                    found = []
-                    for (column, mask), gamma, beta in zip(places, now[::2], now[1::2], strict=True):
-                        off = build.fsub(family.load("x", code.word(0), index, column, mask, wide), middle)
-                        given = family.load("dy", code.word(0), index, column, mask, wide)
-                        normal = code.multiply_add(off, *linear)
-                        found += [code.multiply_add(given, normal, gamma), build.fadd(beta, given)]
-                    return found
-
-                return code.each(code["rows"], state, row)
-
-            return code.loop(first, last, code.word(1), state, one)
-
-        targets = [(start, *place) for place in places for start in (sums, build.add(sums, line))]
-        before = [code.load(*target, code.wide) for target in targets]
-        single = build.icmp_signed("==", code["rows"], code.word(1))
-        found = code.choice(single, lambda: code.few(before, go), lambda: go(before, True))
-        for value, target in zip(found, targets, strict=True):
-            code.store(value, *target)
-
-    code.strips(code.word(0), code["columns"], 4, strip)
-
-
-def backward(variant: Variant, isa: Isa) -> str:
-    """The function that takes the gradient of some pieces of the families back, if an address is given for it."""
-    code = Code("backward", ARGUMENTS["backward"], variant.itemsize, isa)
-    build = code.build
-
-    def one(number: Any) -> list[Any]:
-        family = Family(code, variant, "backward", number)
-        mean, var = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "var"))
-        rstd = code.reciprocal_root(var)
-        code.write(rstd, family.statistic("rstd"))
-        total, products = shares(family, mean, rstd)
-        with build.if_then(build.icmp_signed("!=", code["out"], code.word(0))):
-            pull_back(family, mean, rstd, total, products)
-        return []
-
-    def several(piece: Any) -> list[Any]:
-        first, stop = (
-            build.sdiv(build.mul(code["families"], place), code["pieces"])
-            for place in (piece, build.add(piece, code.word(1)))
-        )
-        if not variant.by_column:
-            code.loop(first, stop, code.word(1), [], one)
-            return []
-
-        def some(start: Any) -> list[Any]:
-            end = build.add(start, code.word(TOGETHER))
-            last = code.least(end, stop)
-            code.loop(start, last, code.word(1), [], one)
-            add_down(code, variant, piece, start, last)
-            return []
-
-        code.loop(first, stop, code.word(TOGETHER), [], some)
-        return []
-
-    code.loop(code["first"], code["last"], code.word(1), [], several)
-    return code.finish()
-
-
-@lru_cache(maxsize=64)
-def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
-    """The function, compiled."""
-    text = {"forward": forward, "backward": backward}[which](variant, isa)
-    return Function(compiled(text, which, isa), ARGUMENTS[which])

@@ -47,6 +47,19 @@ class Arena(threading.local):
                 self.start = self.memory.ctypes.data
             self.most = 0
 
+    def free(self, size: int) -> tuple[Array, int]:
+        """Memory and the address in it of so many bytes, which are there until others are reserved, or it is let go of.
+
+        For compiled code that runs at once: this takes a third of the time of entering the arena.
+        """
+        memory, start = self.memory, self.used
+        if start + size + LINE > memory.size:
+            with self:
+                memory, start = self.take(size)
+                return memory, memory.ctypes.data + start
+        start += self.start
+        return memory, start + -start % LINE
+
     def reserve(self, size: int) -> int:
         """The address of so many bytes, which are there until the arena is left."""
         memory, start = self.take(size)

@@ -36,6 +36,10 @@ class Squares(NamedTuple):
     u_group: int
     # For so many kinds of blocks there are tiles.
     kinds: int
+    # How many sources are added up; their channels together, and their bytes in V.
+    sources: int
+    depth: int
+    line: int
     # The codes of the three transforms.
     into: int
     weights: int
@@ -43,7 +47,7 @@ class Squares(NamedTuple):
 
 
 SQUARES, PLACED = words(Squares), len(Squares._fields)
-PICTURE = 11
+PICTURE = 10
 """The numbers of a picture in a call of `convolve`."""
 
 
@@ -98,7 +102,7 @@ def transform_source(s: Source, q: Squares, piece: Piece, block: int, v: int) ->
                             *(v, q.places_w * q.v_place, q.v_place, 0, s.channels, q.places_h, q.places_w),
                         ),
                     )
-                    v += s.channels * s.size
+                    v += q.line
 
 
 @numba.njit(types.void(TARGET, SQUARES, PIECE, *[WORD] * 4), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -121,13 +125,13 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
                     m += t.width * t.size
 
 
-@numba.njit(types.void(SOURCE, TARGET, SQUARES, TURNER, PIECE, LIST, LIST, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def picture(
-    s: Source,
+@numba.njit(types.void(TARGET, SQUARES, TURNER, PIECE, *[LIST] * 3, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def compute(
     t: Target,
     q: Squares,
     how: Turner,
     piece: Piece,
+    sources: Array,
     codes: Array,
     starts: Array,
     kind: int,
@@ -140,10 +144,16 @@ def picture(
     m: int,
     kept: int,
 ) -> None:
-    """Compute a block of the squares of one picture, by tiles for its `kind` of block."""
-    tiles, line, width = starts.size // q.kinds, s.channels * s.size, t.width * t.size
-    fill(s, how, piece, x, block)
-    transform_source(s, q, piece, block, v)
+    """Compute a block of the squares of one picture, by tiles for its `kind` of block.
+
+    `sources` has the numbers of each, and where it begins in x.
+    """
+    tiles, width = starts.size // q.kinds, t.width * t.size
+    for number in range(q.sources):
+        numbers = sources[(SOURCES + 1) * number :]
+        s, begin = Source(*fixed(numbers, SOURCES)), numbers[SOURCES]
+        fill(s, how, piece, x + begin + piece.group * s.group + piece.image * s.image, block)
+        transform_source(s, q, piece, block, v + number * (q.line // q.sources))
     for panel in range(t.panels):
         is_last = panel == t.panels - 1
         columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
@@ -155,9 +165,9 @@ def picture(
                     invoke(
                         codes[code + n],
                         (
-                            *(v + xi * q.v_place + first * line, b + xi * q.u_place),
-                            *(m + xi * q.m_place + first * width, zero, zero, zero, 1, s.channels),
-                            *(line, s.size, q.u_channel, width, 0, columns, b + (xi + 1) * q.u_place, 2 * LINE),
+                            *(v + xi * q.v_place + first * q.line, b + xi * q.u_place),
+                            *(m + xi * q.m_place + first * width, zero, zero, zero, 1, q.depth),
+                            *(q.line, t.size, q.u_channel, width, 0, columns, b + (xi + 1) * q.u_place, 2 * LINE),
                         ),
                     )
         transform_back(t, q, piece, columns, m, bias + panel * width, kept + panel * width)
@@ -168,7 +178,7 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
     """Compute some of the pieces.
 
     The arguments are tables of what is written, of pieces, and of pictures, of which each has `PICTURE` numbers: three
-    more tables, where V and M are behind the block, and where to begin in x, U and what is written. Then there is where
+    more tables, where V and M are behind the block, and where to begin in U and what is written. Then there is where
     results are, the address of zeros, and four more.
     """
     given = words_at(words, 12)
@@ -184,13 +194,11 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
         for number in range(pictures.size // PICTURE):
             one = pictures[PICTURE * number :]
             numbers, codes, starts = array_in(one, 0), array_in(one, 1), array_in(one, 2)
-            rest = numbers[SOURCES + TARGETS :]
-            s, q = Source(*fixed(numbers, SOURCES)), Squares(*fixed(rest, PLACED))
-            picture(
-                *(s, Target(*fixed(numbers[SOURCES:], TARGETS)), q, turning, piece, codes, starts, kind, zero),
-                *(x + one[8] + piece.group * s.group + piece.image * s.image, u + one[9] + piece.group * q.u_group),
-                *(biases + piece.group * bias_group, block, block + one[6], block + one[7]),
-                kept + one[10],
+            q, rest = Squares(*fixed(numbers, PLACED)), numbers[PLACED:]
+            compute(
+                *(Target(*fixed(rest, TARGETS)), q, turning, piece, rest[TARGETS:], codes, starts, kind, zero, x),
+                *(u + one[8] + piece.group * q.u_group, biases + piece.group * bias_group),
+                *(block, block + one[6], block + one[7], kept + one[9]),
             )
         if not t.stored:
             rows = min(piece.hs * outs_h, height - piece.h * outs_h)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 Plan = TypeVar("Plan")
@@ -41,6 +41,6 @@ def now_usable(threads: int | None, flops: int) -> int:
 def by_threads(threads: int | None, flops: int, make: Callable[[int], Plan]) -> Callable[[], Plan]:
     """What gives the plan for as many threads as there should be now; each is made once."""
     made = cache(make)
-    if flops < SERIAL:
-        return lambda: made(1)
+    if threads == 1 or flops < SERIAL:
+        return partial(made, 1)
     return lambda: made(now_usable(threads, flops))

@@ -93,7 +93,7 @@ class Emitter:
                 total = build.fsub(total, value)
             else:
                 total = build.call(self.multiply_add, [self.constant(entry), value, total])
-        return total
+        return self.constant(0.0) if total is None else total
 
     def emit(self) -> str:
         """The transform as LLVM assembly: one loop over the channels."""

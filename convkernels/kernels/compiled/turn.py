@@ -9,6 +9,7 @@ What is left of a matrix beside whole squares is turned in the same way under ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -37,24 +38,21 @@ def mixed(build: ir.IRBuilder, lines: list[Any], lanes: int) -> list[Any]:
     return lines
 
 
-def emit(lanes: int, itemsize: int, *, masked: bool) -> str:
-    """Turn a square, as LLVM assembly.
+def square(build: ir.IRBuilder, lanes: int, itemsize: int, given: Sequence[Any], *, masked: bool) -> None:
+    """Turn a square.
 
-    It takes the source, its stride between lines, the target, its stride, all in bytes, and how many lines and elements
-    of a line there are, which only the masked code heeds.
+    Given are the source, its stride between lines, the target, its stride, all in bytes, and how many lines and
+    elements of a line there are, which only the masked code heeds.
     """
-    module = ir.Module("turn")
     vector = ir.VectorType(ir.IntType(8 * itemsize), lanes)
     mask = ir.VectorType(ir.IntType(1), lanes)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 6), "turn")
-    build = ir.IRBuilder(function.append_basic_block("entry"))
-    source, source_step, target, target_step, lines, columns = function.args
+    source, source_step, target, target_step, lines, columns = given
     suffix, pointer = f"v{lanes}i{8 * itemsize}.p0", vector.as_pointer()
-    load = ir.Function(module, ir.FunctionType(vector, [pointer, INDEX, mask, vector]), f"llvm.masked.load.{suffix}")
-    store = ir.Function(
-        module, ir.FunctionType(ir.VoidType(), [vector, pointer, INDEX, mask]), f"llvm.masked.store.{suffix}"
-    )
     aligned = ir.Constant(INDEX, itemsize)
+
+    def intrinsic(name: str, result: Any, *arguments: Any) -> Any:
+        known = build.module.globals.get(f"{name}.{suffix}")
+        return known or ir.Function(build.module, ir.FunctionType(result, arguments), f"{name}.{suffix}")
 
     def place(base: Any, step: Any, line: int) -> Any:
         return build.inttoptr(build.add(base, build.mul(step, ir.Constant(WORD, line))), pointer)
@@ -71,6 +69,7 @@ def emit(lanes: int, itemsize: int, *, masked: bool) -> str:
     for line in range(lanes):
         address = place(source, source_step, line)
         if masked:
+            load = intrinsic("llvm.masked.load", vector, pointer, INDEX, mask, vector)
             none = ir.Constant(vector, [0] * lanes)
             read.append(build.call(load, [address, aligned, chosen(line, lines, columns), none]))
         else:
@@ -79,9 +78,18 @@ def emit(lanes: int, itemsize: int, *, masked: bool) -> str:
     for line, value in enumerate(mixed(build, read, lanes)):
         address = place(target, target_step, line)
         if masked:
+            store = intrinsic("llvm.masked.store", ir.VoidType(), vector, pointer, INDEX, mask)
             build.call(store, [value, address, aligned, chosen(line, columns, lines)])
         else:
             build.store(value, address).align = itemsize
+
+
+def emit(lanes: int, itemsize: int, *, masked: bool) -> str:
+    """A function that turns a square, as LLVM assembly."""
+    module = ir.Module("turn")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 6), "turn")
+    build = ir.IRBuilder(function.append_basic_block("entry"))
+    square(build, lanes, itemsize, function.args, masked=masked)
     build.ret_void()
     return str(module)
 

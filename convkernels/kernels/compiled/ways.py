@@ -104,7 +104,8 @@ def cost(problem: Problem, every: tuple[Axes, ...], memory: Memory, way: Way, is
         writing = 0 if stored(problem, axes, memory, way) else turning * axes[2].turns
         if way.pixels and axes[2].stride > 1:
             writing = SCATTERING
-        packing = PACKING / (problem.batch * outputs) if problem.taps == (1, 1, 1) and not way.pixels else 0
+        rearranged = problem.taps == (1, 1, 1) and not way.pixels and memory.w[0] != problem.size
+        packing = PACKING / (problem.batch * outputs) if rearranged else 0
         moved = reading / (problem.columns * taps) + writing / (problem.channels * taps) + packing
         total += (filled + moved * lanes / LANES) * outputs * taps
         sums += outputs * taps

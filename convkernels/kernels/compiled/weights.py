@@ -290,8 +290,9 @@ def exchange(
     So tiles can write to it in OIHW, too, if x's channels and taps lie as those of w do, or there is but one tap.
     """
     batch, groups, channels, columns, taps, size = problem
-    found = exchanged_sums(axes, channels)
-    if found is None or w[1] == size or columns < FEW_ROWS:
+    found, pixels = exchanged_sums(axes, channels), batch * math.prod(axis.outputs for axis in axes)
+    # A few rows leave the multiplier waiting, in sums of more than a few.
+    if found is None or w[1] == size or (columns < FEW_ROWS < pixels):
         return None
     reads = (x.channel, *(step * each for step, each in zip(dilation, x[3:], strict=True)))
     step = size
@@ -299,7 +300,6 @@ def exchange(
         if count > 1 and (to != step or (read != to and math.prod(taps) > 1)):
             return None
         step *= count
-    pixels = batch * math.prod(axis.outputs for axis in axes)
     channel = x.channel if math.prod(taps) == 1 else size
     # It pays if copying x with pixels outermost costs less than that of dy and moving the sums.
     if found[1] * pixels * (channel != size) > columns * (found[1] + pixels * (dy.channel != size)):

@@ -11,7 +11,8 @@ In the names of Lavin and Gray (2016): a picture is cut into squares of m x m ou
 which takes (n / (m * taps))**2 of the multiplications: a quarter for 3 x 3 taps and m = 4. An axis of one tap has m = 1
 and is left as it is. A block of squares goes through all steps while it stays in the cache. With dilation there is such
 a picture for each remainder: outputs a dilation apart see cells as far apart. The input gradient of a convolution with
-strides has one for each remainder of these, with taps of its own.
+strides has one for each remainder of these, with taps of its own. A convolution with strides is the sum of one for each
+remainder, whose products are added before they are transformed back.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ...spec import ConvSpec, ConvTransposeSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import PANEL, Amounts, squares_amounts
-from .axes import Axes, Axis, Phase, forward_axes, input_grad_axes, phases, rests_apart, sharing_rows, winograd_axes
+from .axes import PLACES, Axes, Axis, Picture, forward_axes, input_grad_axes, pictures, rests_apart, winograd_axes
 from .blocks import together
 from .copies import turner
 from .filters import PACK_SERIAL, Tiling, packed, tiling, vectors_for
@@ -38,7 +39,7 @@ from .isa import Isa, host
 from .machine import address, tables
 from .operands import Memory, Problem, backward, forward
 from .parallel import run
-from .scratch import rounded
+from .scratch import LINE, rounded
 from .squares import Squares, convolve, transform_weights
 from .thread_count import now_usable
 from .toom_cook import transforms
@@ -106,28 +107,26 @@ def winograd_plan(
     chosen = squares_amounts(every, batch, groups, channels, columns, size, limit, threads)
     zeros = np.zeros(groups * columns + PANEL // size, f"f{size}")
     # All share the width of panels.
-    most = max(
-        rows_of(phase.axes, amounts)
-        for turns, amounts in zip(sharing_rows(every), chosen, strict=True)
-        for _, phase in turns
-    )
+    sharing = list(zip(pictures(every), chosen, strict=True))
+    most = max(rows_of(one, amounts) for rows, amounts in sharing for one in rows)
     vectors = vectors_for(most, columns, size, isa)
-    tile, weights, u = tiling((most,), columns, vectors, size, isa), list[Weights](), 0
-    for axes in every:
-        squares = squares_of(problem, phases(axes)[0].axes, most, 1, tile, isa)
-        weights.append(weights_of(problem, axes, memory, tile, squares, u, isa))
+    tile, weights, starts, u = tiling((most,), columns, vectors, size, isa), list[Weights](), {}, 0
+    for one in sorted({one.number: one for rows, _ in sharing for one in rows}.values()):
+        squares, starts[one.number] = squares_of(problem, one, most, 1, tile, isa), u
+        for number, phase in enumerate(one.sources):
+            begin = u + number * channels * squares.u_channel
+            weights.append(weights_of(problem, phase.axes, one.taps, memory, tile, squares, begin, isa))
         u += groups * squares.u_group
     parts = tuple(
-        part(problem, turns, memory, amounts, vectors, address(zeros), [each.offset for each in weights], isa)
-        for turns, amounts in zip(sharing_rows(every), chosen, strict=True)
+        part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa) for rows, amounts in sharing
     )
     return WinogradPlan(parts, tuple(weights), zeros, min(each.threads(threads, limit) for each in chosen), u)
 
 
 def weights_of(
-    problem: Problem, axes: Axes, memory: Memory, tile: Tiling, squares: Squares, offset: int, isa: Isa
+    problem: Problem, axes: Axes, taps: Ints, memory: Memory, tile: Tiling, squares: Squares, offset: int, isa: Isa
 ) -> Weights:
-    """Where to read the taps of some axes, and to write their U."""
+    """Where to read the taps of some axes, and to write their U, as if there were so many."""
     _, groups, channels, columns, _, size = problem
     steps = [axis.taps[1][0] - axis.taps[0][0] if len(axis.taps) > 1 else 1 for axis in axes]
     lowest = [min(axis.taps[0][0], axis.taps[-1][0]) for axis in axes]
@@ -138,32 +137,33 @@ def weights_of(
     filters = packed(strides, memory.w_group, start, (columns, channels, *counts), groups, tile, size, order)
     # Where a gradient takes the taps in reverse, their strides in a panel are negative.
     tap_h, tap_w = (filters.taps[axis] * (1 if steps[axis] > 0 else -1) for axis in (1, 2))
-    table = together((tile.panels, tile.width, tile.last), squares, turner(size, isa), filters.inner, filters.last)
+    transforming = squares._replace(taps_h=counts[1], taps_w=counts[2], weights=code(axes, taps, "filter", size, isa))
+    table = together((tile.panels, tile.width, tile.last), transforming, turner(size, isa), filters.inner, filters.last)
     given = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w)
     words = np.array([*tables(table), *given, 0, 0], np.int64)
     return Weights(words, table, filters.start, offset, groups * tile.panels, filters.panel)
 
 
-def rows_of(axes: Axes, amounts: Amounts) -> int:
+def rows_of(one: Picture, amounts: Amounts) -> int:
     """The squares of a block, which are the rows of its products."""
-    return amounts.images * math.prod(amounts.rows) * winograd_axes(axes)[2].outputs
+    return amounts.images * math.prod(amounts.rows) * one.squares[2].outputs
 
 
-def squares_of(problem: Problem, axes: Axes, most: int, kinds: int, tile: Tiling, isa: Isa) -> Squares:
-    """Describe the squares of some axes, at most so many in a block."""
-    channels, columns, size = problem.channels, problem.columns, problem.size
-    squares = winograd_axes(axes)
-    steps, taps = [axis.step for axis in squares], [len(axis.taps) for axis in axes]
-    places, row = squares[1].span * squares[2].span, min(tile.width, columns) * size
+def squares_of(problem: Problem, one: Picture, most: int, kinds: int, tile: Tiling, isa: Isa) -> Squares:
+    """Describe the squares of a picture, at most so many in a block."""
+    columns, size, axes, taps, squares = problem.columns, problem.size, one.axes, one.taps, one.squares
+    sources, steps = len(one.sources), [axis.step for axis in squares]
+    places, row, depth = squares[1].span * squares[2].span, min(tile.width, columns) * size, sources * problem.channels
     return Squares(
         *(squares[1].span, squares[2].span, steps[1], steps[2], taps[1], taps[2], squares[2].outputs, axes[1].outputs),
-        *(most * channels * size, most * tile.width * size, channels * row, row),
-        *(places * channels * row, tile.panels * places * channels * row, kinds),
-        *(code(axes, steps, name, size, isa) for name in ("source", "filter", "output")),
+        # Places an odd number of lines apart do not share sets of the cache.
+        *(rounded(most * depth * size) | LINE, rounded(most * tile.width * size) | LINE, depth * row, row),
+        *(places * depth * row, tile.panels * places * depth * row, kinds, sources, depth, depth * size),
+        *(code(axes, taps, name, size, isa) for name in ("source", "filter", "output")),
     )
 
 
-class Picture(NamedTuple):
+class Described(NamedTuple):
     """One of the pictures that share rows: its arguments but for where to begin, their tables, and bytes of scratch."""
 
     words: list[int]
@@ -173,73 +173,77 @@ class Picture(NamedTuple):
 
 def part(
     problem: Problem,
-    turns: tuple[tuple[int, Phase], ...],
+    rows: tuple[Picture, ...],
     memory: Memory,
     amounts: Amounts,
     vectors: int,
     zero: int,
-    u: list[int],
+    u: dict[int, int],
     isa: Isa,
 ) -> Part:
     """Put the numbers of pictures that share rows together."""
-    d, h, _ = turns[0][1].axes
+    (d, h, _), squares = rows[0].axes, rows[0].squares
     columns, size = problem.columns, problem.size
-    total = sum(phase.axes[2].outputs for _, phase in turns)
-    whole = (d, h, Axis(total, 1, ((0, 0),), total))
-    squares = winograd_axes(turns[0][1].axes)
-    rows = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * squares[1].step))
-    tile = tiling((1,), columns, vectors, size, isa)
-    written = target(whole, rows, memory.y, tile, columns, size, stored=memory.y.channel == size or columns == 1)
+    total = sum(one.axes[2].outputs for one in rows)
+    whole, tile = (d, h, Axis(total, 1, ((0, 0),), total)), tiling((1,), columns, vectors, size, isa)
+    counts = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * squares[1].step))
+    written = target(whole, counts, memory.y, tile, columns, size, stored=memory.y.channel == size or columns == 1)
     pieces, kinds = cut(problem, squares, amounts)
-    pictures, numbers = [], list[int]()
-    for number, phase in turns:
-        axis = phase.axes[2]
-        kept = written._replace(kept_w=written.kept_w * axis.stride, outs_w=axis.outputs)
-        one = picture(problem, phase, memory, amounts, vectors, kinds, kept, isa)
-        pictures.append(one)
-        x = sum(first * stride for first, stride in zip(phase.first, memory.x[3:], strict=True))
-        numbers += [*one.words, x, u[number], axis.first * written.kept_w]
-    room = max(one.room for one in pictures)
+    described, numbers = [], list[int]()
+    for one in rows:
+        w = one.axes[2]
+        kept = written._replace(kept_w=written.kept_w * w.stride, outs_w=w.outputs)
+        described.append(describe(problem, one, memory, amounts, vectors, kinds, kept, isa))
+        numbers += [*described[-1].words, u[one.number], w.first * written.kept_w]
+    room = max(one.room for one in described)
     results = 0 if written.stored else rounded(written.kept_image * amounts.images)
     about = together(written, (squares[1].step, h.outputs, columns * size), turner(size, isa))
     every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
     words = np.array([*tables(*every), room, zero, 0, 0, 0, 0], np.int64)
     y = sum(axis.first * stride for axis, stride in zip((d, h), memory.y[3:], strict=False))
-    return Part(words, (*every, *(table for one in pictures for table in one.tables)), len(pieces), room + results, y)
+    kept_tables = (*every, *(table for one in described for table in one.tables))
+    return Part(words, kept_tables, len(pieces), room + results, y)
 
 
-def picture(
+def describe(
     problem: Problem,
-    phase: Phase,
+    one: Picture,
     memory: Memory,
     amounts: Amounts,
     vectors: int,
     kinds: list[int],
     written: Target,
     isa: Isa,
-) -> Picture:
+) -> Described:
     """Put the numbers of one picture together."""
-    channels, columns, size, axes = problem.channels, problem.columns, problem.size, phase.axes
-    squares, most = winograd_axes(axes), rows_of(axes, amounts)
+    channels, columns, size, most = problem.channels, problem.columns, problem.size, rows_of(one, amounts)
     tile = tiling((most,), columns, vectors, size, isa)
-    found = squares_of(problem, axes, most, len(kinds), tile, isa)
-    tilings = [tiling((count * squares[2].outputs,), columns, vectors, size, isa) for count in kinds]
+    found = squares_of(problem, one, most, len(kinds), tile, isa)
+    tilings = [tiling((count * one.squares[2].outputs,), columns, vectors, size, isa) for count in kinds]
     places = found.places_h * found.places_w
     v, m = rounded(places * found.v_place), rounded(places * found.m_place)
-    x = memory.x._replace(
-        **{axis: getattr(memory.x, axis) * step for axis, step in zip("dhw", phase.spread, strict=True)}
-    )
-    read = source(squares, amounts, x, channels, size, lies=False, inner=True)
-    block = block_bytes(read, squares, amounts)
+    sources, block = list[tuple[int, ...]](), 0
+    for phase in one.sources:
+        squares = winograd_axes(phase.axes, one.taps)
+        strides = {axis: getattr(memory.x, axis) * step for axis, step in zip("dhw", phase.spread, strict=True)}
+        read = source(squares, amounts, memory.x._replace(**strides), channels, size, lies=False, inner=True)
+        block = max(block, block_bytes(read, squares, amounts))
+        sources += [read, (sum(first * stride for first, stride in zip(phase.first, memory.x[3:], strict=True)),)]
     codes = padded([half for each in tilings for half in np.split(each.codes, 2)])
     starts = padded([each.starts for each in tilings])
-    every = (together(read, written, found), codes.reshape(-1), starts.reshape(-1))
-    return Picture([*tables(*every), block, block + v], every, block + v + m)
+    every = (together(found, written, *sources), codes.reshape(-1), starts.reshape(-1))
+    return Described([*tables(*every), block, block + v], every, block + v + m)
 
 
-def code(axes: Axes, steps: list[int], name: str, size: int, isa: Isa) -> int:
-    """Where the code of a transform is."""
-    along = [getattr(transforms(step, len(axis.taps)), name) for step, axis in zip(steps, axes, strict=True)]
+def code(axes: Axes, taps: Ints, name: str, size: int, isa: Isa) -> int:
+    """Where the code of a transform is, for so many taps, of which the filter's reads only those that there are."""
+    along = []
+    for axis, count in zip(axes, taps, strict=True):
+        step = PLACES[count] - count + 1 if count > 1 else 1
+        first, *others = getattr(transforms(step, count), name)
+        if name == "filter":
+            first = tuple(row[: len(axis.taps)] for row in first)
+        along.append((first, *others))
     return transform_address(Square(along[1], along[2], size, biased=name == "output"), isa)
 
 
