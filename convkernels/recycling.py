@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 
 LARGE = 2**17
-"""Bytes from which on memory is kept: glibc gives such back to the system, until it has seen larger ones freed.
-
-An instance norm of 32 x 512 x 7 x 7 took 4.2 times as long as three copies for that, and not 2.4.
-"""
+"""Bytes from which on memory is kept. Pieces of that size glibc gives back to the system, until it has seen larger ones
+freed: results of 512 KiB, six of which were held at a time, took 250 microseconds each without this, and 40 with it."""
 KEPT = 2**28
 """Bytes of results that are kept at most, in use or not."""
 WASTED = 1.25
