@@ -196,6 +196,12 @@ def test_means_near_and_far_from_zero_side_by_side(kind, layout):
     np.testing.assert_allclose(vjp(np.sin(x)).dx, wide(np.sin(exact)).dx, atol=2e-3)
 
 
+def test_batch_statistics_over_long_samples_of_one_channel():
+    x = np.random.default_rng(0).normal(1, 2, size=(4, 1, 41, 40)).astype(np.float32)
+    _, mean, var = ck.batch_norm_train(x, None, None, strategy="numpy")
+    np.testing.assert_allclose([mean[0], var[0]], [x.mean(dtype=float), x.var(dtype=float)], rtol=2e-6)
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("shape", [(2, 512, 7, 7), (3, 6, 48, 48), (2, 5, 40, 32), (3, 1, 30, 30)])
 def test_samples_are_summed_whole_however_many_rows_they_are_cut_into(shape, layout):

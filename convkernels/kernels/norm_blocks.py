@@ -114,7 +114,8 @@ def summation(shape: Ints, total: Ints) -> Summation:
         return length // 4 if length < DOT and math.prod(shape[run[1] + 1 :]) == 1 else length
 
     first, last = max(runs, key=use, default=(0, -1))
-    start, run = first, math.prod(shape[first : last + 1])
+    start = max(first, 1)
+    run = math.prod(shape[start : last + 1])
     while first < last and math.prod(shape[first + 1 : last + 1]) >= RUN:
         first += 1
     length, columns = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
