@@ -252,8 +252,8 @@ class Scratch:
     def combined(self, operation: np.ufunc, cells: Array, small: Array, out: Array) -> Array:
         """What an operation makes of cells and a coefficient with axes of one, repeated until it has long runs.
 
-        If that is for every cell, it is in `out`, or where the cells are there, by NumPy in its buffer: an array less to
-        go through.
+        If that is for every cell, it is in `out`, or where the cells are there, by NumPy in its buffer: an array less
+        to go through.
         """
         small = small.astype(self.dtype, copy=False)
         sizes = spread(small.shape, cells.shape)
