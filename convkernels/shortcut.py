@@ -199,6 +199,6 @@ class Shortcut:
         if self.finish is None:
             self.run(*arrays, result)
             return result
-        outputs = [None if like is None else np.empty(*like) for like in self.outputs]
+        outputs = [None if like is None else empty(*like) for like in self.outputs]
         self.run(*arrays, result, *outputs)
         return self.finish(arrays, result, *outputs)

@@ -196,6 +196,29 @@ def test_means_near_and_far_from_zero_side_by_side(kind, layout):
     np.testing.assert_allclose(vjp(np.sin(x)).dx, wide(np.sin(exact)).dx, atol=2e-3)
 
 
+def test_batch_statistics_over_long_samples_of_one_channel():
+    x = np.random.default_rng(0).normal(1, 2, size=(4, 1, 41, 40)).astype(np.float32)
+    _, mean, var = ck.batch_norm_train(x, None, None, strategy="numpy")
+    np.testing.assert_allclose([mean[0], var[0]], [x.mean(dtype=float), x.var(dtype=float)], rtol=2e-6)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("shape", [(2, 512, 7, 7), (3, 6, 48, 48), (2, 5, 40, 32), (3, 1, 30, 30)])
+def test_samples_are_summed_whole_however_many_rows_they_are_cut_into(shape, layout):
+    x = np.random.default_rng(0).normal(1, 2, size=shape).astype(np.float32)
+    exact = x.astype(np.float64)
+    data = x if layout == "NCHW" else np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    options = {"layout": layout, "strategy": "numpy"}
+    for groups in {1, shape[1] // 2 or 1, shape[1]}:
+        if shape[1] % groups:
+            continue
+        families = exact.reshape(shape[0], groups, -1)
+        mean, var = families.mean(2, keepdims=True), families.var(2, keepdims=True)
+        expected = ((families - mean) / np.sqrt(var + 1e-5)).reshape(shape)
+        got = ck.group_norm(data, None, None, groups, **options)
+        np.testing.assert_allclose(got if layout == "NCHW" else np.moveaxis(got, -1, 1), expected, rtol=5e-6, atol=2e-6)
+
+
 def test_the_settings_of_numpy_are_left_as_they_were():
     x = np.ones((2, 3, 4, 4), np.float32)
     with np.errstate(over="raise"):
@@ -275,7 +298,7 @@ def test_what_overflows_float32_on_the_way_is_computed_in_float64(kind):
     np.testing.assert_allclose(vjp(x).dx, exact_vjp(x).dx, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [4, 33])
+@pytest.mark.parametrize("size", [4, 33, 48])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN", "HNWC"])
 @pytest.mark.parametrize("kind", ["group", "instance", "layer", "rms"])
 def test_a_sample_does_not_depend_on_its_batch_bit_for_bit(kind, layout, size):

@@ -29,6 +29,8 @@ RUN = 1024
 """Cells that a loop should go over at a time, and of which BLAS adds up no more in float32 than it must."""
 SCALARS = 256
 """Cells that share one coefficient, from which on repeating it does not pay."""
+BUFFER = 2048
+"""Cells of NumPy's buffer where it repeats coefficients itself: from 1024 to 4096 it took as long."""
 ROW = 512
 """Cells that einsum should go over at a time."""
 FEW = 4
@@ -84,12 +86,13 @@ def groups(shape: Ints, reduced: Ints, cells: int) -> list[Group]:
 class Summation(NamedTuple):
     """How blocks are summed: by BLAS over `length` rows of `columns`, then the rest, which is little, in float64.
 
-    The rest goes step by step, each over the middle one of three axes.
+    What BLAS leaves has the shape `left`. The rest goes step by step, each over the middle one of three axes.
     """
 
     lead: Ints
     length: int
     columns: int
+    left: Ints
     rest: tuple[Ints, ...]
 
 
@@ -98,9 +101,9 @@ def summation(shape: Ints, total: Ints) -> Summation:
     """Plan the sum of a block over the axes where `total` has one.
 
     Of the longest run of such axes, as many of the last as make RUN cells. If there are few cells behind it, some of
-    the run's stand beside each other in a row. A sample that is one row is cut into some. One product may go over
-    several axes before the run, but not over the first, which may be the batch: no sample's sum may depend on how many
-    there are.
+    the run's stand beside each other in a row. Runs that make no multiple of FEW rows of a sample are cut so that they
+    do. One product may go over several axes before the run, but not over the first, which may be the batch: no sample's
+    sum may depend on how many there are.
     """
     axes = [axis for axis, size in enumerate(total) if size == 1 and (axis > 0 or shape[0] > 1)]
     runs = [(first, last) for first in axes for last in axes if all(axis in axes for axis in range(first, last + 1))]
@@ -111,6 +114,8 @@ def summation(shape: Ints, total: Ints) -> Summation:
         return length // 4 if length < DOT and math.prod(shape[run[1] + 1 :]) == 1 else length
 
     first, last = max(runs, key=use, default=(0, -1))
+    start = max(first, 1)
+    run = math.prod(shape[start : last + 1])
     while first < last and math.prod(shape[first + 1 : last + 1]) >= RUN:
         first += 1
     length, columns = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
@@ -118,8 +123,11 @@ def summation(shape: Ints, total: Ints) -> Summation:
     if columns > 1:
         side = next((side for side in range(1, length) if length % side == 0 and side * columns >= ROW), length)
         columns *= side
-    elif first == 1 and length % FEW == 0:
-        lead, side = (shape[0], FEW), FEW
+    elif lead and lead[1] % FEW:
+        even = [side for side in range(FEW, run // RUN + 1, FEW) if run % side == 0]
+        if even or (first == 1 and run % FEW == 0):
+            side = max(even, default=FEW)
+            first, length, lead = start, run, (shape[0], math.prod(shape[1:start]) * side)
     part = tuple(1 if first <= axis <= last else size for axis, size in enumerate(shape))
     if last >= first:
         part = (*part[:first], side, *part[first + 1 :])
@@ -132,7 +140,7 @@ def summation(shape: Ints, total: Ints) -> Summation:
             else:
                 rest.append((before, part[axis], behind))
             part = (*part[:axis], 1, *part[axis + 1 :])
-    return Summation(lead, length // side, columns, tuple(rest))
+    return Summation(lead, length // side, columns, lead if columns == 1 else (*lead, columns), tuple(rest))
 
 
 @lru_cache(maxsize=512)
@@ -187,51 +195,86 @@ class Scratch:
         cast = cells.astype(self.dtype, copy=False)
         return cast if is_ordered(cast) else np.ascontiguousarray(cast)
 
+    def moments(self, cells: Array, shape: Ints, centred: bool) -> Array:
+        """The sums of a block, if wanted, and of its squares, over the axes where `shape` has one; one array of all."""
+        plan = summation(cells.shape, shape)
+        parts = empty((1 + centred, *plan.left), self.dtype)
+        if centred:
+            self.added(plan, cells, parts[0, ...])
+        self.multiplied(plan, cells, cells, parts[-1, ...])
+        return self.total(plan, parts).reshape(len(parts), *shape)
+
     def sum(self, cells: Array, shape: Ints) -> Array:
         """The sums of a block over the axes where `shape` has one."""
-        lead, length, columns, rest = summation(cells.shape, shape)
-        ones = np.ones(length, self.dtype)
-        part = cells.reshape(*lead, length) @ ones if columns == 1 else ones @ cells.reshape(*lead, length, columns)
-        return self.total(part, rest).reshape(shape)
+        plan = summation(cells.shape, shape)
+        part = self.added(plan, cells, np.empty(plan.left, self.dtype))
+        return self.total(plan, part[None]).reshape(shape)
 
     def dot(self, first: Array, second: Array, shape: Ints) -> Array:
         """The sums of the products of two blocks."""
-        lead, length, columns, rest = summation(first.shape, shape)
-        rows = (*lead, length) if columns == 1 else (*lead, length, columns)
-        pair = first.reshape(rows), second.reshape(rows)
-        if columns > 1:
-            part = np.einsum("...ij,...ij->...j", *pair)
-        elif length < DOT:
-            part = np.einsum("...i,...i->...", *pair)
-        else:
-            part = np.vecdot(*pair)
-        return self.total(part, rest).reshape(shape)
+        plan = summation(first.shape, shape)
+        part = self.multiplied(plan, first, second, np.empty(plan.left, self.dtype))
+        return self.total(plan, part[None]).reshape(shape)
 
-    def total(self, part: Array, rest: tuple[Ints, ...]) -> Array:
-        """What BLAS has left, summed over the rest of the axes; a sum of some neighbours is faster by einsum.
+    def added(self, plan: Summation, cells: Array, out: Array) -> Array:
+        """What BLAS makes of a sum."""
+        ones = np.ones(plan.length, self.dtype)
+        if plan.columns == 1:
+            return np.matmul(cells.reshape(*plan.lead, plan.length), ones, out=out)
+        return np.matmul(ones, cells.reshape(*plan.lead, plan.length, plan.columns), out=out)
+
+    def multiplied(self, plan: Summation, first: Array, second: Array, out: Array) -> Array:
+        """What BLAS or einsum makes of a sum of products."""
+        rows = (*plan.lead, plan.length) if plan.columns == 1 else (*plan.lead, plan.length, plan.columns)
+        pair = first.reshape(rows), second.reshape(rows)
+        if plan.columns == 1 and plan.length >= DOT:
+            return np.vecdot(*pair, out=out)
+        found: Array = np.einsum("...i,...i->..." if plan.columns == 1 else "...ij,...ij->...j", *pair, out=out)
+        return found
+
+    def total(self, plan: Summation, parts: Array) -> Array:
+        """What BLAS has left of some sums, summed over the rest of the axes; of some neighbours faster by einsum.
 
         Of 8192 or more, the order in which that adds depends on how many sums there are.
         """
-        for sizes in rest:
-            part, short = part.reshape(sizes), sizes[2] == 1 and sizes[1] < RUN
-            part = np.einsum("ijk->ik", part, dtype=self.wide) if short else np.add.reduce(part, 1, dtype=self.wide)
-        return part.astype(self.wide, copy=False)
+        for before, middle, behind in plan.rest:
+            part = parts.reshape(len(parts), before, middle, behind)
+            if behind == 1 and middle < RUN:
+                parts = np.einsum("sijk->sik", part, dtype=self.wide)
+            else:
+                parts = np.add.reduce(part, 2, dtype=self.wide)
+        if parts.dtype == self.wide:
+            return parts
+        found = empty(parts.shape, self.wide)
+        np.copyto(found, parts)
+        return found
 
-    def repeated(self, small: Array, shape: Ints) -> Array:
-        """A coefficient with axes of one, in the type of the data, and repeated until it has long runs."""
-        small, sizes = small.astype(self.dtype, copy=False), spread(small.shape, shape)
-        if sizes == small.shape:
-            return small
-        repeats = empty(sizes, self.dtype)
-        np.copyto(repeats, small)
-        return repeats
+    def combined(self, operation: np.ufunc, cells: Array, small: Array, out: Array) -> Array:
+        """What an operation makes of cells and a coefficient with axes of one, repeated until it has long runs.
+
+        If that is for every cell, it is in `out`, or where the cells are there, by NumPy in its buffer: an array less
+        to go through.
+        """
+        small = small.astype(self.dtype, copy=False)
+        sizes = spread(small.shape, cells.shape)
+        if sizes == cells.shape != small.shape and np.may_share_memory(cells, out):
+            before = np.setbufsize(BUFFER)
+            operation(cells, small, out=out)
+            np.setbufsize(before)
+            return out
+        if sizes != small.shape:
+            repeats = out if sizes == cells.shape else empty(sizes, self.dtype)
+            np.copyto(repeats, small)
+            small = repeats
+        operation(cells, small, out=out)
+        return out
 
     def off_centre(self, cells: Array, centre: Array | None, into: Array | None = None) -> Array:
         """Cells less a centre, in block 0 or another place, or as they are."""
         if centre is None:
             return self.cast(cells)
         target = self.block(0, cells.shape) if into is None else into
-        return np.subtract(cells, self.repeated(centre, cells.shape), out=target)
+        return self.combined(np.subtract, cells, centre, target)
 
     def writes(self, out: Array, where: Any) -> bool:
         """Whether results can be computed in `out` itself."""
@@ -241,9 +284,9 @@ class Scratch:
         """``out[where] = cells * scale + shift``; overwrites block 0 unless that is computed in `out`."""
         target = out if self.writes(out, where) else self.block(0, cells.shape)
         if scale is not None:
-            cells = np.multiply(cells, self.repeated(scale, cells.shape), out=target)
+            cells = self.combined(np.multiply, cells, scale, target)
         if shift is not None:
-            cells = np.add(cells, self.repeated(shift, cells.shape), out=target)
+            cells = self.combined(np.add, cells, shift, target)
         if cells is not out:
             np.copyto(out, cells, where=where, casting="same_kind")
 
@@ -314,7 +357,9 @@ def overflowed(spec: NormSpec, *sums: Array) -> Any:
 
 def deviation(spec: NormSpec, var: Array) -> Array:
     """One over the standard deviation, in the type of the statistics."""
-    rstd: Array = 1 / np.sqrt(var.astype(spec.statistics_dtype, copy=False) + spec.eps)
+    rstd = empty(var.shape, spec.statistics_dtype)
+    np.add(var, spec.eps, out=rstd)
+    np.divide(1, np.sqrt(rstd, out=rstd), out=rstd)
     return rstd
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from ..config import Resources
 from ..layout import Array
 from ..norm_spec import NormSpec
+from ..recycling import empty
 from ..window import Ints, Tile
 from .norm_blocks import (
     NEAR,
@@ -107,12 +108,13 @@ def standardise(
 def moments(spec: NormSpec, blocks: Deviations, shape: Ints) -> tuple[Any, Array, Array | None]:
     """The mean and the variance, and how far the mean is from the centre chosen, if there is a mean."""
     if not spec.centred:
-        return *blocks.moments(shape, spec.count, centred=False), None
+        return 0, blocks.moments(shape, spec.count, centred=False)[0], None
     with np.errstate(over="ignore", invalid="ignore"):
         mean, var = blocks.moments(shape, spec.count, centred=True)
-        squared = np.square(mean)
+        squared = np.square(mean, out=empty(mean.shape, mean.dtype))
         var -= squared
-        near = squared <= NEAR**2 * var
+        squared *= NEAR**-2
+        near = squared <= var
     near &= np.isfinite(var)
     if near.all():
         return mean, var, mean
@@ -147,15 +149,14 @@ class Deviations:
         else:
             yield from self
 
-    def moments(self, shape: Ints, count: int, centred: bool) -> tuple[Any, Array]:
-        """The mean of the deviations, or 0 if that is not wanted, and of their squares."""
-        first: Any = 0
-        second: Any = 0
-        for _, cells in self:
-            if centred:
-                first += self.scratch.sum(cells, shape)
-            second += self.scratch.dot(cells, cells, shape)
-        return first / count, second / count
+    def moments(self, shape: Ints, count: int, centred: bool) -> Array:
+        """The mean of the deviations, if that is wanted, and of their squares."""
+        found = (self.scratch.moments(cells, shape, centred) for _, cells in self)
+        total = next(found)
+        for part in found:
+            total += part
+        total /= count
+        return total
 
 
 @lru_cache(maxsize=512)
