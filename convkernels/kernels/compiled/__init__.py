@@ -41,8 +41,8 @@
     calls.py      emitted code, ready to be called
 
     norms.py         the norms, by the form in which data lie in memory (norm_forms.py)
-    norm_rows.py     runs of row_code.py and row_gradients.py: rows of numbers that share statistics; row_together.py, four
-                     at a time
+    norm_rows.py     runs of row_code.py and row_gradients.py: rows of numbers that share statistics, and of
+                     row_together.py: four of them at a time
     norm_plans.py    what of a norm's call does not depend on where its arrays are
     norm_columns.py  runs of column_code.py: rows that go through many families of them, laid out in column_block.py
     code.py          what both are written with: loops over vectors, as LLVM assembly; function.py runs it
