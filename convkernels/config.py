@@ -203,7 +203,13 @@ def config_context(
     ...     config.max_workspace
     1048576
     """
-    config = get_config().updated(max_workspace=max_workspace, threads=threads, precision=precision)
+    with in_force(get_config().updated(max_workspace=max_workspace, threads=threads, precision=precision)) as config:
+        yield config
+
+
+@contextmanager
+def in_force(config: Config) -> Iterator[Config]:
+    """Have these settings inside a ``with`` block, for this thread or asynchronous task alone."""
     token = _context.set(config)
     try:
         yield config

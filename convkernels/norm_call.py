@@ -227,7 +227,8 @@ class Gradients:
         def small(array: Array | None, shape: tuple[int, ...] | None) -> Array | None:
             if array is None or shape is None:
                 return None
-            return bare.gathered(array, shape).astype(dtype, order="C")
+            with np.errstate(over="ignore"):  # as compiled code is silent of what is not finite
+                return bare.gathered(array, shape).astype(dtype, order="C")
 
         def finish(_: Any, dx: Array | None, dgamma: Array | None, dbeta: Array | None) -> NormGradients:
             return NormGradients(dx, small(dgamma, shapes[0]), small(dbeta, shapes[1]))

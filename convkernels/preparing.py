@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .call import as_array
+from .config import get_config, in_force
 from .errors import ConvkernelsError, DTypeError, LayoutError, OptionError, ShapeError, one_of
 from .layout import Array
 from .planning import Choice, explain
@@ -19,6 +20,15 @@ DATA = ("x", "dy")
 """Arrays that are given with each call."""
 KEPT = ("w", "b", "gamma", "beta", "mean", "var")
 """Arrays that a plan keeps."""
+
+
+class Like(NamedTuple):
+    """What data must be like."""
+
+    name: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 class Plan:
@@ -32,9 +42,9 @@ class Plan:
         What it runs, and why.
     """
 
-    def __init__(self, call: str, choice: Choice, run: Callable[[tuple[Any, ...]], Any], like: Mapping[str, Array]):
+    def __init__(self, call: str, choice: Choice, run: Callable[[tuple[Any, ...]], Any], like: Iterable[Like]):
         self.call, self.choice = call, choice
-        self._run, self._like = run, tuple(like.items())
+        self._run, self._like = run, tuple(like)
 
     @property
     def workspace_bytes(self) -> int:
@@ -47,32 +57,30 @@ class Plan:
     def __call__(self, *data: ArrayLike) -> Any:
         """Call the function with other data, which lie in memory as those did that it was planned for."""
         if len(data) != len(self._like):
-            names = ", ".join(name for name, _ in self._like)
+            names = ", ".join(like.name for like in self._like)
             raise TypeError(f"the plan of {self.call} takes {names}, and was given {len(data)} arrays")
-        return self._run(tuple(self._checked(value, *like) for value, like in zip(data, self._like, strict=True)))
-
-    def _checked(self, value: ArrayLike, name: str, like: Array) -> Array:
         try:
-            array = as_array(name, value)
-            if array.strides != like.strides or array.shape != like.shape:
-                check_alike(name, array, like)
-            if array.dtype != like.dtype:
-                raise DTypeError(f"{name} has dtype {array.dtype}, was planned for {like.dtype}")
-            if not array.flags.aligned:
-                raise LayoutError(f"{name} is not aligned in memory: copy it")
+            arrays = tuple(checked(value, like) for value, like in zip(data, self._like, strict=True))
         except ConvkernelsError as error:
             error.locate(f"the plan of {self.call}", str(self.choice.spec))
             raise
-        return array
+        return self._run(arrays)
 
 
-def check_alike(name: str, array: Array, like: Array) -> None:
-    """Refuse an array that does not lie as another does; strides of axes of one cell are of no account."""
+def checked(value: ArrayLike, like: Like) -> Array:
+    """Take an array that is what a plan was made for; strides of axes of one cell are of no account."""
+    array = as_array(like.name, value)
     if array.shape != like.shape:
-        raise ShapeError(f"{name} has shape {array.shape}, was planned for {like.shape}")
-    axes = zip(array.shape, array.strides, like.strides, strict=True)
-    if array.size and any(size > 1 and stride != planned for size, stride, planned in axes):
-        raise LayoutError(f"{name} has strides {array.strides}, was planned for {like.strides}: copy it")
+        raise ShapeError(f"{like.name} has shape {array.shape}, was planned for {like.shape}")
+    if array.dtype != like.dtype:
+        raise DTypeError(f"{like.name} has dtype {array.dtype}, was planned for {like.dtype}")
+    if array.strides != like.strides and array.size:
+        axes = zip(array.shape, array.strides, like.strides, strict=True)
+        if any(size > 1 and stride != planned for size, stride, planned in axes):
+            raise LayoutError(f"{like.name} has strides {array.strides}, was planned for {like.strides}: copy it")
+    if not array.flags.aligned:
+        raise LayoutError(f"{like.name} is not aligned in memory: copy it")
+    return array
 
 
 def plan(call: str, *args: Any, **kwargs: Any) -> Plan:
@@ -121,20 +129,32 @@ def plan(call: str, *args: Any, **kwargs: Any) -> Plan:
     if kwargs.get("out") is not None:
         raise OptionError("plan: out cannot be planned: each call of a plan returns an array of its own")
     function = PUBLIC[call]
-    given = inspect.signature(function).bind(*args, **kwargs)
-    names = [name for name in inspect.signature(function).parameters if name in given.arguments]
+    signature = inspect.signature(function)
+    try:
+        given = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{call}(): {error}") from None
+    names = [name for name in signature.parameters if name in given.arguments]
     arrays = {
         name: as_array(name, value) if name in DATA else _copied(name, value)
         for name, value in zip(names, given.args, strict=False)
     }
     options, values = given.kwargs, tuple(arrays.values())
+    data = [Like(name, x.shape, x.strides, x.dtype) for name, x in arrays.items() if name in DATA]
+    for value, like in zip(values, data, strict=False):
+        checked(value, like)
     shortcut = KEEPING[call](values, options)
-    choices = explain(call, *values, **options).choices
-    data = {name: array for name, array in arrays.items() if name in DATA}
-    rest = values[len(data) :]
-    if shortcut is None:
-        return Plan(call, choices[0], lambda found: function(*found, *rest, **options), data)
-    return Plan(call, choices[0], lambda found: shortcut((*found, *rest)), data)
+    choice, rest, config = explain(call, *values, **options).choices[0], values[len(data) :], get_config()
+    if shortcut is not None:
+        return Plan(call, choice, lambda found: shortcut((*found, *rest)), data)
+    assert choice.chosen is not None, "it ran"
+    named = {**options, "strategy": choice.chosen.name}
+
+    def run(found: tuple[Any, ...]) -> Any:
+        with in_force(config):
+            return function(*found, *rest, **named)
+
+    return Plan(call, choice, run, data)
 
 
 def _copied(name: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from importlib import util
 
@@ -117,3 +118,37 @@ def test_no_more_is_written_than_was_taken(operation, strategy, text, order, mon
         return
     for threads in (1, 2):
         run(implementation, problem, threads=threads)
+
+
+def peak_of(run):
+    """The most bytes of arrays that were there at a time."""
+    tracemalloc.start()
+    try:
+        run(scratch.Arena())
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_free_memory_within_a_block_is_not_kept_for_its_end():
+    def run(arena):
+        with arena:
+            arena.reserve(2**20)
+            for _ in range(8):
+                arena.free(2**20)
+
+    assert peak_of(run) < 3 * 2**20
+
+
+def test_free_memory_is_there_but_once():
+    assert peak_of(lambda arena: [arena.free(size * 2**20) for size in (4, 10)][:0]) < 15 * 2**20
+
+
+def test_free_memory_is_aligned_and_kept_for_the_next():
+    arena = scratch.Arena()
+    memory, start = arena.free(1000)
+    assert start % scratch.LINE == 0
+    assert memory.ctypes.data <= start <= memory.ctypes.data + memory.size - 1000
+    assert arena.free(1000)[0] is memory
+    assert arena.free(scratch.KEPT)[0] is not arena.memory
+    assert arena.free(1000)[0] is memory

@@ -123,6 +123,16 @@ def test_scratch_memory_is_what_was_said(operation, text, order, limit, threads)
 
 
 @pytest.mark.parametrize(
+    "text", ["n1g1i16o16_in8x8_k3x3_s1x1_p1+1x1+1_d1x1", "n3g1i17o16_in37x11_k1x3_s1x2_p1+1x1+1_d1x1"]
+)
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad"])
+def test_every_limit_from_the_least_on_is_enough(operation, text):
+    spec, find = ck.parse_problem(text)[1], OPERATIONS[operation].find("winograd")
+    least = find.workspace(spec, 0)
+    assert all(find.workspace(spec, limit) <= limit for limit in range(least, 12 * least, 97))
+
+
+@pytest.mark.parametrize(
     ("operation", "text"),
     [
         *product(("conv", "conv_input_grad"), (SQUARES[0], SQUARES[1], SQUARES[9], SQUARES[-1])),

@@ -191,13 +191,13 @@ def winograd_amounts(
         squares, depth = one.squares, channels * len(one.sources)
         places = math.prod(axis.span for axis in squares)
         outputs = squares[0].step * squares[1].step * -(-total // squares[2].outputs)
-        # A panel of w, and what is lost between places.
-        fixed = channels * math.prod(one.taps) * min(row, PANEL // size) * size + 4 * LINE * places
+        # A panel of w, and what is lost between places and blocks.
+        fixed = channels * math.prod(one.taps) * min(row, PANEL // size) * size + 4 * LINE * places + LINES
         each = places * (depth + min(row, PANEL // size)) + outputs * columns
         # All of U is read for each block: the larger it is, the larger the block that pays.
         block = max(SQUARES, depth * places * row * size // 8)
         most = amounts(squares, batch, groups, channels, each, shared + fixed, size, limit, threads, block)
-        found.append(most._replace(shared=shared, each=most.each + fixed + LINES))
+        found.append(most._replace(shared=shared, each=most.each + fixed))
     images, d, h = (min(counts) for counts in zip(*((each.images, *each.rows) for each in found), strict=True))
     return Amounts(images, (d, h), shared, max(each.each for each in found))
 
