@@ -44,10 +44,10 @@ TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
 WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
-VECTOR = 64
-"""Bytes of a vector, which transforms and tiles fill with channels."""
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
+VECTOR = 64
+"""Bytes of a vector, which transforms and tiles fill with channels."""
 CACHE = 2**24
 """Bytes of transformed weights that stay in a third-level cache."""
 GAIN = 0.97

@@ -66,6 +66,45 @@ def plan_weights(
     return (lambda x, dy, out: execute(plan(), x, dy, out)) if spec.batch else None
 
 
+def run_forward(
+    find: Callable[..., Weighted],
+    spec: ConvSpec | ConvTransposeSpec,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    *,
+    out: Array,
+    resources: Resources,
+) -> None:
+    """Convolve, transposed or not."""
+    plan_forward(find, spec, x, w, b, out=out, resources=resources)(x, w, b, out)
+
+
+def run_backward(
+    find: Callable[..., Weighted], spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources
+) -> None:
+    """Take the gradient by the input."""
+    plan_backward(find, spec, dy, w, out=out, resources=resources)(dy, w, out)
+
+
+def run_to_weights(
+    find: Callable[..., Plan],
+    execute: Callable[[Plan, Array, Array, Array], None],
+    spec: ConvSpec,
+    x: Array,
+    dy: Array,
+    *,
+    out: Array,
+    resources: Resources,
+) -> None:
+    """Take the gradient by the weights."""
+    run = plan_weights(find, execute, spec, x, dy, out=out, resources=resources)
+    if run is None:
+        out[...] = 0
+    else:
+        run(x, dy, out)
+
+
 def forward_spec(spec: ConvSpec | ConvTransposeSpec) -> ConvSpec:
     """The convolution whose plan it is."""
     return spec.convolution if isinstance(spec, ConvTransposeSpec) else spec

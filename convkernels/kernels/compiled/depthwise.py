@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...views import slices
@@ -26,7 +25,7 @@ from ...window import Ints
 from .axes import contiguous
 from .blocks import pack, together
 from .channels import Steps, convolve, weigh
-from .conv_plans import keep, plan_backward, plan_forward, plan_weights
+from .conv_plans import keep, plan_backward, plan_forward, plan_weights, run_backward, run_forward, run_to_weights
 from .copies import Copy, copy_plan, turner
 from .cover import Form, Lying, cover, lanes_for, outer
 from .isa import Isa, host
@@ -36,8 +35,6 @@ from .parallel import run
 from .reach import WHOLE, Reach, Reaches, backward_reaches, depthwise_amounts, forward_reaches
 from .scratch import arena, rounded
 from .stencil import fold_address
-from .thread_count import now_usable
-from .weighted import execute
 
 UNROLLED = 128
 """Taps of a plane up to which there is code for each."""
@@ -233,24 +230,9 @@ def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, t
     return plan_of(spec, "conv_weight_grad", x, out, dy, limit, threads)
 
 
-def depthwise(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
-    """Correlate each channel by itself."""
-    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    execute(forward_plan(spec, x.strides, w.strides, out.strides, *how), x, w, b, out)
-
-
-def depthwise_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
-    """Correlate, with the outputs that took each cell."""
-    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    execute(input_grad_plan(spec, dy.strides, w.strides, out.strides, *how), dy, w, None, out)
-
-
-def depthwise_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
-    """Sum over images and pixels for each channel by itself."""
-    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    run_depthwise_weights(weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how), x, dy, out)
-
-
+depthwise = partial(run_forward, forward_plan)
+depthwise_input_grad = partial(run_backward, input_grad_plan)
+depthwise_weight_grad = partial(run_to_weights, weight_grad_plan, run_depthwise_weights)
 plan_depthwise = partial(plan_forward, forward_plan)
 plan_input_grad = partial(plan_backward, input_grad_plan)
 plan_weight_grad = partial(plan_weights, weight_grad_plan, run_depthwise_weights)

@@ -18,14 +18,13 @@ import numba
 import numpy as np
 from numba import types
 
-from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
 from .amounts import BLOCK, weight_amounts
 from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
-from .conv_plans import plan_weights
+from .conv_plans import plan_weights, run_to_weights
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tallest, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
@@ -34,7 +33,6 @@ from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
 from .scratch import arena, rounded
-from .thread_count import now_usable
 
 SUMS = len(Sums._fields)
 FAR = 2**22
@@ -325,14 +323,5 @@ def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, t
     return weight_plan(*(other or given), limit, threads, host(), exchanged=other is not None)
 
 
-def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
-    """Sum over images and pixels."""
-    if not spec.batch:
-        out[...] = 0
-        return
-    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    found = weight_grad_plan(spec, x.strides, dy.strides, out.strides, *how)
-    run_weights(found, x, dy, out)
-
-
+conv_weight_grad = partial(run_to_weights, weight_grad_plan, run_weights)
 plan_weight_grad = partial(plan_weights, weight_grad_plan, run_weights)

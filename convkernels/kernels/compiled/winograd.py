@@ -24,15 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...config import Resources
 from ...layout import Array
-from ...spec import ConvSpec, ConvTransposeSpec
+from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import PANEL, Amounts, squares_amounts
 from .axes import PLACES, Axes, Axis, Picture, forward_axes, input_grad_axes, pictures, rests_apart, winograd_axes
 from .blocks import together
-from .conv_plans import keep, plan_backward, plan_forward
+from .conv_plans import keep, plan_backward, plan_forward, run_backward, run_forward
 from .copies import turner
 from .filters import PACK_SERIAL, Tiling, packed, padded, tiling, vectors_for
 from .geometry import Target, block_bytes, source, target
@@ -42,11 +41,9 @@ from .operands import Memory, Problem, backward, forward
 from .parallel import run
 from .scratch import LINE, rounded
 from .squares import Squares, convolve, transform_weights
-from .thread_count import now_usable
 from .toom_cook import transforms
 from .transform import Square
 from .transform import address as transform_address
-from .weighted import execute
 
 
 class Weights(NamedTuple):
@@ -276,27 +273,9 @@ def squares_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, 
     return winograd_plan(problem, rests_apart(input_grad_axes(spec)), memory, limit, threads, host())
 
 
-def winograd(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
-    """Correlate by squares."""
-    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    execute(squares_plan(spec, x.strides, w.strides, out.strides, *how), x, w, b, out)
-
-
-def winograd_transpose(
-    spec: ConvTransposeSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources
-) -> None:
-    """Correlate by squares as an input gradient does, with a bias."""
-    convolution = spec.convolution
-    how = (resources.max_workspace, now_usable(resources.threads, convolution.flops))
-    execute(squares_grad_plan(convolution, x.strides, w.strides, out.strides, *how), x, w, b, out)
-
-
-def winograd_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
-    """Correlate by squares."""
-    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    execute(squares_grad_plan(spec, dy.strides, w.strides, out.strides, *how), dy, w, None, out)
-
-
+winograd = partial(run_forward, squares_plan)
+winograd_transpose = partial(run_forward, squares_grad_plan)
+winograd_input_grad = partial(run_backward, squares_grad_plan)
 plan_winograd = partial(plan_forward, squares_plan)
 plan_input_grad = partial(plan_backward, squares_grad_plan)
 plan_transpose = partial(plan_forward, squares_grad_plan)

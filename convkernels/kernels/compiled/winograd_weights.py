@@ -27,7 +27,6 @@ import numba
 import numpy as np
 from numba import types
 
-from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec
 from ...views import slices
@@ -35,7 +34,7 @@ from ...window import Ints
 from .amounts import STRIPE, SquareSums, winograd_weight_amounts
 from .axes import Axes, Axis, contiguous, forward_axes, winograd_axes
 from .blocks import COPIES, PIECE, SOURCE, SOURCES, TURNERS, WORD, fill, together, words
-from .conv_plans import plan_weights
+from .conv_plans import plan_weights, run_to_weights
 from .copies import Copy, Turner, copy_array, copy_plan, turner
 from .filters import padded, tiling, vectors_for
 from .geometry import Array5, Piece, Source, block_bytes, source
@@ -44,7 +43,6 @@ from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
 from .scratch import LINE, arena
-from .thread_count import now_usable
 from .toom_cook import transforms
 from .transform import Square
 from .transform import address as transform_address
@@ -320,13 +318,5 @@ def squares_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threa
     return plan(problem, forward_axes(spec), lying(x, ins), lying(dy, outs), strides, limit, threads, host())
 
 
-def winograd_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
-    """Sum over squares."""
-    if not spec.batch:
-        out[...] = 0
-        return
-    how = (resources.max_workspace, now_usable(resources.threads, spec.flops))
-    run_squares(squares_plan(spec, x.strides, dy.strides, out.strides, *how), x, dy, out)
-
-
+winograd_weight_grad = partial(run_to_weights, squares_plan, run_squares)
 plan_weight_grad = partial(plan_weights, squares_plan, run_squares)
