@@ -378,8 +378,9 @@ def _same_start(array: Array, value: object) -> bool:
 
 def overlapping(first: Array, second: Array) -> bool:
     """Whether two arrays share an element, or interleave in a way that takes too long to tell."""
+    most: Any = 10**6  # of which the stubs of some versions know -1 and 0 alone
     try:
-        return np.shares_memory(first, second, max_work=10**6)  # type: ignore[arg-type]  # the stub knows -1 and 0
+        return np.shares_memory(first, second, max_work=most)
     except np.exceptions.TooHardError:
         return True
 

@@ -115,7 +115,7 @@ def _tile(dtype: np.dtype[Any]) -> tuple[Callable[[], Callable[[], Any]], float]
     from convkernels.kernels.compiled import isa, tile  # noqa: PLC0415  # parts of the extra
 
     host, size, vectors = isa.host(), dtype.itemsize, 2
-    shape = tile.Shape(host.rows(vectors), vectors, size)
+    shape = tile.Shape(host.rows(vectors), vectors, size, masked=False)
     wide = vectors * host.lanes(size)
     function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(tile.ARGUMENTS))(tile.address(shape, host))
 

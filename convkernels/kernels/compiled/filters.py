@@ -90,8 +90,9 @@ def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa,
     tiles = [split(rows, tallest(vectors, row, isa)) for rows in stretches]
     heights = [height for _, each in tiles for height in each]
     last = columns - (panels - 1) * width
-    wide = (vectors, -(-last // isa.lanes(itemsize)))
-    codes = [address(Shape(height, count, itemsize), isa) for count in wide for height in heights]
+    lanes = isa.lanes(itemsize)
+    wide = ((vectors, False), (-(-last // lanes), last % lanes > 0))
+    codes = [address(Shape(height, count, itemsize, masked), isa) for count, masked in wide for height in heights]
     return Tiling(
         *(width, panels, last, max(heights)),
         *(np.cumsum([0, *heights[:-1]]), np.array(codes, np.int64)),
