@@ -84,6 +84,14 @@ PIXELS = [
     "n1g2i6o8_in3x6x31_k2x3x3_s1x1x1_p1+0x1+1x1+1_d1x1x1_float64",
 ]
 """Vectors of pixels: few channels of groups, a row of panels, taps as the depth, weights in a panel."""
+GATHERED = [
+    ("n2g1i40o70_in7x19_k1x1_s1x1_p0+0x0+0_d1x1_bias", ("NCHW", "OIHW")),
+    ("n2g2i40o130_in5x19_k1x1_s1x1_p0+0x0+0_d1x1_float64", ("NCHW", "OIHW")),
+    ("n1g1i900o70_in1x90_k1x1_s1x1_p0+0x0+0_d1x1", ("NCHW", "OIHW")),
+    ("n2g1i40o100_in5x9_k1x1_s1x1_p0+0x0+0_d1x1_bias", ("NHWC", "HWIO")),
+    ("n1g2i900o70_in11x11_k1x1_s2x2_p0+0x0+0_d1x1", ("NHWC", "HWIO")),
+]
+"""Panels whose rows lie apart: planes of pixels, and weights that are read where they lie; in one chunk and several."""
 REMAINDERS = ["n1g1i3o16_in31x35_k7x7_s2x2_p3+2x3+3_d1x1", "n2g2i6o20_in9x43_k5x5_s1x4_p2+2x1+0_d1x1_float64"]
 """Input gradients by vectors of pixels, whose remainders are of different lengths."""
 
@@ -109,6 +117,21 @@ def test_many_channels(operation, text, order):
     problem = problem_of(operation, text, order)
     got, expected = (run(OPERATIONS[operation].find(name), problem)["out"] for name in ("direct", "im2col"))
     assert_same(got, expected)
+
+
+@pytest.mark.parametrize("limit", [2**26, 2**17])
+@pytest.mark.parametrize(("text", "order"), GATHERED)
+def test_panels_are_gathered_where_there_is_memory(text, order, limit):
+    problem = problem_of("conv", text, order)
+    outputs = problem.outputs()
+    arrays = [problem.arrays[role] for role in INPUTS["conv"] if role in problem.arrays]
+    strides = *(array.strides for array in arrays[:2]), outputs["out"].strides
+    plan = direct.conv_plan(problem.spec, *strides, limit, 1)
+    if limit == 2**26:
+        assert [part.room > 0 for part in plan.parts] == [True]
+    taken = plan.bytes + sum(part.room for part in plan.parts)
+    assert taken <= OPERATIONS["conv"].find("direct").workspace(problem.spec, limit)
+    test_many_channels("conv", text, order)
 
 
 @pytest.mark.parametrize(("operation", "text"), [*product(["conv"], PIXELS), *product(["conv_input_grad"], REMAINDERS)])

@@ -97,7 +97,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.kept_channel, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 6, *[WORD] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 6, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -112,6 +112,7 @@ def multiply(
     read: int,
     weights: int,
     kept: int,
+    memory: int,
     first: int,
     count: int,
     biases: int,
@@ -120,7 +121,8 @@ def multiply(
 ) -> None:
     """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner.
 
-    `starts` has for each tile what its first row reads, and then for each the row that it writes.
+    `starts` has for each tile what its first row reads, and then for each the row that it writes. `memory` is for a
+    chunk of a panel of B, whose rows may be pages apart.
     """
     tiles = starts.size // 2
     for k in range(0, p.depth, p.chunk):
@@ -139,6 +141,13 @@ def multiply(
                         a += k * p.a_depth
                         b += k * p.b_depth + panel * p.b_panel
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
+                        right, b_depth = b, p.b_depth
+                        if p.gather:
+                            right, b_depth = memory, t.width * t.size
+                            # Vectors of channels are the same for all rows.
+                            if p.channels or i + d + h == 0:
+                                gather = p.gather_last if is_last else p.gather
+                                invoke(gather, (b, p.b_depth, right, b_depth, depth, columns))
                         for n in range(tiles):
                             place = 2 * (((piece.d + d) * p.rows + piece.h + h) * p.stretches + stretches[n])
                             skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[tiles + n] * t.row
@@ -147,29 +156,30 @@ def multiply(
                                 init, init_row = biases + panel * bias_panel + starts[n] * bias_row, bias_row
                             ahead = a + (starts[n] + p.ahead) * p.a_row
                             if p.ahead == 0:
-                                ahead = b + p.b_panel + (n * LINE) % p.b_panel
+                                ahead = b + p.b_panel + (n * LINE) % p.b_panel + LINE - t.size
                             invoke(
                                 codes[code + n],
                                 (
-                                    *(a + starts[n] * p.a_row, b, tile, init),
+                                    *(a + starts[n] * p.a_row, right, tile, init),
                                     *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
-                                    *(p.a_row, p.a_depth, p.b_depth, t.next_row, init_row, columns),
+                                    *(p.a_row, p.a_depth, b_depth, t.next_row, init_row, columns),
                                     *(ahead, p.ahead_step),
                                 ),
                             )
 
 
 @entry
-def correlate(words: int, begin: int, end: int, block: int) -> None:
+def correlate(words: int, begin: int, end: int, memory: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are eight tables, the bytes of a block, which copies of what tiles write follow, four addresses, and
-    the strides of the bias between groups, panels and rows of tiles.
+    The arguments are eight tables, where in the memory a block begins behind a panel of B, and where copies of what
+    tiles write do, four addresses, and the strides of the bias between groups, panels and rows of tiles.
     """
-    given = words_at(words, 24)
+    given = words_at(words, 25)
     numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     a_offsets, b_offsets, pieces, spans = array_in(given, 4), array_in(given, 5), array_in(given, 6), array_in(given, 7)
-    results, x, weights, out = block + given[16], given[17], given[18], given[20]
+    block, results = memory + given[16], memory + given[17]
+    x, weights, out = given[18], given[19], given[21]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
@@ -189,8 +199,8 @@ def correlate(words: int, begin: int, end: int, block: int) -> None:
             group = piece.group * p.members + member
             multiply(
                 *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, spans),
-                *(read + member * p.read_member, weights + group * p.w_group, kept + member * p.kept_member),
-                *(first, count, given[19] + group * given[21], given[22], given[23]),
+                *(read + member * p.read_member, weights + group * p.w_group, kept + member * p.kept_member, memory),
+                *(first, count, given[20] + group * given[22], given[23], given[24]),
             )
         if t.stored:
             continue

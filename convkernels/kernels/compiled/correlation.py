@@ -25,17 +25,18 @@ import numpy as np
 from ...layout import Array
 from ...views import slices
 from ...window import Ints
-from .amounts import Amounts, correlation_amounts, members
+from .amounts import Amounts, correlation_amounts, filter_bytes, members
 from .axes import APART, FEW_CHANNELS, PAGE, Axes, Axis, cut, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
-from .filters import PACK_SERIAL, Filters, Tiling, lying, packed, tiling, vectors_for
+from .filters import PACK_SERIAL, Filters, Tiling, ends, lying, packed, tiling, vectors_for
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
-from .operands import Memory, Problem
+from .operands import Memory, Problem, rows_together
 from .parallel import SHARES, run
 from .scratch import LINE, rounded
+from .tile import gathering as gather_code
 from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
 FEW_OUTPUTS = 256
@@ -46,6 +47,9 @@ NEAR = 2**15
 """Bytes of weights up to which reading a line of the cache for each of their numbers does no harm."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
+GATHERED, GATHERED_PIXELS = 32, 64
+"""Rows of the result from which on copying a row of B that all read pays: one of weights, which come from far, or of
+pixels."""
 
 
 class Part(NamedTuple):
@@ -99,16 +103,14 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     if pieces is not every:
         x, y = memory.x, memory.y
         every, memory = pieces, memory._replace(x=x._replace(h=x.w), y=y._replace(h=y.w))
-    way, every, memory = choose(problem, every, memory, isa)
     batch, groups, channels, columns, w_taps, size = problem
     sizes = (batch, groups, channels, columns, math.prod(w_taps), size, limit, threads)
+    promised = max(correlation_amounts(axes, *sizes).bytes(threads, limit) for axes in every)
+    way, every, memory = choose(problem, every, memory, isa)
     chosen = [correlation_amounts(axes, *sizes) for axes in every]
-    if stored(problem, every[0], memory, way):
-        chosen = [
-            found._replace(each=LINE) if lies(axes, problem, memory, way) else found
-            for axes, found in zip(every, chosen, strict=True)
-        ]
-    threads = min(amounts.threads(threads, limit) for amounts in chosen)
+    if not way.pixels:
+        every, memory = rows_together(every, memory, chosen[0].rows[1])
+        chosen = [correlation_amounts(axes, *sizes) for axes in every]
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
     right = lies_right(problem, every[0], memory, outputs, way)
     # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
@@ -121,10 +123,19 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     apart = all(lies(axes, problem, memory, way) for axes in every) if way.pixels else right
     vectors = vectors_for(max(max(rows) for rows, _ in matrices), matrices[0][1], size, isa, row, apart=apart)
     tiles = [tiling(rows, wide, vectors, size, isa, row) for rows, wide in matrices]
+    if stored(problem, every[0], memory, way):
+        chosen = [
+            found._replace(each=LINE) if lies(axes, problem, memory, way) else found
+            for axes, found in zip(every, chosen, strict=True)
+        ]
+    threads = min(amounts.threads(threads, limit) for amounts in chosen)
+    # What is promised is enough for copied weights; where there are none, panels may be gathered there.
+    weights = groups * filter_bytes(channels, columns, math.prod(w_taps), size) if right else 0
+    spare = (promised - chosen[0].shared + weights) // threads
     panels = tiles[0]._replace(width=columns, panels=1, last=columns) if way.pixels else tiles[0]
     filters = filters_of(problem, every[0], memory, panels, way, right=right)
     parts = tuple(
-        part(problem, axes, memory, filters, amounts, tile, isa, threads, way)
+        part(problem, axes, memory, filters, amounts, tile, isa, threads, way, spare)
         for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
     )
     copies = together(turner(size, isa), filters.inner, filters.last)
@@ -172,6 +183,7 @@ def part(
     isa: Isa,
     threads: int,
     way: Way,
+    spare: int,
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
@@ -182,7 +194,14 @@ def part(
     read = source(axes, amounts, x, several * channels, size, lies=right, inner=way.inner)
     written = target(axes, amounts, y, tile, several * columns, size, stored=whole, pixels=way.pixels)
     how = steps_of(axes, channels, size, read, filters, way)
-    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa)
+    counts = (amounts.images, *amounts.rows, axes[2].places)
+    block = block_bytes(read, axes, amounts)
+    results = 0 if whole else rounded(math.prod(counts) * several * columns * size)
+    apart = how.step if way.pixels and right else 0 if filters.bytes or way.pixels else filters.depth
+    panel = gathered(problem, axes, tile, way, apart, isa)
+    if block + results + panel > spare:
+        panel = 0
+    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa, gathering=panel > 0)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
@@ -194,15 +213,12 @@ def part(
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
         for group, *places in numbered
     ]
-    counts = (amounts.images, *amounts.rows, axes[2].places)
-    block = block_bytes(read, axes, amounts)
-    results = 0 if whole else rounded(math.prod(counts) * several * columns * size)
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
     offsets = (how.w_offsets, how.read_offsets) if way.pixels else (how.read_offsets, how.w_offsets)
     every = (numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, *offsets, listed, how.spans)
-    words = np.array([*tables(*every), block, *[0] * 7], np.int64)
+    words = np.array([*tables(*every), panel, panel + block, *[0] * 7], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
-    return Part(words, every, len(pieces), block + results, offset)
+    return Part(words, every, len(pieces), panel + block + results, offset)
 
 
 def operands_of(
@@ -216,6 +232,8 @@ def operands_of(
     several: int,
     way: Way,
     isa: Isa,
+    *,
+    gathering: bool,
 ) -> Product:
     """The operands of tiles, and in which chunks to sum."""
     taps, size = max(how.each), problem.size
@@ -225,19 +243,46 @@ def operands_of(
     else:
         channels, a, b = 0, (read.step_w * read.read_w, how.step), (filters.panel, filters.depth)
         lines, apart = taps * how.depth, not filters.bytes
-    # Of as many vectors as panels mostly have, not of this tile's: their number may depend on the batch, and the order
-    # of sums depends on chunks. By a single tap or over few channels, the way may depend on the batch, too.
-    lanes, many = isa.lanes(size), axes[2].outputs if way.pixels else problem.columns
-    vectors = 3 if problem.taps == (1, 1, 1) else min(3, -(-many // lanes))
-    chunks = max(1, round(lines * vectors * lanes * size / CHUNK)) if problem.channels >= FEW_CHANNELS else 1
+    many = axes[2].outputs if way.pixels else problem.columns
+    depth = (how.depth, -(-how.depth // chunks_of(problem, lines, many, isa)))
     # Rows of B where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
     # cache; else the next rows of A.
     ahead = (0, b[1])
     if not apart or b[1] % PAGE == 0:
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
-    depth = (how.depth, -(-how.depth // chunks))
-    return Product(channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, axes[1].outputs, len(how.each))
+    shapes = ends(tile.width, tile.last, size, isa)
+    codes = [gather_code(shape, isa) if gathering else 0 for shape in shapes]
+    rows = (axes[1].outputs, len(how.each))
+    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, *codes, *rows))
+
+
+def chunks_of(problem: Problem, lines: int, columns: int, isa: Isa) -> int:
+    """In how many chunks to sum so many rows of B, of each as many vectors as panels mostly have.
+
+    Not as many as tiles have: these may depend on the batch, and the order of sums depends on chunks. By a single tap
+    or over few channels, the way may depend on the batch, too.
+    """
+    vectors = 3 if problem.taps == (1, 1, 1) else min(3, -(-columns // isa.lanes(problem.size)))
+    if problem.channels < FEW_CHANNELS:
+        return 1
+    return max(1, round(lines * vectors * isa.vector_bytes / CHUNK))
+
+
+def gathered(problem: Problem, axes: Axes, tile: Tiling, way: Way, apart: int, isa: Isa) -> int:
+    """The bytes of a panel that is gathered from rows of B so far apart, if many rows of tiles read it; else 0.
+
+    Channels of NCHW are planes apart: their rows begin anywhere in a line of the cache, and each on a page of its own.
+    So do those of weights whose output channels follow each other.
+    """
+    rows, least = axes[1].outputs * axes[2].outputs, GATHERED
+    if way.pixels:
+        rows, least = problem.columns, GATHERED_PIXELS
+    once = problem.taps == (1, 1, 1) and all(axis.taps for axis in axes)
+    if not once or rows < least or apart <= tile.width * problem.size:
+        return 0
+    chunks = chunks_of(problem, problem.channels, 1, isa)
+    return rounded(-(-problem.channels // chunks) * tile.width * problem.size)
 
 
 def starts_of(axis: Axis, tile: Tiling) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -82,6 +83,13 @@ def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, 
     return min(times, key=cost)
 
 
+def ends(width: int, last: int, itemsize: int, isa: Isa) -> tuple[Shape, Shape]:
+    """A row of a panel so many elements wide, and of the last one."""
+    lanes = isa.lanes(itemsize)
+    whole, short = (Shape(1, -(-count // lanes), itemsize, count % lanes > 0) for count in (width, last))
+    return whole, short
+
+
 @lru_cache(maxsize=512)
 def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa, row: int = 1) -> Tiling:
     """Cut a matrix of outputs, whose rows lie in stretches, into tiles of so many vectors."""
@@ -90,9 +98,8 @@ def tiling(stretches: Ints, columns: int, vectors: int, itemsize: int, isa: Isa,
     tiles = [split(rows, tallest(vectors, row, isa)) for rows in stretches]
     heights = [height for _, each in tiles for height in each]
     last = columns - (panels - 1) * width
-    lanes = isa.lanes(itemsize)
-    wide = ((vectors, False), (-(-last // lanes), last % lanes > 0))
-    codes = [address(Shape(height, count, itemsize, masked), isa) for count, masked in wide for height in heights]
+    rows = ends(width, last, itemsize, isa)
+    codes = [address(replace(row, rows=height), isa) for row in rows for height in heights]
     return Tiling(
         *(width, panels, last, max(heights)),
         *(np.cumsum([0, *heights[:-1]]), np.array(codes, np.int64)),

@@ -114,6 +114,9 @@ class Product(NamedTuple):
     # many bytes in a step.
     ahead: int
     ahead_step: int
+    # The code that gathers a panel of B before its tiles run, and that for the last panel, or 0.
+    gather: int
+    gather_last: int
     # The rows of outputs along h, and of each the stretches that take other taps.
     rows: int
     stretches: int

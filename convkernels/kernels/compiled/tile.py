@@ -38,6 +38,9 @@ ARGUMENTS = (
 )
 """What a tile takes, all of them 64-bit integers."""
 
+GATHERING = ("source", "source_row", "target", "target_row", "rows", "columns")
+"""What copying rows of B takes."""
+
 WORD = ir.IntType(64)
 INDEX = ir.IntType(32)
 NEAR_ROWS = 7
@@ -55,9 +58,9 @@ class Shape:
 
 
 class Emitter:
-    """Emits one tile."""
+    """Emits a function over rows of a few vectors."""
 
-    def __init__(self, shape: Shape, lanes: int) -> None:
+    def __init__(self, shape: Shape, lanes: int, arguments: Sequence[str] = ARGUMENTS) -> None:
         self.shape, self.lanes = shape, lanes
         self.element = ir.FloatType() if shape.itemsize == 4 else ir.DoubleType()
         self.vector = ir.VectorType(self.element, lanes)
@@ -72,8 +75,8 @@ class Emitter:
         )
         kinds = [pointer, INDEX, INDEX, INDEX]
         self.prefetch = self.declare("llvm.prefetch.p0", ir.VoidType(), *kinds)
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [WORD] * len(ARGUMENTS)), "tile")
-        self.given = dict(zip(ARGUMENTS, function.args, strict=True))
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [WORD] * len(arguments)), "tile")
+        self.given = dict(zip(arguments, function.args, strict=True))
         self.build = ir.IRBuilder(function.append_basic_block("entry"))
         self.masks = [None] * (shape.vectors - shape.masked) + [self.mask()] * shape.masked
 
@@ -153,9 +156,12 @@ class Emitter:
         self.build.call(self.prefetch, [self.pointer(address), ir.Constant(INDEX, writing), near, data])
 
     def fetch_row(self, address: Any) -> None:
-        """Ask for a row that will be stored, which takes as long as some hundred multiplications."""
+        """Ask for a row that will be stored, which takes as long as some hundred multiplications.
+
+        For each line but a first that begins before the row, which the row's neighbour asks for.
+        """
         for place in range(0, self.shape.vectors * self.lanes * self.shape.itemsize, 64):
-            self.fetch(self.build.add(address, self.word(place)), 1)
+            self.fetch(self.build.add(address, self.word(place + 64 - self.shape.itemsize)), 1)
 
     def least(self, first: Any, second: Any) -> Any:
         """The smaller number."""
@@ -179,6 +185,18 @@ class Emitter:
         build.branch(head)
         build.position_at_end(after)
         return carried
+
+    def emit_gathering(self) -> str:
+        """A function that copies rows from as far apart as they are to next to each other, as LLVM assembly."""
+        build, given = self.build, self.given
+
+        def row(_: Any, source: Any, target: Any) -> Sequence[Any]:
+            self.store_row(self.load_row(source), target)
+            return [build.add(source, given["source_row"]), build.add(target, given["target_row"])]
+
+        self.loop(given["rows"], [given["source"], given["target"]], row)
+        build.ret_void()
+        return str(self.module)
 
     def emit(self) -> str:
         """The tile as LLVM assembly: nested loops whose values are the accumulators."""
@@ -260,3 +278,9 @@ def compiled(text: str, name: str, isa: Isa) -> int:
 def address(shape: Shape, isa: Isa) -> int:
     """Where the code of a tile is."""
     return compiled(Emitter(shape, isa.lanes(shape.itemsize)).emit(), "tile", isa)
+
+
+@lru_cache(maxsize=64)
+def gathering(shape: Shape, isa: Isa) -> int:
+    """Where the code is that copies rows of B, of as many vectors as a tile has."""
+    return compiled(Emitter(shape, isa.lanes(shape.itemsize), GATHERING).emit_gathering(), "tile", isa)
