@@ -89,6 +89,7 @@ GATHERED = [
     ("n2g2i40o130_in5x19_k1x1_s1x1_p0+0x0+0_d1x1_float64", ("NCHW", "OIHW")),
     ("n1g1i900o70_in1x90_k1x1_s1x1_p0+0x0+0_d1x1", ("NCHW", "OIHW")),
     ("n2g1i40o100_in5x9_k1x1_s1x1_p0+0x0+0_d1x1_bias", ("NHWC", "HWIO")),
+    ("n5g1i900o100_in1x33_k1x1_s1x1_p0+0x0+0_d1x1", ("NHWC", "HWIO")),
     ("n1g2i900o70_in11x11_k1x1_s2x2_p0+0x0+0_d1x1", ("NHWC", "HWIO")),
 ]
 """Panels whose rows lie apart: planes of pixels, and weights that are read where they lie; in one chunk and several."""
@@ -119,18 +120,19 @@ def test_many_channels(operation, text, order):
     assert_same(got, expected)
 
 
-@pytest.mark.parametrize("limit", [2**26, 2**17])
+@pytest.mark.parametrize(("limit", "threads"), [(2**26, 1), (2**20, 32)])
 @pytest.mark.parametrize(("text", "order"), GATHERED)
-def test_panels_are_gathered_where_there_is_memory(text, order, limit):
+def test_panels_are_gathered_where_there_is_memory(text, order, limit, threads):
     problem = problem_of("conv", text, order)
-    outputs = problem.outputs()
-    arrays = [problem.arrays[role] for role in INPUTS["conv"] if role in problem.arrays]
-    strides = *(array.strides for array in arrays[:2]), outputs["out"].strides
-    plan = direct.conv_plan(problem.spec, *strides, limit, 1)
-    if limit == 2**26:
-        assert [part.room > 0 for part in plan.parts] == [True]
-    taken = plan.bytes + sum(part.room for part in plan.parts)
-    assert taken <= OPERATIONS["conv"].find("direct").workspace(problem.spec, limit)
+    strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+    plan = direct.conv_plan(problem.spec, *strides, problem.outputs()["out"].strides, limit, threads)
+    rooms = [part.room for part in plan.parts]
+    if threads == 1:
+        assert min(rooms) > 0
+    found = operands.sizes(problem.spec, problem.spec.group_in, problem.spec.group_out)
+    counts = (*found[:4], 1, found.size, limit, threads)
+    promised = amounts.correlation_amounts(axes.forward_axes(problem.spec), *counts)
+    assert plan.bytes + plan.threads * max(rooms) <= promised.bytes(threads, limit)
     test_many_channels("conv", text, order)
 
 
