@@ -97,7 +97,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.kept_channel, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 6, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 7, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -108,6 +108,7 @@ def multiply(
     stretches: Array,
     a_offsets: Array,
     b_offsets: Array,
+    origins: Array,
     spans: Array,
     read: int,
     weights: int,
@@ -122,7 +123,7 @@ def multiply(
     """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner.
 
     `starts` has for each tile what its first row reads, and then for each the row that it writes. `memory` is for a
-    chunk of a panel of B, whose rows may be pages apart.
+    chunk of a panel of B, which may be gathered from these `origins` of its taps.
     """
     tiles = starts.size // 2
     for k in range(0, p.depth, p.chunk):
@@ -147,7 +148,9 @@ def multiply(
                             # Vectors of channels are the same for all rows.
                             if p.channels or i + d + h == 0:
                                 gather = p.gather_last if is_last else p.gather
-                                invoke(gather, (b, p.b_depth, right, b_depth, depth, columns))
+                                for tap in range(origins.size):
+                                    to = memory + tap * p.chunk * b_depth
+                                    invoke(gather, (b + origins[tap], p.b_depth, to, b_depth, depth, columns))
                         for n in range(tiles):
                             place = 2 * (((piece.d + d) * p.rows + piece.h + h) * p.stretches + stretches[n])
                             skipped, taps, tile = 8 * spans[place], spans[place + 1], c + starts[tiles + n] * t.row
@@ -172,14 +175,15 @@ def multiply(
 def correlate(words: int, begin: int, end: int, memory: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are eight tables, where in the memory a block begins behind a panel of B, and where copies of what
+    The arguments are nine tables, where in the memory a block begins behind a panel of B, and where copies of what
     tiles write do, four addresses, and the strides of the bias between groups, panels and rows of tiles.
     """
-    given = words_at(words, 25)
+    given = words_at(words, 27)
     numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
-    a_offsets, b_offsets, pieces, spans = array_in(given, 4), array_in(given, 5), array_in(given, 6), array_in(given, 7)
-    block, results = memory + given[16], memory + given[17]
-    x, weights, out = given[18], given[19], given[21]
+    a_offsets, b_offsets, origins = array_in(given, 4), array_in(given, 5), array_in(given, 6)
+    pieces, spans = array_in(given, 7), array_in(given, 8)
+    block, results = memory + given[18], memory + given[19]
+    x, weights, out = given[20], given[21], given[23]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
@@ -198,9 +202,9 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
         for member in range(p.members):
             group = piece.group * p.members + member
             multiply(
-                *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, spans),
+                *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
                 *(read + member * p.read_member, weights + group * p.w_group, kept + member * p.kept_member, memory),
-                *(first, count, given[20] + group * given[22], given[23], given[24]),
+                *(first, count, given[22] + group * given[24], given[25], given[26]),
             )
         if t.stored:
             continue

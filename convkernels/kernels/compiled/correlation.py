@@ -36,7 +36,7 @@ from .machine import address, tables
 from .operands import Memory, Problem, rows_together
 from .parallel import SHARES, run
 from .scratch import LINE, rounded
-from .tile import gathering as gather_code
+from .tile import gathering
 from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
 FEW_OUTPUTS = 256
@@ -197,11 +197,18 @@ def part(
     counts = (amounts.images, *amounts.rows, axes[2].places)
     block = block_bytes(read, axes, amounts)
     results = 0 if whole else rounded(math.prod(counts) * several * columns * size)
-    apart = how.step if way.pixels and right else 0 if filters.bytes or way.pixels else filters.depth
-    panel = gathered(problem, axes, tile, way, apart, isa)
-    if block + results + panel > spare:
+    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa)
+    offsets = how.read_offsets if way.pixels else how.w_offsets
+    origins, places = np.unique(offsets, return_inverse=True)
+    panel = 0
+    if gathers(problem, axes, tile, way, filters, sums.b_depth, lies=right):
+        panel = rounded(origins.size * sums.chunk * tile.width * size)
+    if 0 < panel <= spare - block - results:
+        codes = (gathering(shape, isa) for shape in ends(tile.width, tile.last, size, isa))
+        sums = sums._replace(**dict(zip(("gather", "gather_last"), codes, strict=True)))
+        offsets = places * sums.chunk * tile.width * size
+    else:
         panel = 0
-    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa, gathering=panel > 0)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
@@ -214,8 +221,11 @@ def part(
         for group, *places in numbered
     ]
     numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
-    offsets = (how.w_offsets, how.read_offsets) if way.pixels else (how.read_offsets, how.w_offsets)
-    every = (numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, *offsets, listed, how.spans)
+    offsets_of_a = how.w_offsets if way.pixels else how.read_offsets
+    every = (
+        *(numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, offsets_of_a, offsets, origins, listed),
+        how.spans,
+    )
     words = np.array([*tables(*every), panel, panel + block, *[0] * 7], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     return Part(words, every, len(pieces), panel + block + results, offset)
@@ -232,8 +242,6 @@ def operands_of(
     several: int,
     way: Way,
     isa: Isa,
-    *,
-    gathering: bool,
 ) -> Product:
     """The operands of tiles, and in which chunks to sum."""
     taps, size = max(how.each), problem.size
@@ -251,10 +259,8 @@ def operands_of(
     if not apart or b[1] % PAGE == 0:
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
-    shapes = ends(tile.width, tile.last, size, isa)
-    codes = [gather_code(shape, isa) if gathering else 0 for shape in shapes]
     rows = (axes[1].outputs, len(how.each))
-    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, *codes, *rows))
+    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, 0, 0, *rows))
 
 
 def chunks_of(problem: Problem, lines: int, columns: int, isa: Isa) -> int:
@@ -269,20 +275,17 @@ def chunks_of(problem: Problem, lines: int, columns: int, isa: Isa) -> int:
     return max(1, round(lines * vectors * isa.vector_bytes / CHUNK))
 
 
-def gathered(problem: Problem, axes: Axes, tile: Tiling, way: Way, apart: int, isa: Isa) -> int:
-    """The bytes of a panel that is gathered from rows of B so far apart, if many rows of tiles read it; else 0.
+def gathers(problem: Problem, axes: Axes, tile: Tiling, way: Way, filters: Filters, apart: int, *, lies: bool) -> bool:
+    """Whether panels had better be gathered from a B that is read where it lies, its rows so far apart.
 
     Channels of NCHW are planes apart: their rows begin anywhere in a line of the cache, and each on a page of its own.
     So do those of weights whose output channels follow each other.
     """
-    rows, least = axes[1].outputs * axes[2].outputs, GATHERED
+    if apart <= tile.width * problem.size:
+        return False
     if way.pixels:
-        rows, least = problem.columns, GATHERED_PIXELS
-    once = problem.taps == (1, 1, 1) and all(axis.taps for axis in axes)
-    if not once or rows < least or apart <= tile.width * problem.size:
-        return 0
-    chunks = chunks_of(problem, problem.channels, 1, isa)
-    return rounded(-(-problem.channels // chunks) * tile.width * problem.size)
+        return lies and problem.taps == (1, 1, 1) and problem.columns >= GATHERED_PIXELS
+    return not filters.bytes and way.along is Walk.CHANNELS and axes[1].outputs * axes[2].outputs >= GATHERED
 
 
 def starts_of(axis: Axis, tile: Tiling) -> Array:

@@ -52,6 +52,10 @@ ISAS = (
 """Widest first; NEON is emitted but was never run, for want of such a machine."""
 
 
+PAIRED = {"skylake-avx512", "cascadelake", "cooperlake", "icelake-server", "znver5"}
+"""LLVM's names of processors with two units for multiply-adds of 64 bytes."""
+
+
 @lru_cache(maxsize=8)
 def find(forced: str) -> Isa:
     """The widest instruction set that the host has, or the one of that name."""
@@ -68,6 +72,18 @@ def find(forced: str) -> Isa:
             if forced:
                 raise OptionError(f"CONVKERNELS_ISA={forced!r}: this processor has no {' or '.join(isa.needs)}")
     raise AssertionError("the generic one needs nothing")
+
+
+@lru_cache(maxsize=1)
+def paired() -> bool:
+    """Whether the host begins two multiply-adds of vectors of 64 bytes a cycle, as server processors of Intel's do.
+
+    All else takes the time of more of them there. Tiles of a matrix unit tell of such a processor, or its name.
+    """
+    from llvmlite import binding  # noqa: PLC0415  # part of the extra, and slow to import
+
+    features = binding.get_host_cpu_features()
+    return host() is ISAS[0] and bool(features.get("amx-tile") or binding.get_host_cpu_name() in PAIRED)
 
 
 def host() -> Isa:
