@@ -46,7 +46,7 @@ TRANSFORM = 22.0
 WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 MORE = 1.6
-"""How many times as many that is where two multiply-adds of whole vectors begin in a cycle."""
+"""How many times as many it is for weights that are given where two multiply-adds of whole vectors begin in a cycle."""
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
 VECTOR = 64
@@ -175,11 +175,16 @@ def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
 
 def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same: transforming the sums into weights costs what transforming weights does."""
-    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH)
+    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH, given=False)
 
 
-def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int, worth: int = WORTH) -> str | None:
-    """Why correlations by squares from so many channels to so many take longer, in operations of the direct method."""
+def squares_cost(
+    spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int, worth: int = WORTH, *, given: bool = True
+) -> str | None:
+    """Why correlations by squares from so many channels to so many take longer, in operations of the direct method.
+
+    Weights are `given`, and transformed, or else made.
+    """
     images, channels = spec.batch * spec.groups, reads * writes
     lanes = VECTOR // spec.compute_dtype.itemsize
     read, written = (-(-count // lanes) * lanes for count in (reads, writes))
@@ -198,7 +203,8 @@ def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: in
         total += places * tiles * (2 * sources * reads * written + TRANSFORM * (sources * read + written))
         count += len(ones)
     near = transformed * spec.compute_dtype.itemsize <= CACHE
-    total += transformed * (WEIGHTS if near else FAR) * (MORE if paired() else 1.0) + PHASE * (count - 1)
+    more = MORE if given and paired() else 1.0
+    total += transformed * (WEIGHTS if near else FAR) * more + PHASE * (count - 1)
     if total > GAIN * direct:
         return f"{int(total)} operations with those of the transforms, {int(direct)} without"
     return None
