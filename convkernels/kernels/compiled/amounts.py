@@ -143,11 +143,13 @@ def weight_amounts(
     """
     sums = groups * channels * columns * math.prod(len(axis.taps) for axis in axes) * size
     blocks, fixed = tuple(axis.block for axis in axes), PANEL + 2 * LINES
+    # The last panel of many may be narrower than its place.
+    copied = columns + PANEL // size if columns * size > PANEL else columns
 
     def found(parts: int, limit: int) -> Amounts:
         # All sums are read and written for each block.
         block = max(BLOCK, min(2 * sums, 16 * BLOCK))
-        return amounts(blocks, batch, 1, channels, columns, parts * sums + fixed, size, limit, 1, block)
+        return amounts(blocks, batch, 1, channels, copied, parts * sums + fixed, size, limit, 1, block)
 
     spare = limit - found(1, 0).bytes(1, 0)
     parts = max(1, min(PARTS, PARTED // sums, 1 + spare // (4 * sums))) if groups * columns <= NARROW else 1

@@ -157,6 +157,8 @@ class Sums(NamedTuple):
     single: int
     moved: int
     across: int
+    # From a panel of the gradient to the next in what is read.
+    panel_y: int
 
 
 class Piece(NamedTuple):

@@ -21,7 +21,7 @@ from numba import types
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .amounts import BLOCK, weight_amounts
+from .amounts import BLOCK, PANEL, weight_amounts
 from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
 from .conv_plans import plan_weights, run_to_weights
@@ -34,6 +34,12 @@ from .operands import Problem, lying, sizes, spread
 from .parallel import run
 from .scratch import arena, rounded
 
+GATHERED = 64
+"""Rows of sums from which on copying the row of dy that they all read takes a few hundredths of the time."""
+TURNED = 128
+"""Output channels from which on turning the channels of x outside pays: what a tile reads are runs of pixels then, and
+not a line of the cache, or a page, for each.
+"""
 SUMS = len(Sums._fields)
 FAR = 2**22
 """Bytes of the input above which it does not stay near the processor."""
@@ -67,7 +73,6 @@ def weigh_group(
     `spans` has for each tap of the last axis the first pixel of a row that it reaches, and the one behind the last.
     `block` and `turned` are for copies of x and dy, of which that of x may be `filled` already.
     """
-    columns = (t.last if end == t.panels else t.width) + (end - begin - 1) * t.width
     a_offsets = np.empty(sums.block_images * sums.block_d * sums.block_h, np.int64)
     b_offsets = np.empty_like(a_offsets)
     along_h, along_d = -(-sums.outs_h // sums.block_h), -(-sums.outs_d // sums.block_d)
@@ -88,7 +93,10 @@ def weigh_group(
             fill(s, how, piece, origin, block)
         given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
         if not t.stored:
-            move(t, how, piece, turned, given, columns, 1)
+            for panel in range(end - begin):
+                columns = t.last if begin + panel == t.panels - 1 else t.width
+                there = given + panel * t.width * t.channel
+                move(t, how, piece, turned + panel * sums.panel_y, there, columns, 1)
             given = turned
         for tap in range(sums.taps_d * sums.taps_h):
             tap_d, tap_h = tap // sums.taps_h, tap % sums.taps_h
@@ -113,13 +121,17 @@ def weigh_group(
                         panel, n = (other, one) if sums.across else (one, other)
                         is_last = begin + panel == t.panels - 1
                         wide, code = (t.last, starts.size) if is_last else (t.width, 0)
-                        column = panel * t.width * t.size
-                        tile = c + column + starts[n] * sums.channel
+                        tile = c + panel * t.width * t.size + starts[n] * sums.channel
                         init = tile if init_row else zeros
                         invoke(
                             codes[code + n],
                             (
-                                *(a + starts[n] * sums.row, given + column + first * t.kept_w, tile, init),
+                                *(
+                                    a + starts[n] * sums.row,
+                                    given + panel * sums.panel_y + first * t.kept_w,
+                                    tile,
+                                    init,
+                                ),
                                 *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, depth),
                                 *(sums.row, step, t.kept_w, sums.channel, init_row),
                                 *(wide, a, 0),
@@ -197,14 +209,17 @@ def weight_plan(
     parts = min(parts, math.prod(cuts))
     # Threads share the panels of all groups and parts, of which there had better be one for each.
     shared = -(-columns // -(-threads // (groups * parts)))
-    given = dy.channel == size or columns == 1
-    inner = x.channel == size or channels < FEW_ROWS
+    # Panels of dy that many rows of tiles read had better be copied, from rows that lie apart.
+    apart = columns * size > PANEL
+    given = (dy.channel == size or columns == 1) and not (apart and channels * math.prod(taps) >= GATHERED)
+    turned = channels >= FEW_ROWS and columns >= TURNED
+    inner = channels < FEW_ROWS or (x.channel == size and not turned)
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
     scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
     # Few channels' rows of tiles run over taps, too, which must exist; and more rows had better not lie pages apart.
     vectors = vectors_for(channels, shared, size, isa)
     many = channels >= FEW_ROWS and min(channels, isa.rows(vectors)) <= tallest(vectors, x.channel, isa)
-    lies = not scattered and (many or all(axis.inside for axis in axes))
+    lies = not scattered and not (turned and x.channel == size) and (many or all(axis.inside for axis in axes))
     read = source(axes, amounts, x, channels, size, lies=lies, inner=inner)
     steps = [step * stride for step, stride in zip(dilation, (read.read_d, read.read_h, read.read_w), strict=True)]
     # Few channels make rows of tiles together with the taps of the last axis, where these follow each other.
@@ -223,7 +238,9 @@ def weight_plan(
     across = not moved and math.prod(counts) * columns * size <= BLOCK
     single = moved or (once and straight and not across)
     wide = min(tile.width, columns) if single else columns
-    grads = target(axes, amounts, dy, tile, wide, size, stored=given)
+    grads = target(axes, amounts, dy, tile, tile.width if apart else wide, size, stored=given)
+    block_y = grads.kept_image * amounts.images
+    panel_y = block_y if apart and not given else tile.width * size
     # Sums lie in the order of w where rows of tiles allow: where its taps lie within channels, these are then one axis.
     if straight:
         within: Ints = (*w[3:], w[2])
@@ -237,18 +254,18 @@ def weight_plan(
     numbers = (
         *(*taps[:2], taps_w, *within, *ends, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
-        *(*dilation[:2], row, parts, groups * group, int(single), int(moved), int(across)),
+        *(*dilation[:2], row, parts, groups * group, int(single), int(moved), int(across), panel_y),
     )
     sums = Sums._make(numbers)
     block = block_bytes(read, axes, amounts)
-    turned = 0 if given else rounded(math.prod(counts) * wide * size)
+    copy_y = 0 if given else rounded(block_y * (tile.panels if apart and not single else 1))
     # (group and) output channel, input channel, taps: from the order of the sums to that of w.
     order = (size, within[3], *within[:3])
     whole, last = (copy_plan((count, channels, *taps), w[1:], order, size) for count in (tile.width, tile.last))
     zeros = np.zeros(tile.width, f"f{size}")
     how = turner(size, isa)
     weighing, copies = together(read, grads, how, sums, whole, last), together(how, whole, last)
-    words = [*tables(weighing, tile.codes, tile.starts, spans), address(zeros), block, block + turned, groups, 0, 0, 0]
+    words = [*tables(weighing, tile.codes, tile.starts, spans), address(zeros), block, block + copy_y, groups, 0, 0, 0]
     copying = [*tables(copies), tile.panels, w[0], tile.width * w[1], group, tile.width * size, 0, 0]
     panel = math.prod(taps) * channels * wide * size if moved else 0
     return WeightPlan(
@@ -257,7 +274,7 @@ def weight_plan(
             np.array(copying, np.int64),
             (weighing, tile.codes, tile.starts, spans, zeros, copies),
         ),
-        *(groups * tile.panels, threads, block + turned + rounded(panel)),
+        *(groups * tile.panels, threads, block + copy_y + rounded(panel)),
         *(() if straight or moved else (parts, groups * group // size), exchanged),
     )
 
