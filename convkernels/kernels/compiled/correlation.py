@@ -29,7 +29,7 @@ from .amounts import Amounts, correlation_amounts, filter_bytes, members
 from .axes import APART, FEW_CHANNELS, PAGE, Axes, Axis, cut, direction, tap_offsets
 from .blocks import correlate, pack, together
 from .copies import turner
-from .filters import PACK_SERIAL, Filters, Tiling, ends, lying, packed, tiling, vectors_for
+from .filters import PACK_SERIAL, Filters, Tiling, by_rows, ends, lying, packed, tiling, vectors_for
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
@@ -43,6 +43,12 @@ FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
 EVEN = 1.1
 """How much longer the busiest thread may work than the mean of all."""
+TURNED, TURNED_PIXELS = 2**17, 256
+"""Bytes of the weights of one tap, and pixels, from which on it pays to turn weights whose columns follow each other:
+for each step of the depth, tiles of pixels read a line of them, or a page, and again for each panel.
+"""
+TURNED_COLUMNS = 64
+"""The columns that are turned at a time."""
 NEAR = 2**15
 """Bytes of weights up to which reading a line of the cache for each of their numbers does no harm."""
 CHUNK = 2**17
@@ -112,11 +118,12 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
         every, memory = rows_together(every, memory, chosen[0].rows[1])
         chosen = [correlation_amounts(axes, *sizes) for axes in every]
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
-    right = lies_right(problem, every[0], memory, outputs, way)
+    by_row = turns_rows(problem, every[0], memory, way)
+    right = not by_row and lies_right(problem, every[0], memory, outputs, way)
     # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
     if way.pixels:
         matrices: list[tuple[Ints, int]] = [((columns,), axes[2].outputs) for axes in every]
-        row = memory.w[0] if right else size
+        row = memory.w[0] if right else channels * size if by_row else size
     else:
         matrices = [(tuple(each.outputs for each in stretches_of(axes[2], way)), columns) for axes in every]
         row = max(row_bytes(axes, problem, memory, way) for axes in every)
@@ -132,8 +139,11 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     # What is promised is enough for copied weights; where there are none, panels may be gathered there.
     weights = groups * filter_bytes(channels, columns, math.prod(w_taps), size) if right else 0
     spare = (promised - chosen[0].shared + weights) // threads
-    panels = tiles[0]._replace(width=columns, panels=1, last=columns) if way.pixels else tiles[0]
-    filters = filters_of(problem, every[0], memory, panels, way, right=right)
+    panels = tiles[0]
+    if way.pixels:
+        width = min(columns, TURNED_COLUMNS) if by_row else columns
+        panels = panels._replace(width=width, panels=-(-columns // width), last=(columns - 1) % width + 1)
+    filters = filters_of(problem, every[0], memory, panels, way, right=right, by_row=by_row)
     parts = tuple(
         part(problem, axes, memory, filters, amounts, tile, isa, threads, way, spare)
         for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
@@ -158,10 +168,22 @@ def lies_right(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: 
     return w[0] == problem.size and straight and outputs <= FEW_OUTPUTS
 
 
-def filters_of(problem: Problem, axes: Axes, memory: Memory, tile: Tiling, way: Way, *, right: bool) -> Filters:
+def turns_rows(problem: Problem, axes: Axes, memory: Memory, way: Way) -> bool:
+    """Whether weights had better be turned whose columns follow each other, as those of a gradient do in OIHW."""
+    columns, depth = memory.w[:2]
+    pixels = math.prod(axis.outputs for axis in axes)
+    once = way.pixels and problem.taps == (1, 1, 1) and pixels >= TURNED_PIXELS
+    return once and depth > columns == problem.size and problem.columns * problem.channels * problem.size >= TURNED
+
+
+def filters_of(
+    problem: Problem, axes: Axes, memory: Memory, tile: Tiling, way: Way, *, right: bool, by_row: bool
+) -> Filters:
     """Where to read the weights."""
     size = problem.size
     sizes, strides, start = (problem.columns, problem.channels, *problem.taps), memory.w, 0
+    if by_row:
+        return by_rows(strides, memory.w_group, sizes, problem.groups, tile, size)
     if way.along is not Walk.CHANNELS and direction(axes[2], problem.taps[2]) < 0:
         start, strides = (problem.taps[2] - 1) * strides[4], (*strides[:4], -strides[4])
     if way.along is Walk.TAPS:

@@ -147,6 +147,16 @@ def lying(strides: Ints, from_group: int, start: int, tile: Tiling, size: int) -
     )
 
 
+def by_rows(strides: Ints, from_group: int, sizes: Ints, groups: int, tile: Tiling, size: int) -> Filters:
+    """The weights of one tap, each column with its steps of the depth next to each other, in panels of some columns."""
+    columns, depth = sizes[:2]
+    row = depth * size
+    inner, last = (copy_plan((count, depth), (row, size), strides[:2], size) for count in (tile.width, tile.last))
+    panel = tile.width * row
+    written = (groups * columns * row, 0, columns * row, panel, row, size, (0, 0, 0))
+    return Filters(*written, from_group, tile.width * strides[0], inner, last)
+
+
 def packed(
     strides: Ints,
     from_group: int,

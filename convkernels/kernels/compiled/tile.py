@@ -151,8 +151,8 @@ class Emitter:
         return ir.Constant(INDEX, self.shape.itemsize)
 
     def fetch(self, address: Any, writing: int) -> None:
-        """Ask for a line of the cache; any address will do."""
-        near, data = ir.Constant(INDEX, 3), ir.Constant(INDEX, 1)
+        """Ask for a line of the cache, or of the second-level one if it is read; any address will do."""
+        near, data = ir.Constant(INDEX, 3 if writing else 2), ir.Constant(INDEX, 1)
         self.build.call(self.prefetch, [self.pointer(address), ir.Constant(INDEX, writing), near, data])
 
     def fetch_row(self, address: Any) -> None:
