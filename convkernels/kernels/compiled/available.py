@@ -46,7 +46,9 @@ TRANSFORM = 22.0
 WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 MORE = 1.6
-"""How many times as many it is for weights that are given where two multiply-adds of whole vectors begin in a cycle."""
+"""How many times as many it is where two multiply-adds of whole vectors begin in a cycle: for weights that are given, and
+for all that is done with cells a stride apart.
+"""
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
 VECTOR = 64
@@ -194,17 +196,18 @@ def squares_cost(
     )
     if direct < worth:
         return f"{int(direct)} operations are too few to pay for the transforms"
+    more = MORE if paired() else 1.0
     total, transformed, count = 0.0, 0, 0
     for axes in every:
         ones = [one for rows in pictures((axes,)) for one in rows]
         places, sources = math.prod(axis.span for axis in ones[0].squares), len(ones[0].sources)
         tiles = images * sum(math.prod(axis.outputs for axis in one.squares) for one in ones)
         transformed += places * sources * spec.groups * channels
-        total += places * tiles * (2 * sources * reads * written + TRANSFORM * (sources * read + written))
+        each = 2 * sources * reads * written + TRANSFORM * (sources * read + written)
+        total += places * tiles * each * (more if sources > 1 else 1.0)
         count += len(ones)
     near = transformed * spec.compute_dtype.itemsize <= CACHE
-    more = MORE if given and paired() else 1.0
-    total += transformed * (WEIGHTS if near else FAR) * more + PHASE * (count - 1)
+    total += transformed * (WEIGHTS if near else FAR) * (more if given else 1.0) + PHASE * (count - 1)
     if total > GAIN * direct:
         return f"{int(total)} operations with those of the transforms, {int(direct)} without"
     return None
