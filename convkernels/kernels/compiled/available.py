@@ -46,8 +46,8 @@ TRANSFORM = 22.0
 WEIGHTS, FAR = 28.0, 42.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 MORE = 1.6
-"""How many times as many it is where two multiply-adds of whole vectors begin in a cycle: for weights that are given, and
-for all that is done with cells a stride apart.
+"""How many times as many it is where two multiply-adds of whole vectors begin in a cycle: for weights that are given,
+and for all that is done with cells a stride apart.
 """
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
