@@ -187,6 +187,8 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
+    copies = rest[PRODUCTS + TURNERS :]
+    inner, last = Copy(*fixed(copies, COPIES)), Copy(*fixed(copies[COPIES:], COPIES))
     for place in range(begin, end):
         piece = Piece(*fixed(pieces[9 * place :], 7))
         first, count = pieces[9 * place + 7], pieces[9 * place + 8]
@@ -201,11 +203,22 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
         kept = target if t.stored else results
         for member in range(p.members):
             group = piece.group * p.members + member
-            multiply(
-                *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
-                *(read + member * p.read_member, weights + group * p.w_group, kept + member * p.kept_member, memory),
-                *(first, count, given[22] + group * given[24], given[25], given[26]),
-            )
+            several, right = count, weights + group * p.w_group
+            if p.late:
+                several = 1
+            for panel in range(first, first + count, several):
+                b = right
+                if p.late:
+                    b = memory - panel * p.b_panel
+                    if panel == t.panels - 1:
+                        copy_array(how, last, memory, right + panel * p.late)
+                    else:
+                        copy_array(how, inner, memory, right + panel * p.late)
+                multiply(
+                    *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
+                    *(read + member * p.read_member, b, kept + member * p.kept_member, memory),
+                    *(panel, several, given[22] + group * given[24], given[25], given[26]),
+                )
         if t.stored:
             continue
         if p.channels:

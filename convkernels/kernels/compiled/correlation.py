@@ -103,8 +103,10 @@ class Plan(NamedTuple):
             run(correlate, words, each.pieces, self.threads, each.room)
 
 
-def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa) -> Plan:
-    """Plan the correlations along some axes."""
+def plan(
+    problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa, *, kept: bool = False
+) -> Plan:
+    """Plan the correlations along some axes, by weights that are rearranged for one call, or `kept` for many."""
     pieces = cut(every, problem.channels)
     if pieces is not every:
         x, y = memory.x, memory.y
@@ -119,7 +121,7 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
         chosen = [correlation_amounts(axes, *sizes) for axes in every]
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
     by_row = turns_rows(problem, every[0], memory, way)
-    right = not by_row and lies_right(problem, every[0], memory, outputs, way)
+    right = not by_row and lies_right(problem, every[0], memory, outputs, way) and (way.pixels or not kept)
     # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
     if way.pixels:
         matrices: list[tuple[Ints, int]] = [((columns,), axes[2].outputs) for axes in every]
@@ -136,8 +138,12 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
             for axes, found in zip(every, chosen, strict=True)
         ]
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
+    # Panels that are of use for one block only are copied right before, and stay in the cache.
+    blocks = [-(-axis.outputs // count) for axis, count in zip(every[0], chosen[0].rows, strict=False)]
+    once = len(every) == 1 and -(-batch // chosen[0].images) * math.prod(blocks) == 1
+    late = once and not (kept or right or way.pixels) and threads <= groups * tiles[0].panels
     # What is promised is enough for copied weights; where there are none, panels may be gathered there.
-    weights = groups * filter_bytes(channels, columns, math.prod(w_taps), size) if right else 0
+    weights = groups * filter_bytes(channels, columns, math.prod(w_taps), size) if right or late else 0
     spare = (promised - chosen[0].shared + weights) // threads
     panels = tiles[0]
     if way.pixels:
@@ -145,7 +151,7 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
         panels = panels._replace(width=width, panels=-(-columns // width), last=(columns - 1) % width + 1)
     filters = filters_of(problem, every[0], memory, panels, way, right=right, by_row=by_row)
     parts = tuple(
-        part(problem, axes, memory, filters, amounts, tile, isa, threads, way, spare)
+        part(problem, axes, memory, filters, amounts, tile, isa, threads, way, spare, late=late)
         for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
     )
     copies = together(turner(size, isa), filters.inner, filters.last)
@@ -153,7 +159,7 @@ def plan(problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, 
     packing = np.array([*tables(copies), panels.panels, *strides, 0, 0], np.int64)
     vector = tiles[0].width * size
     repeat, bias = (tiles[0].width, (columns * vector, 0, vector)) if way.pixels else (1, (columns * size, vector, 0))
-    copying = (filters.bytes, groups * panels.panels, packing, copies, filters.start)
+    copying = (0 if late else filters.bytes, groups * panels.panels, packing, copies, filters.start)
     return Plan(parts, np.zeros(tiles[0].width, f"f{size}"), repeat, bias, threads, *copying)
 
 
@@ -206,6 +212,8 @@ def part(
     threads: int,
     way: Way,
     spare: int,
+    *,
+    late: bool,
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
@@ -231,6 +239,9 @@ def part(
         offsets = places * sums.chunk * tile.width * size
     else:
         panel = 0
+    if late:
+        panel = rounded(filters.panel)
+        sums = sums._replace(late=filters.from_panel, w_group=filters.from_group)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
@@ -242,7 +253,8 @@ def part(
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
         for group, *places in numbered
     ]
-    numbers, listed = together(read, written, sums, turner(size, isa)), np.array(pieces, np.int64).reshape(-1)
+    numbers = together(read, written, sums, turner(size, isa), filters.inner, filters.last)
+    listed = np.array(pieces, np.int64).reshape(-1)
     offsets_of_a = how.w_offsets if way.pixels else how.read_offsets
     every = (
         *(numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, offsets_of_a, offsets, origins, listed),
@@ -282,7 +294,7 @@ def operands_of(
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
     rows = (axes[1].outputs, len(how.each))
-    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, 0, 0, *rows))
+    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, 0, 0, 0, *rows))
 
 
 def chunks_of(problem: Problem, lines: int, columns: int, isa: Isa) -> int:

@@ -14,17 +14,19 @@ from .operands import backward, forward
 
 
 @lru_cache(maxsize=512)
-def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int) -> Plan:
+def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False) -> Plan:
     """The plan of a convolution."""
     problem, memory = forward(spec, x, w, out)
-    return plan(problem, (forward_axes(spec),), memory, limit, threads, host())
+    return plan(problem, (forward_axes(spec),), memory, limit, threads, host(), kept=kept)
 
 
 @lru_cache(maxsize=512)
-def input_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int) -> Plan:
+def input_grad_plan(
+    spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False
+) -> Plan:
     """The plan of an input gradient: correlations for the remainders of the strides."""
     problem, memory = backward(spec, dy, w, out)
-    return plan(problem, input_grad_axes(spec), memory, limit, threads, host())
+    return plan(problem, input_grad_axes(spec), memory, limit, threads, host(), kept=kept)
 
 
 conv = partial(run_forward, conv_plan)
@@ -33,4 +35,4 @@ conv_input_grad = partial(run_backward, input_grad_plan)
 plan_conv = partial(plan_forward, conv_plan)
 plan_input_grad = partial(plan_backward, input_grad_plan)
 plan_transpose = partial(plan_forward, input_grad_plan)
-keep_conv, keep_backward = partial(keep, conv_plan), partial(keep, input_grad_plan)
+keep_conv, keep_backward = (partial(keep, partial(find, kept=True)) for find in (conv_plan, input_grad_plan))
