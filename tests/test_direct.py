@@ -136,6 +136,36 @@ def test_panels_are_gathered_where_there_is_memory(text, order, limit, threads):
     test_many_channels("conv", text, order)
 
 
+LATE = [
+    ("conv", "n1g2i80o130_in6x7_k3x3_s1x1_p1+1x1+1_d1x1_bias", ORDERS[0]),
+    ("conv", "n2g1i40o70_in9x9_k3x2_s2x2_p1+1x0+1_d1x1", ORDERS[0]),
+    ("conv_input_grad", "n1g1i70o40_in7x8_k4x4_s2x2_p1+1x1+1_d1x1", ORDERS[1]),
+    ("conv_input_grad", "n1g1i70o40_in7x8_k2x5_s3x1_p0+0x2+2_d1x1", ORDERS[1]),
+]
+"""Weights that one block reads, panels of which are copied right before; remainders along h have taps of their own."""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("operation", "text", "order"), LATE)
+def test_weights_that_one_block_reads_are_copied_panel_by_panel(operation, text, order, threads):
+    problem = problem_of(operation, text, order)
+    find = direct.conv_plan if operation == "conv" else direct.input_grad_plan
+    strides = (problem.arrays[role].strides for role in INPUTS[operation][:2])
+    given = problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 1
+    once, kept = find(*given), find(*given, kept=True)
+    assert once.bytes == 0 < kept.bytes
+    assert min(part.room for part in once.parts) > max(part.room for part in kept.parts)
+    resources = Resources(2**26, threads)
+    arrays = [problem.arrays.get(role) for role in INPUTS[operation]]
+    expected = run(OPERATIONS[operation].find("im2col"), problem)["out"]
+    found = [problem.outputs()["out"] for _ in range(2)]
+    implementation = OPERATIONS[operation].find("direct")
+    implementation.run(problem.spec, *arrays, out=found[0], resources=resources)
+    implementation.keep(problem.spec, *arrays, out=found[1], resources=resources)(*arrays, found[1])
+    for out in found:
+        assert_same(out, expected)
+
+
 @pytest.mark.parametrize(("operation", "text"), [*product(["conv"], PIXELS), *product(["conv_input_grad"], REMAINDERS)])
 def test_vectors_hold_pixels_where_channels_are_few(operation, text):
     spec = problem_of(operation, text, ORDERS[0]).spec
@@ -409,7 +439,7 @@ def test_the_loops_run_uncompiled_too():
     child(code, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
-@pytest.mark.parametrize("module", [axes, copies, filters])
+@pytest.mark.parametrize("module", [axes, copies, filters, operands])
 def test_examples(module):
     failed, attempted = doctest.testmod(module)
     assert attempted

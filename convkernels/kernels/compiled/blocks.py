@@ -203,7 +203,7 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
         kept = target if t.stored else results
         for member in range(p.members):
             group = piece.group * p.members + member
-            several, right = count, weights + group * p.w_group
+            several, right = count, weights + p.late_start + group * p.w_group
             if p.late:
                 several = 1
             for panel in range(first, first + count, several):

@@ -33,7 +33,7 @@ from .filters import PACK_SERIAL, Filters, Tiling, by_rows, ends, lying, packed,
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, tables
-from .operands import Memory, Problem, rows_together
+from .operands import Memory, Problem, own_taps, rows_together
 from .parallel import SHARES, run
 from .scratch import LINE, rounded
 from .tile import gathering
@@ -138,10 +138,18 @@ def plan(
             for axes, found in zip(every, chosen, strict=True)
         ]
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
-    # Panels that are of use for one block only are copied right before, and stay in the cache.
-    blocks = [-(-axis.outputs // count) for axis, count in zip(every[0], chosen[0].rows, strict=False)]
-    once = len(every) == 1 and -(-batch // chosen[0].images) * math.prod(blocks) == 1
-    late = once and not (kept or right or way.pixels) and threads <= groups * tiles[0].panels
+    # Panels that are of use for one block only are copied right before, and stay in the cache. Remainders have taps of
+    # their own, which had better not lie innermost.
+    once = all(
+        batch <= found.images and all(axis.outputs <= count for axis, count in zip(axes, found.rows, strict=False))
+        for axes, found in zip(every, chosen, strict=True)
+    )
+    late = (
+        once
+        and (len(every) == 1 or size in memory.w[:2])
+        and not (kept or right or way.pixels)
+        and threads <= groups * tiles[0].panels
+    )
     # What is promised is enough for copied weights; where there are none, panels may be gathered there.
     weights = groups * filter_bytes(channels, columns, math.prod(w_taps), size) if right or late else 0
     spare = (promised - chosen[0].shared + weights) // threads
@@ -150,17 +158,22 @@ def plan(
         width = min(columns, TURNED_COLUMNS) if by_row else columns
         panels = panels._replace(width=width, panels=-(-columns // width), last=(columns - 1) % width + 1)
     filters = filters_of(problem, every[0], memory, panels, way, right=right, by_row=by_row)
-    parts = tuple(
-        part(problem, axes, memory, filters, amounts, tile, isa, threads, way, spare, late=late)
-        for axes, amounts, tile in zip(every, chosen, tiles, strict=True)
-    )
+    parts = list[Part]()
+    for axes, found, tile in zip(every, chosen, tiles, strict=True):
+        given = (problem, axes, memory, filters, 0)
+        if late:
+            problem_of, axes_of, memory_of, start = own_taps(problem, axes, memory)
+            own = filters_of(problem_of, axes_of, memory_of, panels, way, right=right, by_row=by_row)
+            given = (problem_of, axes_of, memory_of, own, start + own.start)
+        parts.append(part(*given, found, tile, isa, threads, way, spare, late=late))
     copies = together(turner(size, isa), filters.inner, filters.last)
     strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
     packing = np.array([*tables(copies), panels.panels, *strides, 0, 0], np.int64)
     vector = tiles[0].width * size
     repeat, bias = (tiles[0].width, (columns * vector, 0, vector)) if way.pixels else (1, (columns * size, vector, 0))
-    copying = (0 if late else filters.bytes, groups * panels.panels, packing, copies, filters.start)
-    return Plan(parts, np.zeros(tiles[0].width, f"f{size}"), repeat, bias, threads, *copying)
+    copying = (groups * panels.panels, packing, copies)
+    rearranged = (0, *copying, 0) if late else (filters.bytes, *copying, filters.start)
+    return Plan(tuple(parts), np.zeros(tiles[0].width, f"f{size}"), repeat, bias, threads, *rearranged)
 
 
 def lies_right(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: Way) -> bool:
@@ -206,6 +219,7 @@ def part(
     axes: Axes,
     memory: Memory,
     filters: Filters,
+    start: int,
     amounts: Amounts,
     tile: Tiling,
     isa: Isa,
@@ -241,7 +255,7 @@ def part(
         panel = 0
     if late:
         panel = rounded(filters.panel)
-        sums = sums._replace(late=filters.from_panel, w_group=filters.from_group)
+        sums = sums._replace(late=filters.from_panel, late_start=start, w_group=filters.from_group)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
@@ -294,7 +308,7 @@ def operands_of(
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
     rows = (axes[1].outputs, len(how.each))
-    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, 0, 0, 0, *rows))
+    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, *(0,) * 4, *rows))
 
 
 def chunks_of(problem: Problem, lines: int, columns: int, isa: Isa) -> int:
