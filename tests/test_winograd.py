@@ -24,7 +24,7 @@ from convkernels.testing.problems import INPUTS, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import axes, isa, thread_count, toom_cook, winograd
+from convkernels.kernels.compiled import available, axes, isa, thread_count, toom_cook, winograd
 
 SQUARES = [
     "n2g1i16o33_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -262,3 +262,24 @@ def test_auto_takes_it_where_it_pays_and_precision_refuses_it():
     x, w = np.ones((1, 8, 9, 9), np.float32), np.ones((8, 8, 3, 3), np.float32)
     with pytest.raises(ck.UnsupportedError, match="precision='highest' needs the claims bounded"):
         ck.conv2d(x, w, strategy="winograd", precision="highest")
+
+
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [
+        ("conv", "n1g1i256o384_in13x13_k3x3_s1x1_p1+1x1+1_d1x1"),
+        ("conv_input_grad", "n1g1i512o512_in14x14_k3x3_s1x1_p1+1x1+1_d1x1"),
+        ("conv", "n1g1i64o128_in128x128_k3x3_s2x2_p1+1x1+1_d1x1"),
+    ],
+)
+def test_transforms_have_to_save_more_where_multiplications_take_less(operation, text, monkeypatch):
+    spec, found = problem_of(operation, text, ORDERS[0]).spec, OPERATIONS[operation].find("winograd")
+    for paired in (False, True):
+        monkeypatch.setattr(available, "paired", lambda isa, paired=paired: paired)
+        assert (found.prefers(spec, "channels_first") is not None) == paired
+    wide = problem_of(operation, "n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1", ORDERS[0]).spec
+    assert found.prefers(wide, "channels_first") is None
+
+
+def test_narrower_vectors_do_not_pair():
+    assert not any(isa.paired(each) for each in isa.ISAS[1:])

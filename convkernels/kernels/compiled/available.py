@@ -23,7 +23,7 @@ from .axes import (
     pictures,
     rests_apart,
 )
-from .isa import paired
+from .isa import host, paired
 from .reach import depthwise_amounts
 from .thread_count import usable
 
@@ -196,7 +196,7 @@ def squares_cost(
     )
     if direct < worth:
         return f"{int(direct)} operations are too few to pay for the transforms"
-    more = MORE if paired() else 1.0
+    more = MORE if paired(host()) else 1.0
     total, transformed, count = 0.0, 0, 0
     for axes in every:
         ones = [one for rows in pictures((axes,)) for one in rows]

@@ -74,18 +74,18 @@ def find(forced: str) -> Isa:
     raise AssertionError("the generic one needs nothing")
 
 
-@lru_cache(maxsize=1)
-def paired() -> bool:
-    """Whether the host begins two multiply-adds of vectors of 64 bytes a cycle, as server processors of Intel's do.
+def host() -> Isa:
+    """The instruction set in use."""
+    return find(os.environ.get("CONVKERNELS_ISA", ""))
 
-    All else takes the time of more of them there. Tiles of a matrix unit tell of such a processor, or its name.
+
+@lru_cache(maxsize=8)
+def paired(isa: Isa) -> bool:
+    """Whether the host begins two multiply-adds of 64 bytes a cycle, as Intel's server processors do.
+
+    All else takes the time of more of them there. A matrix unit tells of such a processor, or its name.
     """
     from llvmlite import binding  # noqa: PLC0415  # part of the extra, and slow to import
 
     features = binding.get_host_cpu_features()
-    return host() is ISAS[0] and bool(features.get("amx-tile") or binding.get_host_cpu_name() in PAIRED)
-
-
-def host() -> Isa:
-    """The instruction set in use."""
-    return find(os.environ.get("CONVKERNELS_ISA", ""))
+    return isa is ISAS[0] and bool(features.get("amx-tile") or binding.get_host_cpu_name() in PAIRED)
