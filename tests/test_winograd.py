@@ -264,6 +264,25 @@ def test_auto_takes_it_where_it_pays_and_precision_refuses_it():
         ck.conv2d(x, w, strategy="winograd", precision="highest")
 
 
+@pytest.mark.parametrize("order", ORDERS[:2], ids="-".join)
+@pytest.mark.parametrize("operation", ["conv", "conv_input_grad"])
+def test_weights_that_one_block_reads_are_transformed_panel_by_panel(operation, order):
+    problem = problem_of(operation, "n1g2i80o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
+    find = winograd.squares_plan if operation == "conv" else winograd.squares_grad_plan
+    strides = (problem.arrays[role].strides for role in INPUTS[operation][:2])
+    given = problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 1
+    once, kept = find(*given), find(*given, kept=True)
+    assert once.bytes == 0 < kept.bytes
+    assert once.parts[0].room > kept.parts[0].room
+    check(operation, "n1g2i80o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
+    arrays = [problem.arrays.get(role) for role in INPUTS[operation]]
+    found = [problem.outputs()["out"] for _ in range(2)]
+    implementation, resources = OPERATIONS[operation].find("winograd"), Resources(2**26, 1)
+    implementation.run(problem.spec, *arrays, out=found[0], resources=resources)
+    implementation.keep(problem.spec, *arrays, out=found[1], resources=resources)(*arrays, found[1])
+    assert np.array_equal(*found)
+
+
 @pytest.mark.parametrize(
     ("operation", "text"),
     [

@@ -49,6 +49,10 @@ class Amounts(NamedTuple):
         """What so many threads take, or as many as fit."""
         return self.shared + self.threads(wanted, limit) * self.each
 
+    def are_all(self, batch: int, axes: Axes) -> bool:
+        """Whether one block is all of a batch, along some axes."""
+        return batch <= self.images and all(a.outputs <= count for a, count in zip(axes, self.rows, strict=False))
+
 
 def amounts(
     axes: Axes,

@@ -316,6 +316,11 @@ class Picture(NamedTuple):
         """The axes of squares."""
         return winograd_axes(self.axes, self.taps)
 
+    @property
+    def places(self) -> int:
+        """The places of a square."""
+        return math.prod(axis.span for axis in self.squares)
+
 
 @lru_cache(maxsize=512)
 def pictures(every: tuple[Axes, ...]) -> tuple[tuple[Picture, ...], ...]:

@@ -141,10 +141,7 @@ def plan(
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
     # Panels that are of use for one block only are copied right before, and stay in the cache. Remainders have taps of
     # their own, which had better not lie innermost.
-    once = all(
-        batch <= found.images and all(axis.outputs <= count for axis, count in zip(axes, found.rows, strict=False))
-        for axes, found in zip(every, chosen, strict=True)
-    )
+    once = all(found.are_all(batch, axes) for axes, found in zip(every, chosen, strict=True))
     late = (
         once
         and (len(every) == 1 or size in memory.w[:2])

@@ -51,40 +51,47 @@ PICTURE = 10
 """The numbers of a picture in a call of `convolve`."""
 
 
-@entry
-def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
-    """U of some panels of all groups' weights, each copied first with its output channels innermost.
+@numba.njit(types.void(*[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def transform_panel(words: int, group: int, panel: int, w: int, panel_of_w: int, u: int) -> None:
+    """U of a panel of a group's weights, copied first with its output channels innermost.
 
     The arguments are a table, strides of w between groups and panels, channels, strides of a panel between channels and
-    taps, and two addresses.
+    taps, and two addresses, which are of no account here.
     """
     given = words_at(words, 10)
     numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
-    channels, channel, row, column, w, u = given[4], given[5], given[6], given[7], given[8], given[9]
+    channels, channel, row, column = given[4], given[5], given[6], given[7]
     panels, width, last, rest = numbers[0], numbers[1], numbers[2], numbers[3:]
     q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
     copies = rest[PLACED + TURNERS :]
     inner, narrow = Copy(*fixed(copies, COPIES)), Copy(*fixed(copies[COPIES:], COPIES))
     # Where a gradient takes the taps in reverse, their strides are negative.
     first = panel_of_w - min(0, row) * (q.taps_h - 1) - min(0, column) * (q.taps_w - 1)
+    copied, columns = w + group * from_group + panel * from_panel, width
+    if panel < panels - 1:
+        copy_array(how, inner, panel_of_w, copied)
+    else:
+        copy_array(how, narrow, panel_of_w, copied)
+        columns = last
+    for c in range(channels):
+        invoke(
+            q.weights,
+            (
+                *(first + c * channel, row, column, u + c * q.u_channel, q.places_w * q.u_place, q.u_place),
+                *(0, columns, q.places_h, q.places_w),
+            ),
+        )
+
+
+@entry
+def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
+    """U of some panels of all groups' weights; the arguments are those of `transform_panel`."""
+    given = words_at(words, 10)
+    numbers = array_in(given, 0)
+    q = Squares(*fixed(numbers[3:], PLACED))
     for place in range(begin, end):
-        group, panel = place // panels, place % panels
-        whole = panel < panels - 1
-        copied = w + group * from_group + panel * from_panel
-        if whole:
-            copy_array(how, inner, panel_of_w, copied)
-        else:
-            copy_array(how, narrow, panel_of_w, copied)
-        columns = width if whole else last
-        to = u + group * q.u_group + panel * q.u_panel
-        for c in range(channels):
-            invoke(
-                q.weights,
-                (
-                    *(first + c * channel, row, column, to + c * q.u_channel, q.places_w * q.u_place, q.u_place),
-                    *(0, columns, q.places_h, q.places_w),
-                ),
-            )
+        group, panel = place // numbers[0], place % numbers[0]
+        transform_panel(words, group, panel, given[8], panel_of_w, given[9] + group * q.u_group + panel * q.u_panel)
 
 
 @numba.njit(types.void(SOURCE, SQUARES, PIECE, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -125,7 +132,7 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
                     m += t.width * t.size
 
 
-@numba.njit(types.void(TARGET, SQUARES, TURNER, PIECE, *[LIST] * 3, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(TARGET, SQUARES, TURNER, PIECE, *[LIST] * 3, *[WORD] * 12), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def compute(
     t: Target,
     q: Squares,
@@ -143,10 +150,14 @@ def compute(
     v: int,
     m: int,
     kept: int,
+    late: int,
+    panel_of_w: int,
+    w: int,
 ) -> None:
     """Compute a block of the squares of one picture, by tiles for its `kind` of block.
 
-    `sources` has the numbers of each, and where it begins in x.
+    `sources` has the numbers of each, and where it begins in x. Where panels of U are made right before they are used,
+    `late` are the arguments for that, and `u` has room for one.
     """
     tiles, width = starts.size // q.kinds, t.width * t.size
     for number in range(q.sources):
@@ -158,6 +169,9 @@ def compute(
         is_last = panel == t.panels - 1
         columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
         b = u + panel * q.u_panel
+        if late:
+            b = u
+            transform_panel(late, piece.group, panel, w, panel_of_w, u)
         for xi in range(q.places_h * q.places_w):
             for n in range(tiles):
                 if codes[code + n]:
@@ -179,11 +193,13 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
 
     The arguments are tables of what is written, of pieces, and of pictures, of which each has `PICTURE` numbers: three
     more tables, where V and M are behind the block, and where to begin in U and what is written. Then there is where
-    results are, the address of zeros, and four more.
+    results are, the address of zeros, that of arguments for panels of U made `late` or 0, where in the memory these and
+    panels of w are then, and four more addresses.
     """
-    given = words_at(words, 12)
+    given = words_at(words, 15)
     whole, pieces, pictures = array_in(given, 0), array_in(given, 1), array_in(given, 2)
-    results, zero, x, u, biases, out = block + given[6], given[7], given[8], given[9], given[10], given[11]
+    results, zero, late = block + given[6], given[7], given[8]
+    x, w, biases, out = given[11], given[12], given[13], given[14]
     t = Target(*fixed(whole, TARGETS))
     outs_h, height, bias_group, how = whole[TARGETS], whole[TARGETS + 1], whole[TARGETS + 2], whole[TARGETS + 3 :]
     turning = Turner(*fixed(how, TURNERS))
@@ -195,10 +211,13 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
             one = pictures[PICTURE * number :]
             numbers, codes, starts = array_in(one, 0), array_in(one, 1), array_in(one, 2)
             q, rest = Squares(*fixed(numbers, PLACED)), numbers[PLACED:]
+            u = w + one[8] + piece.group * q.u_group
+            if late:
+                u = block + given[9]
             compute(
                 *(Target(*fixed(rest, TARGETS)), q, turning, piece, rest[TARGETS:], codes, starts, kind, zero, x),
-                *(u + one[8] + piece.group * q.u_group, biases + piece.group * bias_group),
-                *(block, block + one[6], block + one[7], kept + one[9]),
+                *(u, biases + piece.group * bias_group),
+                *(block, block + one[6], block + one[7], kept + one[9], late, block + given[10], w),
             )
         if not t.stored:
             rows = min(piece.hs * outs_h, height - piece.h * outs_h)

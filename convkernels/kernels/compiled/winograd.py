@@ -80,7 +80,9 @@ class WinogradPlan(NamedTuple):
     bytes: int
 
     def rearrange(self, w: Array, target: int) -> int:
-        """Transform the weights; where they are."""
+        """Transform the weights, if that is not done panel by panel; where they are."""
+        if not self.bytes:
+            return address(w) + self.weights[0].start
         threads = self.threads if self.bytes > PACK_SERIAL else 1
         for each in self.weights:
             words = each.words.copy()
@@ -98,9 +100,9 @@ class WinogradPlan(NamedTuple):
 
 
 def winograd_plan(
-    problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa
+    problem: Problem, every: tuple[Axes, ...], memory: Memory, limit: int, threads: int, isa: Isa, *, kept: bool = False
 ) -> WinogradPlan:
-    """Plan the correlations along some axes, each with its own taps of w."""
+    """Plan the correlations along some axes, each with its own taps of w, transformed for one call or `kept`."""
     batch, groups, channels, columns, _, size = problem
     chosen = squares_amounts(every, batch, groups, channels, columns, size, limit, threads)
     zeros = np.zeros(groups * columns + PANEL // size, f"f{size}")
@@ -115,10 +117,15 @@ def winograd_plan(
             begin = u + number * channels * squares.u_channel
             weights.append(weights_of(problem, phase.axes, one.taps, memory, tile, squares, begin, isa))
         u += groups * squares.u_group
+    threads = min(each.threads(threads, limit) for each in chosen)
+    # A panel of U that a single block reads is made right before, and stays in the cache.
+    [rows, found], *others = sharing
+    alone = not others and len(rows) == len(rows[0].sources) == 1 and found.are_all(batch, rows[0].squares)
+    late = weights[0] if alone and not kept and threads <= groups else None
     parts = tuple(
-        part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa) for rows, amounts in sharing
+        part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa, late) for rows, amounts in sharing
     )
-    return WinogradPlan(parts, tuple(weights), zeros, min(each.threads(threads, limit) for each in chosen), u)
+    return WinogradPlan(parts, tuple(weights), zeros, threads, 0 if late else u)
 
 
 def weights_of(
@@ -178,8 +185,9 @@ def part(
     zero: int,
     u: dict[int, int],
     isa: Isa,
+    late: Weights | None,
 ) -> Part:
-    """Put the numbers of pictures that share rows together."""
+    """Put the numbers of pictures that share rows together; panels of U may be made `late`."""
     (d, h, _), squares = rows[0].axes, rows[0].squares
     columns, size = problem.columns, problem.size
     total = sum(one.axes[2].outputs for one in rows)
@@ -197,10 +205,13 @@ def part(
     results = 0 if written.stored else rounded(written.kept_image * amounts.images)
     about = together(written, (squares[1].step, h.outputs, columns * size), turner(size, isa))
     every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
-    words = np.array([*tables(*every), room, zero, 0, 0, 0, 0], np.int64)
+    behind, making, of_u = room + results, 0, 0
+    if late:
+        making, of_u = address(late.words), rounded(rows[0].places * problem.channels * min(tile.width, columns) * size)
+    words = np.array([*tables(*every), room, zero, making, behind, behind + of_u, 0, 0, 0, 0], np.int64)
     y = sum(axis.first * stride for axis, stride in zip((d, h), memory.y[3:], strict=False))
     kept_tables = (*every, *(table for one in described for table in one.tables))
-    return Part(words, kept_tables, len(pieces), room + results, y)
+    return Part(words, kept_tables, len(pieces), behind + of_u + (late.room if late else 0), y)
 
 
 def describe(
@@ -260,17 +271,21 @@ def cut(problem: Problem, squares: Axes, amounts: Amounts) -> tuple[Array, list[
 
 
 @lru_cache(maxsize=512)
-def squares_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
+def squares_plan(
+    spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False
+) -> WinogradPlan:
     """The plan of a convolution by squares."""
     problem, memory = forward(spec, x, w, out)
-    return winograd_plan(problem, (forward_axes(spec),), memory, limit, threads, host())
+    return winograd_plan(problem, (forward_axes(spec),), memory, limit, threads, host(), kept=kept)
 
 
 @lru_cache(maxsize=512)
-def squares_grad_plan(spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int) -> WinogradPlan:
+def squares_grad_plan(
+    spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False
+) -> WinogradPlan:
     """The plan of an input gradient by squares."""
     problem, memory = backward(spec, dy, w, out)
-    return winograd_plan(problem, rests_apart(input_grad_axes(spec)), memory, limit, threads, host())
+    return winograd_plan(problem, rests_apart(input_grad_axes(spec)), memory, limit, threads, host(), kept=kept)
 
 
 winograd = partial(run_forward, squares_plan)
@@ -279,4 +294,4 @@ winograd_input_grad = partial(run_backward, squares_grad_plan)
 plan_winograd = partial(plan_forward, squares_plan)
 plan_input_grad = partial(plan_backward, squares_grad_plan)
 plan_transpose = partial(plan_forward, squares_grad_plan)
-keep_winograd, keep_backward = partial(keep, squares_plan), partial(keep, squares_grad_plan)
+keep_winograd, keep_backward = (partial(keep, partial(find, kept=True)) for find in (squares_plan, squares_grad_plan))
