@@ -15,7 +15,7 @@ from numba import types
 from ...layout import Array
 from .copies import TURNER, Copy, Turner, copy_array, copy_matrix
 from .geometry import Piece, Product, Source, Target
-from .machine import array_in, entry, fixed, invoke, set_bytes, words_at
+from .machine import array_in, data_of, entry, fixed, invoke, set_bytes, words_at
 from .scratch import LINE
 
 
@@ -175,15 +175,18 @@ def multiply(
 def correlate(words: int, begin: int, end: int, memory: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are nine tables, where in the memory a block begins behind a panel of B, and where copies of what
-    tiles write do, four addresses, and the strides of the bias between groups, panels and rows of tiles.
+    The arguments are the address of a plan, x, the address of the weights, the bias, whether there is one, and the
+    results; arrays are given by their ``id``. The plan has nine tables, where in the memory a block begins behind a
+    panel of B, where copies of what tiles write do, where to begin in the results, and the strides of the bias between
+    groups, panels and rows of tiles.
     """
-    given = words_at(words, 27)
+    arrays = words_at(words, 6)
+    given, x, weights, biases = words_at(arrays[0], 24), data_of(arrays[1]), arrays[2], data_of(arrays[3])
     numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     a_offsets, b_offsets, origins = array_in(given, 4), array_in(given, 5), array_in(given, 6)
     pieces, spans = array_in(given, 7), array_in(given, 8)
-    block, results = memory + given[18], memory + given[19]
-    x, weights, out = given[20], given[21], given[23]
+    block, results, out = memory + given[18], memory + given[19], data_of(arrays[5]) + given[20]
+    bias_group, bias_panel, bias_row = arrays[4] * given[21], arrays[4] * given[22], arrays[4] * given[23]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
@@ -217,7 +220,7 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
                 multiply(
                     *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
                     *(read + member * p.read_member, b, kept + member * p.kept_member, memory),
-                    *(panel, several, given[22] + group * given[24], given[25], given[26]),
+                    *(panel, several, biases + group * bias_group, bias_panel, bias_row),
                 )
         if t.stored:
             continue

@@ -32,9 +32,9 @@ from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, by_rows, ends, lying, packed, tiling, vectors_for
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
-from .machine import address, tables
+from .machine import address, address_of, listed, tables
 from .operands import Memory, Problem, own_taps, rows_together
-from .parallel import SHARES, run
+from .parallel import SHARES, run, run_at
 from .scratch import LINE, rounded
 from .steps import Steps, starts_of, steps_of
 from .tile import gathering
@@ -59,14 +59,17 @@ GATHERED, GATHERED_PIXELS = 32, 64
 pixels."""
 
 
-class Part(NamedTuple):
-    """The correlation along some axes: its arguments but for four addresses, their tables, and where outputs start."""
+ARGUMENTS = listed(6)
 
+
+class Part(NamedTuple):
+    """The correlation along some axes: where the numbers of its plan are, and what these point to."""
+
+    at: int
     words: Array
     tables: tuple[Array, ...]
     pieces: int
     room: int
-    offset: int
 
 
 class Plan(NamedTuple):
@@ -74,9 +77,8 @@ class Plan(NamedTuple):
 
     parts: tuple[Part, ...]
     zeros: Array
-    # How often each number of the bias is read, and its strides between groups, panels and rows of tiles.
+    # How often each number of the bias is read.
     repeat: int
-    bias: tuple[int, int, int]
     threads: int
     # Copying the weights: the bytes and the panels of all groups, arguments but for two addresses, and their table.
     bytes: int
@@ -97,11 +99,10 @@ class Plan(NamedTuple):
 
     def compute(self, x: Array, weights: int, bias: Array | None, out: Array) -> None:
         """Correlate by rearranged weights."""
-        given, steps = (self.zeros, (0, 0, 0)) if bias is None else (np.repeat(bias, self.repeat), self.bias)
+        given = self.zeros if bias is None else np.repeat(bias, self.repeat)
         for each in self.parts:
-            words = each.words.copy()
-            words[-7:] = (address(x), weights, address(given), address(out) + each.offset, *steps)
-            run(correlate, words, each.pieces, self.threads, each.room)
+            words = ARGUMENTS(each.at, id(x), weights, id(given), bias is not None, id(out))
+            run_at(correlate, address_of(words), each.pieces, self.threads, each.room)
 
 
 def plan(
@@ -167,11 +168,10 @@ def plan(
     copies = together(turner(size, isa), filters.inner, filters.last)
     strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
     packing = np.array([*tables(copies), panels.panels, *strides, 0, 0], np.int64)
-    vector = tiles[0].width * size
-    repeat, bias = (tiles[0].width, (columns * vector, 0, vector)) if way.pixels else (1, (columns * size, vector, 0))
+    repeat = tiles[0].width if way.pixels else 1
     copying = (groups * panels.panels, packing, copies)
     rearranged = (0, *copying, 0) if late else (filters.bytes, *copying, filters.start)
-    return Plan(tuple(parts), np.zeros(tiles[0].width, f"f{size}"), repeat, bias, threads, *rearranged)
+    return Plan(tuple(parts), np.zeros(tiles[0].width, f"f{size}"), repeat, threads, *rearranged)
 
 
 def lies_right(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: Way) -> bool:
@@ -272,9 +272,11 @@ def part(
         *(numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, offsets_of_a, offsets, origins, listed),
         how.spans,
     )
-    words = np.array([*tables(*every), panel, panel + block, *[0] * 7], np.int64)
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
-    return Part(words, every, len(pieces), panel + block + results, offset)
+    vector = tile.width * size
+    bias = (problem.columns * vector, 0, vector) if way.pixels else (problem.columns * size, vector, 0)
+    words = np.array([*tables(*every), panel, panel + block, offset, *bias], np.int64)
+    return Part(address(words), words, every, len(pieces), panel + block + results)
 
 
 def operands_of(
