@@ -17,6 +17,7 @@ What depends on shapes and strides alone is a plan, which is remembered.
 from __future__ import annotations
 
 import math
+from enum import Enum
 from itertools import product
 from typing import NamedTuple
 
@@ -60,6 +61,15 @@ pixels."""
 
 
 ARGUMENTS = listed(6)
+
+
+class Reading(Enum):
+    """How tiles read the weights."""
+
+    LYING = "where they lie, or gathered from there"
+    ROWS = "turned, for vectors of pixels"
+    PANELS = "in panels"
+    LATE = "in panels, each copied right before its tiles run"
 
 
 class Part(NamedTuple):
@@ -122,16 +132,15 @@ def plan(
         every, memory = rows_together(every, memory, chosen[0].rows[1])
         chosen = [correlation_amounts(axes, *sizes) for axes in every]
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
-    by_row = turns_rows(problem, every[0], memory, way)
-    right = not by_row and lies_right(problem, every[0], memory, outputs, way) and (way.pixels or not kept)
+    reading = reading_of(problem, every[0], memory, outputs, way, kept=kept)
     # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
     if way.pixels:
         matrices: list[tuple[Ints, int]] = [((columns,), axes[2].outputs) for axes in every]
-        row = memory.w[0] if right else channels * size if by_row else size
+        row = {Reading.LYING: memory.w[0], Reading.ROWS: channels * size}.get(reading, size)
     else:
         matrices = [(tuple(each.outputs for each in stretches_of(axes[2], way)), columns) for axes in every]
         row = max(row_bytes(axes, problem, memory, way) for axes in every)
-    apart = all(lies(axes, problem, memory, way) for axes in every) if way.pixels else right
+    apart = all(lies(axes, problem, memory, way) for axes in every) if way.pixels else reading is Reading.LYING
     vectors = vectors_for(max(max(rows) for rows, _ in matrices), matrices[0][1], size, isa, row, apart=apart)
     tiles = [tiling(rows, wide, vectors, size, isa, row) for rows, wide in matrices]
     if stored(problem, every[0], memory, way):
@@ -143,69 +152,60 @@ def plan(
     # Panels that are of use for one block only are copied right before, and stay in the cache. Remainders have taps of
     # their own, which had better not lie innermost.
     once = all(found.are_all(batch, axes) for axes, found in zip(every, chosen, strict=True))
-    late = (
-        once
-        and (len(every) == 1 or size in memory.w[:2])
-        and not (kept or right or way.pixels)
-        and threads <= groups * tiles[0].panels
-    )
+    own = len(every) == 1 or size in memory.w[:2]
+    if reading is Reading.PANELS and once and own and not (kept or way.pixels) and threads <= groups * tiles[0].panels:
+        reading = Reading.LATE
     # What is promised is enough for copied weights; where there are none, panels may be gathered there.
-    weights = groups * filter_bytes(channels, columns, math.prod(w_taps), size) if right or late else 0
-    spare = (promised - chosen[0].shared + weights) // threads
+    copied = groups * filter_bytes(channels, columns, math.prod(w_taps), size)
+    spare = (promised - chosen[0].shared + copied * (reading in (Reading.LYING, Reading.LATE))) // threads
     panels = tiles[0]
     if way.pixels:
-        width = min(columns, TURNED_COLUMNS) if by_row else columns
+        width = min(columns, TURNED_COLUMNS) if reading is Reading.ROWS else columns
         panels = panels._replace(width=width, panels=-(-columns // width), last=(columns - 1) % width + 1)
-    filters = filters_of(problem, every[0], memory, panels, way, right=right, by_row=by_row)
+    filters = filters_of(problem, every[0], memory, panels, way, reading)
     parts = list[Part]()
     for axes, found, tile in zip(every, chosen, tiles, strict=True):
         given = (problem, axes, memory, filters, 0)
-        if late:
-            problem_of, axes_of, memory_of, start = own_taps(problem, axes, memory)
-            own = filters_of(problem_of, axes_of, memory_of, panels, way, right=right, by_row=by_row)
-            given = (problem_of, axes_of, memory_of, own, start + own.start)
-        parts.append(part(*given, found, tile, isa, threads, way, spare, late=late))
+        if reading is Reading.LATE:
+            smaller, start = own_taps(problem, axes, memory)
+            weights = filters_of(*smaller, panels, way, reading)
+            given = (*smaller, weights, start + weights.start)
+        parts.append(part(*given, found, tile, isa, threads, way, reading, spare))
     copies = together(turner(size, isa), filters.inner, filters.last)
     strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
     packing = np.array([*tables(copies), panels.panels, *strides, 0, 0], np.int64)
     repeat = tiles[0].width if way.pixels else 1
     copying = (groups * panels.panels, packing, copies)
-    rearranged = (0, *copying, 0) if late else (filters.bytes, *copying, filters.start)
+    rearranged = (0, *copying, 0) if reading is Reading.LATE else (filters.bytes, *copying, filters.start)
     return Plan(tuple(parts), np.zeros(tiles[0].width, f"f{size}"), repeat, threads, *rearranged)
 
 
-def lies_right(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: Way) -> bool:
-    """Whether tiles had better read w where it lies."""
-    channels, w = problem.channels, memory.w
+def reading_of(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: Way, *, kept: bool) -> Reading:
+    """How tiles had better read w, which may be rearranged once for many calls."""
+    channels, w, taps, size = problem.channels, memory.w, math.prod(problem.taps), problem.size
     if way.pixels:
-        taps = math.prod(problem.taps)
-        return taps == 1 or w[0] == problem.size or problem.columns * channels * taps * problem.size <= NEAR
-    forward = direction(axes[2], problem.taps[2]) == 1 and w[4] == channels * w[1]
-    straight = way.along is Walk.CHANNELS or (way.along is Walk.PIXELS and forward)
-    return w[0] == problem.size and straight and outputs <= FEW_OUTPUTS
+        far = w[1] > w[0] == size and problem.columns * channels * size >= TURNED
+        if far and taps == 1 and math.prod(axis.outputs for axis in axes) >= TURNED_PIXELS:
+            return Reading.ROWS
+        lying = taps == 1 or w[0] == size or problem.columns * channels * taps * size <= NEAR
+    else:
+        forward = direction(axes[2], problem.taps[2]) == 1 and w[4] == channels * w[1]
+        straight = way.along is Walk.CHANNELS or (way.along is Walk.PIXELS and forward)
+        lying = w[0] == size and straight and outputs <= FEW_OUTPUTS and not kept
+    return Reading.LYING if lying else Reading.PANELS
 
 
-def turns_rows(problem: Problem, axes: Axes, memory: Memory, way: Way) -> bool:
-    """Whether weights had better be turned whose columns follow each other, as those of a gradient do in OIHW."""
-    columns, depth = memory.w[:2]
-    pixels = math.prod(axis.outputs for axis in axes)
-    once = way.pixels and problem.taps == (1, 1, 1) and pixels >= TURNED_PIXELS
-    return once and depth > columns == problem.size and problem.columns * problem.channels * problem.size >= TURNED
-
-
-def filters_of(
-    problem: Problem, axes: Axes, memory: Memory, tile: Tiling, way: Way, *, right: bool, by_row: bool
-) -> Filters:
+def filters_of(problem: Problem, axes: Axes, memory: Memory, tile: Tiling, way: Way, reading: Reading) -> Filters:
     """Where to read the weights."""
     size = problem.size
     sizes, strides, start = (problem.columns, problem.channels, *problem.taps), memory.w, 0
-    if by_row:
+    if reading is Reading.ROWS:
         return by_rows(strides, memory.w_group, sizes, problem.groups, tile, size)
     if way.along is not Walk.CHANNELS and direction(axes[2], problem.taps[2]) < 0:
         start, strides = (problem.taps[2] - 1) * strides[4], (*strides[:4], -strides[4])
     if way.along is Walk.TAPS:
         sizes, strides = ((each[0], each[4], *each[2:4], each[1]) for each in (sizes, strides))
-    if right:
+    if reading is Reading.LYING:
         return lying(strides, memory.w_group, start, tile, size)
     # As w has them: taps within channels, or the other way round.
     order = (1, 2, 3, 4) if way.along is Walk.CHANNELS and abs(strides[1]) > abs(strides[4]) else (2, 3, 4, 1)
@@ -223,9 +223,8 @@ def part(
     isa: Isa,
     threads: int,
     way: Way,
+    reading: Reading,
     spare: int,
-    *,
-    late: bool,
 ) -> Part:
     """Put the numbers of one correlation together."""
     batch, groups, channels, columns, _, size = problem
@@ -251,7 +250,7 @@ def part(
         offsets = places * sums.chunk * tile.width * size
     else:
         panel = 0
-    if late:
+    if reading is Reading.LATE:
         panel = rounded(filters.panel)
         sums = sums._replace(late=filters.from_panel, late_start=start, w_group=filters.from_group)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
@@ -266,10 +265,10 @@ def part(
         for group, *places in numbered
     ]
     numbers = together(read, written, sums, turner(size, isa), filters.inner, filters.last)
-    listed = np.array(pieces, np.int64).reshape(-1)
+    places_of = np.array(pieces, np.int64).reshape(-1)
     offsets_of_a = how.w_offsets if way.pixels else how.read_offsets
     every = (
-        *(numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, offsets_of_a, offsets, origins, listed),
+        *(numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, offsets_of_a, offsets, origins, places_of),
         how.spans,
     )
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))

@@ -109,14 +109,14 @@ def rows_together(every: tuple[Axes, ...], memory: Memory, most: int) -> tuple[t
     return ((d, h, w),), memory._replace(x=x._replace(h=several * x.h), y=y._replace(h=several * y.h))
 
 
-def own_taps(problem: Problem, axes: Axes, memory: Memory) -> tuple[Problem, Axes, Memory, int]:
+def own_taps(problem: Problem, axes: Axes, memory: Memory) -> tuple[tuple[Problem, Axes, Memory], int]:
     """A correlation by some taps of w as one by all of a smaller w, and where in w that begins.
 
     Examples
     --------
     >>> rest = Axis(4, 1, ((3, -1), (1, 0)), 4, 0, 2)
     >>> memory = Memory(Array5(*[0] * 6), (4, 64, 0, 48, 12), Array5(*[0] * 6), 0)
-    >>> smaller, axes, memory, start = own_taps(Problem(1, 1, 8, 16, (1, 4, 4), 4), (ONE, rest, ONE), memory)
+    >>> (smaller, axes, memory), start = own_taps(Problem(1, 1, 8, 16, (1, 4, 4), 4), (ONE, rest, ONE), memory)
     >>> smaller.taps, axes[1].taps, memory.w, start
     ((1, 2, 1), ((1, -1), (0, 0)), (4, 64, 0, 96, 12), 48)
     """
@@ -129,4 +129,4 @@ def own_taps(problem: Problem, axes: Axes, memory: Memory) -> tuple[Problem, Axe
         start += used[0] * strides[2 + place]
         counts[place], strides[2 + place] = len(used), step * strides[2 + place]
         found[place] = axis._replace(taps=tuple(((tap - used[0]) // step, offset) for tap, offset in axis.taps))
-    return problem._replace(taps=tuple(counts)), tuple(found), memory._replace(w=tuple(strides)), start
+    return (problem._replace(taps=tuple(counts)), tuple(found), memory._replace(w=tuple(strides))), start
