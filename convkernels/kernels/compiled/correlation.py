@@ -43,8 +43,8 @@ from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
-EVEN = 1.1
-"""How much longer the busiest thread may work than the mean of all."""
+EVEN, UNEVEN = 1.1, 1.25
+"""How much longer the busiest thread may work than the mean of all, and where else weights are read by all."""
 TURNED, TURNED_PIXELS = 2**17, 256
 """Bytes of the weights of one tap, and pixels, from which on it pays to turn weights whose columns follow each other:
 for each step of the depth, tiles of pixels read a line of them, or a page, and again for each panel.
@@ -143,21 +143,24 @@ def plan(
     apart = all(lies(axes, problem, memory, way) for axes in every) if way.pixels else reading is Reading.LYING
     vectors = vectors_for(max(max(rows) for rows, _ in matrices), matrices[0][1], size, isa, row, apart=apart)
     tiles = [tiling(rows, wide, vectors, size, isa, row) for rows, wide in matrices]
+    # Panels of weights that are of use for one block only are copied right before, and stay in the cache. Remainders
+    # have taps of their own, which had better not lie innermost. Threads share panels then, if there are enough.
+    copied, shared = groups * filter_bytes(channels, columns, math.prod(w_taps), size), chosen[0].shared
+    alone = [correlation_amounts(axes, *sizes[:-1], 1) for axes in every]
+    once = not way.pixels and all(found.are_all(batch, axes) for axes, found in zip(every, alone, strict=True))
+    own = reading is Reading.LYING or (not kept and (len(every) == 1 or size in memory.w[:2]))
+    even = -(-tiles[0].panels // threads) * tiles[0].width * threads <= UNEVEN * columns
+    room = threads * (max(found.each for found in alone) + copied // tiles[0].panels) <= promised - shared + copied
+    if once and own and (threads == 1 or (even and room and outputs < columns * math.prod(w_taps))):
+        chosen, reading = alone, Reading.LYING if reading is Reading.LYING else Reading.LATE
     if stored(problem, every[0], memory, way):
         chosen = [
             found._replace(each=LINE) if lies(axes, problem, memory, way) else found
             for axes, found in zip(every, chosen, strict=True)
         ]
     threads = min(amounts.threads(threads, limit) for amounts in chosen)
-    # Panels that are of use for one block only are copied right before, and stay in the cache. Remainders have taps of
-    # their own, which had better not lie innermost.
-    once = all(found.are_all(batch, axes) for axes, found in zip(every, chosen, strict=True))
-    own = len(every) == 1 or size in memory.w[:2]
-    if reading is Reading.PANELS and once and own and not (kept or way.pixels) and threads <= groups * tiles[0].panels:
-        reading = Reading.LATE
     # What is promised is enough for copied weights; where there are none, panels may be gathered there.
-    copied = groups * filter_bytes(channels, columns, math.prod(w_taps), size)
-    spare = (promised - chosen[0].shared + copied * (reading in (Reading.LYING, Reading.LATE))) // threads
+    spare = (promised - shared + copied * (reading in (Reading.LYING, Reading.LATE))) // threads
     panels = tiles[0]
     if way.pixels:
         width = min(columns, TURNED_COLUMNS) if reading is Reading.ROWS else columns
