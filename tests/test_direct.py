@@ -166,6 +166,35 @@ def test_weights_that_one_block_reads_are_copied_panel_by_panel(operation, text,
         assert_same(out, expected)
 
 
+@pytest.mark.parametrize("axis", range(4))
+def test_weights_may_be_one_along_any_axis(axis):
+    x, rng = np.ones((1, 7, 7, 64), np.float32), np.random.default_rng(0)
+    shape = [3, 3, 64, 96]
+    shape[axis] = 1
+    w = np.broadcast_to(rng.integers(-3, 4, shape).astype(np.float32), (3, 3, 64, 96))
+    options = {"layout": "NHWC", "weight_layout": "HWIO", "padding": 1}
+    y, expected = (ck.conv2d(x, w, strategy=name, **options) for name in ("direct", "im2col"))
+    assert np.array_equal(y, expected)
+    backward = {"x_shape": x.shape, **options}
+    dx, expected = (ck.conv2d_input_grad(y, w, strategy=name, **backward) for name in ("direct", "im2col"))
+    assert np.array_equal(dx, expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["n1g1i512o65_in25x17_k1x1_s1x1_p0+0x0+0_d1x1", "n1g1i600o70_in9x33_k1x1_s1x1_p0+0x0+0_d1x1"]
+)
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_rows_that_are_taken_together_take_no_more_memory(text, threads):
+    problem = problem_of("conv", text, ("NCHW", "OIHW"))
+    spec = problem.spec
+    last = problem_of("conv", text, ("NHWC", "OIHW")).outputs()["out"].strides
+    strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+    plan = direct.conv_plan(spec, *strides, last, 2**26, threads)
+    counts = (1, 1, spec.group_in, spec.group_out, 1, 4, 2**26, threads)
+    promised = amounts.correlation_amounts(axes.forward_axes(spec), *counts).bytes(threads, 2**26)
+    assert plan.bytes + plan.threads * max(part.room for part in plan.parts) <= promised
+
+
 @pytest.mark.parametrize(("operation", "text"), [*product(["conv"], PIXELS), *product(["conv_input_grad"], REMAINDERS)])
 def test_vectors_hold_pixels_where_channels_are_few(operation, text):
     spec = problem_of(operation, text, ORDERS[0]).spec

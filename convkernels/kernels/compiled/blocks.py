@@ -214,9 +214,9 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
                 if p.late:
                     b = memory - panel * p.b_panel
                     if panel == t.panels - 1:
-                        copy_array(how, last, memory, right + panel * p.late)
+                        copy_array(how, last, memory, right + panel * p.late_panel)
                     else:
-                        copy_array(how, inner, memory, right + panel * p.late)
+                        copy_array(how, inner, memory, right + panel * p.late_panel)
                 multiply(
                     *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
                     *(read + member * p.read_member, b, kept + member * p.kept_member, memory),

@@ -129,8 +129,8 @@ def plan(
     way, every, memory = choose(problem, every, memory, isa)
     chosen = [correlation_amounts(axes, *sizes) for axes in every]
     if not way.pixels:
-        every, memory = rows_together(every, memory, chosen[0].rows[1])
-        chosen = [correlation_amounts(axes, *sizes) for axes in every]
+        every, memory, several = rows_together(every, memory, chosen[0].rows[1])
+        chosen = [found._replace(rows=(found.rows[0], found.rows[1] // several)) for found in chosen]
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
     reading = reading_of(problem, every[0], memory, outputs, way, kept=kept)
     # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
@@ -255,7 +255,7 @@ def part(
         panel = 0
     if reading is Reading.LATE:
         panel = rounded(filters.panel)
-        sums = sums._replace(late=filters.from_panel, late_start=start, w_group=filters.from_group)
+        sums = sums._replace(late=1, late_start=start, late_panel=filters.from_panel, w_group=filters.from_group)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
@@ -310,7 +310,7 @@ def operands_of(
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
     rows = (axes[1].outputs, len(how.each))
-    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, *(0,) * 4, *rows))
+    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, *(0,) * 5, *rows))
 
 
 def chunks_of(problem: Problem, lines: int, columns: int, isa: Isa) -> int:

@@ -117,9 +117,10 @@ class Product(NamedTuple):
     # The code that gathers a panel of B before its tiles run, and that for the last panel, or 0.
     gather: int
     gather_last: int
-    # From a panel of w to the next, if each is copied right before its tiles run, or 0; and where in w to begin then.
+    # Whether each panel of w is copied right before its tiles run; then where in w to begin, and from one to the next.
     late: int
     late_start: int
+    late_panel: int
     # The rows of outputs along h, and of each the stretches that take other taps.
     rows: int
     stretches: int

@@ -85,28 +85,29 @@ def in_one_line(axes: Axes, memory: Memory, size: int) -> tuple[tuple[Axes], Mem
     return (line,), memory._replace(x=x._replace(d=0, h=0, w=size), y=y._replace(d=0, h=0, w=size))
 
 
-def rows_together(every: tuple[Axes, ...], memory: Memory, most: int) -> tuple[tuple[Axes, ...], Memory]:
-    """A correlation by one tap, some rows of whose outputs are one, at most so many; the same one where they cannot be.
+def rows_together(every: tuple[Axes, ...], memory: Memory, most: int) -> tuple[tuple[Axes, ...], Memory, int]:
+    """A correlation by one tap, some rows of whose outputs are one, and how many: one, where they cannot be together.
 
-    Rows are as many as tiles like best then, and not as many as the picture happens to have.
+    So a row has as many outputs as tiles like best, and not as many as the picture happens to have.
 
     Examples
     --------
     >>> axis = Axis(14, 1, ((0, 0),), 14)
     >>> dense = Array5(0, 0, 4, 0, 14 * 64, 64)
-    >>> [found], memory = rows_together(((ONE, axis, axis),), Memory(dense, (), dense, 0), 13)
-    >>> found[1].outputs, found[2].outputs, memory.x.h == 7 * 14 * 64
-    (2, 98, True)
+    >>> [found], memory, several = rows_together(((ONE, axis, axis),), Memory(dense, (), dense, 0), 13)
+    >>> found[1].outputs, found[2].outputs, several, memory.x.h == 7 * 14 * 64
+    (2, 98, 7, True)
     """
     (d, h, w), x, y = every[0], memory.x, memory.y
     plain = all(
         axis.taps == ((0, 0),) and axis.outputs == axis.size and axis.step == axis.stride == 1 for axis in (h, w)
     )
     if len(every) > 1 or not plain or w.rests or (x.h, y.h) != (w.size * x.w, w.size * y.w):
-        return every, memory
+        return every, memory, 1
     several = next(count for count in range(min(most, h.size), 0, -1) if h.size % count == 0)
     h, w = (Axis(count, 1, ((0, 0),), count) for count in (h.size // several, several * w.size))
-    return ((d, h, w),), memory._replace(x=x._replace(h=several * x.h), y=y._replace(h=several * y.h))
+    memory = memory._replace(x=x._replace(h=several * x.h), y=y._replace(h=several * y.h))
+    return ((d, h, w),), memory, several
 
 
 def own_taps(problem: Problem, axes: Axes, memory: Memory) -> tuple[tuple[Problem, Axes, Memory], int]:
