@@ -121,17 +121,13 @@ def weigh_group(
                         panel, n = (other, one) if sums.across else (one, other)
                         is_last = begin + panel == t.panels - 1
                         wide, code = (t.last, starts.size) if is_last else (t.width, 0)
+                        b = given + panel * sums.panel_y + first * t.kept_w
                         tile = c + panel * t.width * t.size + starts[n] * sums.channel
                         init = tile if init_row else zeros
                         invoke(
                             codes[code + n],
                             (
-                                *(
-                                    a + starts[n] * sums.row,
-                                    given + panel * sums.panel_y + first * t.kept_w,
-                                    tile,
-                                    init,
-                                ),
+                                *(a + starts[n] * sums.row, b, tile, init),
                                 *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, depth),
                                 *(sums.row, step, t.kept_w, sums.channel, init_row),
                                 *(wide, a, 0),
