@@ -143,11 +143,13 @@ def multiply(
                         b += k * p.b_depth + panel * p.b_panel
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
                         right, b_depth = b, p.b_depth
+                        gather = p.gather
+                        if is_last:
+                            gather = p.gather_last
                         if p.gather:
                             right, b_depth = memory, t.width * t.size
                             # Vectors of channels are the same for all rows.
-                            if p.channels or i + d + h == 0:
-                                gather = p.gather_last if is_last else p.gather
+                            if p.channels == 0 and i + d + h == 0:
                                 for tap in range(origins.size):
                                     to = memory + tap * p.chunk * b_depth
                                     invoke(gather, (b + origins[tap], p.b_depth, to, b_depth, depth, columns))
@@ -160,15 +162,21 @@ def multiply(
                             ahead = a + (starts[n] + p.ahead) * p.a_row
                             if p.ahead == 0:
                                 ahead = b + p.b_panel + (n * LINE) % p.b_panel + LINE - t.size
-                            invoke(
-                                codes[code + n],
-                                (
-                                    *(a + starts[n] * p.a_row, right, tile, init),
-                                    *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
-                                    *(p.a_row, p.a_depth, b_depth, t.next_row, init_row, columns),
-                                    *(ahead, p.ahead_step),
-                                ),
+                            # Vectors of pixels are kept by the first tile that reads them.
+                            keeping = n == 0 and p.gather > 0 and p.channels > 0
+                            source, step, run = right, b_depth, codes[code + n]
+                            if keeping:
+                                source, step, run = b, p.b_depth, gather
+                            given = (
+                                *(a + starts[n] * p.a_row, source, tile, init),
+                                *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
+                                *(p.a_row, p.a_depth, step, t.next_row, init_row, columns),
+                                *(ahead, p.ahead_step),
                             )
+                            if keeping:
+                                invoke(run, (*given, right, b_depth))
+                            else:
+                                invoke(run, given)
 
 
 @entry

@@ -17,6 +17,7 @@ What depends on shapes and strides alone is a plan, which is remembered.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from enum import Enum
 from itertools import product
 from typing import NamedTuple
@@ -38,6 +39,7 @@ from .operands import Memory, Problem, own_taps, rows_together
 from .parallel import SHARES, run, run_at
 from .scratch import LINE, rounded
 from .steps import Steps, starts_of, steps_of
+from .tile import address as address_of_tile
 from .tile import gathering
 from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
@@ -55,9 +57,9 @@ NEAR = 2**15
 """Bytes of weights up to which reading a line of the cache for each of their numbers does no harm."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
-GATHERED, GATHERED_PIXELS = 32, 64
+GATHERED, GATHERED_PIXELS = 32, 48
 """Rows of the result from which on copying a row of B that all read pays: one of weights, which come from far, or of
-pixels."""
+pixels, which the first tile keeps."""
 
 
 ARGUMENTS = listed(6)
@@ -248,7 +250,11 @@ def part(
     if gathers(problem, axes, tile, way, filters, sums.b_depth, lies=right):
         panel = rounded(origins.size * sums.chunk * tile.width * size)
     if 0 < panel <= spare - block - results:
-        codes = (gathering(shape, isa) for shape in ends(tile.width, tile.last, size, isa))
+        shapes = ends(tile.width, tile.last, size, isa)
+        if way.pixels:
+            codes = [address_of_tile(replace(shape, rows=tile.tallest, keeping=True), isa) for shape in shapes]
+        else:
+            codes = [gathering(shape, isa) for shape in shapes]
         sums = sums._replace(**dict(zip(("gather", "gather_last"), codes, strict=True)))
         offsets = places * sums.chunk * tile.width * size
     else:

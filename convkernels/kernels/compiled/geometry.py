@@ -114,7 +114,7 @@ class Product(NamedTuple):
     # many bytes in a step.
     ahead: int
     ahead_step: int
-    # The code that gathers a panel of B before its tiles run, and that for the last panel, or 0.
+    # The code that gathers a panel of B, before its tiles run or as the first of them, and that for the last, or 0.
     gather: int
     gather_last: int
     # Whether each panel of w is copied right before its tiles run; then where in w to begin, and from one to the next.

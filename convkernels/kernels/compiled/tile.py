@@ -37,6 +37,8 @@ ARGUMENTS = (
     *("ahead", "ahead_step"),  # an address to fetch into the cache, and what it moves by in each step of the depth
 )
 """What a tile takes, all of them 64-bit integers."""
+KEEPING = ("kept", "kept_row")
+"""What one takes besides that keeps the rows of B: where these are stored, and how far apart."""
 
 GATHERING = ("source", "source_row", "target", "target_row", "rows", "columns")
 """What copying rows of B takes."""
@@ -53,18 +55,22 @@ NEAR_ROWS = 7
 
 @dataclass(frozen=True)
 class Shape:
-    """A tile's rows, vectors in a row, the bytes of an element, and whether columns end within the last vector."""
+    """A tile's rows, vectors in a row, the bytes of an element, and whether columns end within the last vector.
+
+    One that is `keeping` also stores the rows of B that it reads, for others to read them there.
+    """
 
     rows: int
     vectors: int
     itemsize: int
     masked: bool
+    keeping: bool = False
 
 
 class Emitter:
     """Emits a function over rows of a few vectors."""
 
-    def __init__(self, shape: Shape, lanes: int, arguments: Sequence[str] = ARGUMENTS) -> None:
+    def __init__(self, shape: Shape, lanes: int, arguments: Sequence[str]) -> None:
         self.shape, self.lanes = shape, lanes
         self.element = ir.FloatType() if shape.itemsize == 4 else ir.DoubleType()
         self.vector = ir.VectorType(self.element, lanes)
@@ -205,45 +211,51 @@ class Emitter:
         self.strides = [self.hidden(self.build.mul(given["a_row"], self.word(odd))) for odd in (1, 3, 5)]
         initial = [self.load_row(self.at(given["init"], given["init_row"], row)) for row in rows]
         sums = [value for row in initial for value in row]
-        state = given["ahead"], given["c"], self.word(self.shape.rows), *sums
-        _, _, _, *sums = self.loop(given["taps"], state, self.tap)
+        kept = [given["kept"]] if self.shape.keeping else []
+        state = given["c"], self.word(self.shape.rows), given["ahead"], *kept, *sums
+        sums = self.loop(given["taps"], state, self.tap)[-len(sums) :]
         for row in rows:
             place = row * self.shape.vectors
             self.store_row(sums[place : place + self.shape.vectors], self.at(given["c"], given["c_row"], row))
         self.build.ret_void()
         return str(self.module)
 
-    def tap(self, number: Any, ahead: Any, c: Any, left: Any, *sums: Any) -> Sequence[Any]:
+    def tap(self, number: Any, c: Any, left: Any, ahead: Any, *state: Any) -> Sequence[Any]:
         """Add what one tap contributes; so many rows of C are left to be fetched."""
-        build, given = self.build, self.given
+        build, given, keeping = self.build, self.given, self.shape.keeping
         place = build.mul(number, self.word(8))
         offsets = (self.load(build.add(given[name], place), WORD) for name in ("a_offsets", "b_offsets"))
         a, b = (build.add(given[name], offset) for name, offset in zip("ab", offsets, strict=True))
         near = [self.hidden(self.at(a, given["a_row"], row)) for row in range(0, self.shape.rows, NEAR_ROWS)]
+        kept, sums = state[:keeping], state[keeping:]
         fetching = self.least(left, given["depth"])
 
         def fetch_and_step(index: Any, c: Any, *state: Any) -> Sequence[Any]:
             self.fetch_row(c, writing=True)  # storing it takes as long as some hundred multiplications
             return [build.add(c, given["c_row"]), *self.step(index, *state)]
 
-        c, *state = self.loop(fetching, [c, ahead, b, *near, *sums], fetch_and_step)
-        ahead, _, *state = self.loop(build.sub(given["depth"], fetching), state, self.step)
-        return [ahead, c, build.sub(left, fetching), *state[len(near) :]]
+        c, *following = self.loop(fetching, [c, ahead, *kept, b, *near, *sums], fetch_and_step)
+        ahead, *following = self.loop(build.sub(given["depth"], fetching), following, self.step)
+        return [c, build.sub(left, fetching), ahead, *following[:keeping], *following[-len(sums) :]]
 
-    def step(self, _: Any, ahead: Any, b: Any, *state: Any) -> Sequence[Any]:
+    def step(self, _: Any, ahead: Any, *state: Any) -> Sequence[Any]:
         """Add the products of a step of the depth."""
         build, given, rows, vectors = self.build, self.given, self.shape.rows, self.shape.vectors
-        bases, sums = state[: -rows * vectors], state[-rows * vectors :]
+        others, sums = state[: -rows * vectors], state[-rows * vectors :]
+        kept, (b, *bases) = others[: self.shape.keeping], others[self.shape.keeping :]
         self.fetch(ahead, 2)  # the first-level cache is full
         self.fetch_row(self.at(b, given["b_depth"], AHEAD))
         row_of_b = self.load_row(b)
+        for place in kept:
+            self.store_row(row_of_b, place)
         found = []
         for row in range(rows):
             element = self.spread(self.load(self.row(bases, row), self.element), self.vector)
             for value, total in zip(row_of_b, sums[row * vectors :], strict=False):
                 found.append(build.call(self.multiply_add, [element, value, total]))
-        following = [self.hidden(build.add(base, given["a_depth"])) for base in bases]
-        return [build.add(ahead, given["ahead_step"]), build.add(b, given["b_depth"]), *following, *found]
+        near = [self.hidden(build.add(base, given["a_depth"])) for base in bases]
+        moved = [build.add(place, given["kept_row"]) for place in kept]
+        return [build.add(ahead, given["ahead_step"]), *moved, build.add(b, given["b_depth"]), *near, *found]
 
     def row(self, bases: Sequence[Any], row: int) -> Any:
         """Where a row of A is, of whose `NEAR_ROWS` the first are known."""
@@ -279,7 +291,8 @@ def compiled(text: str, name: str, isa: Isa) -> int:
 @lru_cache(maxsize=256)
 def address(shape: Shape, isa: Isa) -> int:
     """Where the code of a tile is."""
-    return compiled(Emitter(shape, isa.lanes(shape.itemsize)).emit(), "tile", isa)
+    arguments = (*ARGUMENTS, *KEEPING * shape.keeping)
+    return compiled(Emitter(shape, isa.lanes(shape.itemsize), arguments).emit(), "tile", isa)
 
 
 @lru_cache(maxsize=64)
