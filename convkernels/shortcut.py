@@ -192,9 +192,7 @@ class Shortcut:
 
     def __call__(self, args: tuple[Any, ...]) -> Any:
         """Run on other arrays of the same kind."""
-        arrays = args
-        if len(args) != self.count:
-            arrays = (*args[: self.count], *[None] * (self.count - len(args)))
+        arrays = args if len(args) == self.count else args[: self.count] + (None,) * (self.count - len(args))
         result = (np.empty if self.small else empty)(self.shape, self.dtype)
         if self.finish is None:
             self.run(*arrays, result)

@@ -183,13 +183,13 @@ def multiply(
 def correlate(words: int, begin: int, end: int, memory: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are the address of a plan, x, the address of the weights, the bias, whether there is one, and the
-    results; arrays are given by their ``id``. The plan has nine tables, where in the memory a block begins behind a
+    The arguments are the address of a plan, x, the weights, the bias, whether there is one, and the results; arrays are
+    given by their ``id``. The plan has nine tables, where in the memory a block begins behind a
     panel of B, where copies of what tiles write do, where to begin in the results, and the strides of the bias between
     groups, panels and rows of tiles.
     """
     arrays = words_at(words, 6)
-    given, x, weights, biases = words_at(arrays[0], 24), data_of(arrays[1]), arrays[2], data_of(arrays[3])
+    given, x, weights, biases = words_at(arrays[0], 24), data_of(arrays[1]), data_of(arrays[2]), data_of(arrays[3])
     numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     a_offsets, b_offsets, origins = array_in(given, 4), array_in(given, 5), array_in(given, 6)
     pieces, spans = array_in(given, 7), array_in(given, 8)
@@ -214,7 +214,7 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
         kept = target if t.stored else results
         for member in range(p.members):
             group = piece.group * p.members + member
-            several, right = count, weights + p.late_start + group * p.w_group
+            several, right = count, weights + p.w_start + group * p.w_group
             if p.late:
                 several = 1
             for panel in range(first, first + count, several):

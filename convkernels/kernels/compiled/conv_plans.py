@@ -117,7 +117,7 @@ class Kept:
         self.plan, self.w, self.b = plan, w, b
         self.memory = np.empty(plan.bytes + LINE, np.uint8)
         start = address(self.memory)
-        self.weights = plan.rearrange(w, start + -start % LINE)
+        self.weights = plan.rearrange(w, self.memory[-start % LINE :] if plan.bytes else None)
 
     def __call__(self, x: Array, *others: Array | None) -> None:
         """Compute: the weights that are given are those that were."""

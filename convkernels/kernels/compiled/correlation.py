@@ -99,21 +99,20 @@ class Plan(NamedTuple):
     table: Array
     start: int
 
-    def rearrange(self, w: Array, target: int) -> int:
+    def rearrange(self, w: Array, target: Array | None) -> Array:
         """Copy the weights into panels, if tiles do not read them where they lie; where they are."""
-        weights = address(w) + self.start
-        if not self.bytes:
-            return weights
+        if target is None:
+            return w
         words = self.packing.copy()
-        words[-2:] = target, weights
+        words[-2:] = address(target), address(w) + self.start
         run(pack, words, self.panels, self.threads if self.bytes > PACK_SERIAL else 1)
         return target
 
-    def compute(self, x: Array, weights: int, bias: Array | None, out: Array) -> None:
+    def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Correlate by rearranged weights."""
         given = self.zeros if bias is None else np.repeat(bias, self.repeat)
         for each in self.parts:
-            words = ARGUMENTS(each.at, id(x), weights, id(given), bias is not None, id(out))
+            words = ARGUMENTS(each.at, id(x), id(weights), id(given), bias is not None, id(out))
             run_at(correlate, address_of(words), each.pieces, self.threads, each.room)
 
 
@@ -170,7 +169,7 @@ def plan(
     filters = filters_of(problem, every[0], memory, panels, way, reading)
     parts = list[Part]()
     for axes, found, tile in zip(every, chosen, tiles, strict=True):
-        given = (problem, axes, memory, filters, 0)
+        given = (problem, axes, memory, filters, 0 if filters.bytes else filters.start)
         if reading is Reading.LATE:
             smaller, start = own_taps(problem, axes, memory)
             weights = filters_of(*smaller, panels, way, reading)
@@ -243,7 +242,7 @@ def part(
     counts = (amounts.images, *amounts.rows, axes[2].places)
     block = block_bytes(read, axes, amounts)
     results = 0 if whole else rounded(math.prod(counts) * several * columns * size)
-    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa)
+    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa)._replace(w_start=start)
     offsets = how.read_offsets if way.pixels else how.w_offsets
     origins, places = np.unique(offsets, return_inverse=True)
     panel = 0
@@ -261,7 +260,7 @@ def part(
         panel = 0
     if reading is Reading.LATE:
         panel = rounded(filters.panel)
-        sums = sums._replace(late=1, late_start=start, late_panel=filters.from_panel, w_group=filters.from_group)
+        sums = sums._replace(late=1, late_panel=filters.from_panel, w_group=filters.from_group)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups

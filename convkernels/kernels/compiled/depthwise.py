@@ -65,17 +65,17 @@ class DepthwisePlan(NamedTuple):
         words[-2:] = target, source
         run(pack, words, 1)
 
-    def rearrange(self, w: Array, target: int) -> int:
+    def rearrange(self, w: Array, target: Array | None) -> Array:
         """Copy the weights, if stencils do not take them as they lie; where they are."""
-        if not self.bytes:
-            return address(w)
-        self.copy(target, address(w))
+        if target is None:
+            return w
+        self.copy(address(target), address(w))
         return target
 
-    def compute(self, x: Array, weights: int, bias: Array | None, out: Array) -> None:
+    def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Correlate by rearranged weights."""
         given, words = self.zeros if bias is None else np.ascontiguousarray(bias), self.words.copy()
-        words[-4:] = address(x), weights, address(out), address(given)
+        words[-4:] = address(x), address(weights), address(out), address(given)
         run(convolve, words, self.pieces, self.threads, self.room)
 
 

@@ -117,10 +117,11 @@ class Product(NamedTuple):
     # The code that gathers a panel of B, before its tiles run or as the first of them, and that for the last, or 0.
     gather: int
     gather_last: int
-    # Whether each panel of w is copied right before its tiles run; then where in w to begin, and from one to the next.
+    # Whether each panel of w is copied right before its tiles run, and in w from one to the next.
     late: int
-    late_start: int
     late_panel: int
+    # Where in w, or in its copy, to begin.
+    w_start: int
     # The rows of outputs along h, and of each the stretches that take other taps.
     rows: int
     stretches: int

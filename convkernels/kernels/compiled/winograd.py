@@ -79,23 +79,24 @@ class WinogradPlan(NamedTuple):
     threads: int
     bytes: int
 
-    def rearrange(self, w: Array, target: int) -> int:
+    def rearrange(self, w: Array, target: Array | None) -> Array:
         """Transform the weights, if that is not done panel by panel; where they are."""
-        if not self.bytes:
-            return address(w) + self.weights[0].start
+        if target is None:
+            return w
         threads = self.threads if self.bytes > PACK_SERIAL else 1
         for each in self.weights:
             words = each.words.copy()
-            words[-2:] = address(w) + each.start, target + each.offset
+            words[-2:] = address(w) + each.start, address(target) + each.offset
             run(transform_weights, words, each.panels, threads, each.room)
         return target
 
-    def compute(self, x: Array, weights: int, bias: Array | None, out: Array) -> None:
+    def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Correlate by transformed weights."""
         given = self.zeros if bias is None else np.ascontiguousarray(bias)
+        at = address(weights) + (0 if self.bytes else self.weights[0].start)
         for each in self.parts:
             words = each.words.copy()
-            words[-4:] = address(x), weights, address(given), address(out) + each.y
+            words[-4:] = address(x), at, address(given), address(out) + each.y
             run(convolve, words, each.pieces, self.threads, each.room)
 
 
