@@ -69,6 +69,8 @@ class Plan:
 
 def checked(value: ArrayLike, like: Like) -> Array:
     """Take an array that is what a plan was made for; strides of axes of one cell are of no account."""
+    if type(value) is np.ndarray and (value.shape, value.strides, value.dtype) == like[1:] and value.flags.aligned:
+        return value
     array = as_array(like.name, value)
     if array.shape != like.shape:
         raise ShapeError(f"{like.name} has shape {array.shape}, was planned for {like.shape}")

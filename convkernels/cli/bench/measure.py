@@ -45,7 +45,8 @@ def measure(
         stack.enter_context(threadpool_limits(limits=cell.threads))  # BLAS', on which `im2col` runs
         for peer in peers:
             stack.enter_context(peer.session(cell.threads))
-        variants = list(ours.variants(task, layouts, precisions, cell.threads))
+        stack.enter_context(ours.session(cell.threads))
+        variants = list(ours.variants(task, layouts, precisions))
         mine = [made for _, _, made in variants if isinstance(made, Contestant)]
         theirs = [contestant for peer in peers for contestant in peer.contestants(task, cell.threads)]
         if not mine:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,10 +26,24 @@ class DeclinedError(Exception):
     """The library refuses a task, for the reason given."""
 
 
-def contestant(task: Task, layout: str, precision: Precision, threads: int, strategy: str = "auto") -> Contestant:
-    """Make the library's call for a task, on data contiguous in the layout."""
+@contextmanager
+def session(threads: int) -> Iterator[None]:
+    """Set the threads, as peers' are set: for all calls, of any thread."""
+    before = ck.get_config().threads
+    ck.set_threads(threads)
+    try:
+        yield
+    finally:
+        ck.set_threads(before)
+
+
+def contestant(
+    task: Task, layout: str, precision: Precision, threads: int | None, strategy: str = "auto"
+) -> Contestant:
+    """Make the library's call for a task, on data contiguous in the layout; of threads those set if that is None."""
     data = data_layout(axes_of(layout, task.rank), task.rank)
-    execution = {"layout": data.axes, "precision": precision, "threads": threads, "strategy": strategy}
+    asked = None if precision == ck.get_config().precision else precision
+    execution = {"layout": data.axes, "precision": asked, "threads": threads, "strategy": strategy}
     arrays = {role: place(array, _layout(role, task, data)) for role, array in task.arrays.items()}
     run, choice = _CALLS[task.operation](task, arrays, execution)
     if choice.chosen is None:
@@ -48,7 +64,7 @@ def contestant(task: Task, layout: str, precision: Precision, threads: int, stra
 
 
 def variants(
-    task: Task, layouts: Sequence[str], precisions: Sequence[Precision], threads: int
+    task: Task, layouts: Sequence[str], precisions: Sequence[Precision], threads: int | None = None
 ) -> Iterator[tuple[str, Precision, Contestant | DeclinedError]]:
     """Yield the calls of a task; two that come to the same are one contestant."""
     for layout in layouts:
@@ -77,8 +93,21 @@ def _layout(role: str, task: Task, data: Layout) -> Any:
 Made = tuple[Callable[[], Any], Choice]
 
 
+def needed(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a call that differ from what they are by default: who writes it leaves out the others.
+
+    Examples
+    --------
+    >>> needed("conv", {"stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "layout": "NCHW"})
+    {'stride': (2, 2)}
+    """
+    defaults = {key: one.default for key, one in inspect.signature(getattr(ck, name)).parameters.items()}
+    return {key: value for key, value in options.items() if np.any(np.asarray(value) != np.asarray(defaults[key]))}
+
+
 def _called(name: str, *arguments: Any, **options: Any) -> Made:
     """A public function, and what it would run."""
+    options = needed(name, options)
     return partial(getattr(ck, name), *arguments, **options), _choices(name, arguments, options)[0]
 
 

@@ -15,6 +15,7 @@
     operands.py     an operation's arrays as a correlation takes them
     ways.py         what vectors hold, and what the depth goes over
     correlation.py  plans of correlations
+    dots.py         windows that take in a whole picture, as products of vectors
     direct.py       the strategy `direct`: convolution and its input gradient
     weights.py      and its weight gradient
     toom_cook.py    Winograd's algebra

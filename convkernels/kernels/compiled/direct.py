@@ -8,22 +8,25 @@ from ...spec import ConvSpec
 from ...window import Ints
 from .axes import forward_axes, input_grad_axes
 from .conv_plans import keep, plan_backward, plan_forward, run_backward, run_forward
-from .correlation import Plan, plan
+from .correlation import plan
+from .dots import dots_plan
 from .isa import host
 from .operands import backward, forward
+from .weighted import Weighted
 
 
 @lru_cache(maxsize=512)
-def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False) -> Plan:
+def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False) -> Weighted:
     """The plan of a convolution."""
-    problem, memory = forward(spec, x, w, out)
-    return plan(problem, (forward_axes(spec),), memory, limit, threads, host(), kept=kept)
+    (problem, memory), axes = forward(spec, x, w, out), forward_axes(spec)
+    dots = dots_plan(problem, axes, memory, threads, host())
+    return dots or plan(problem, (axes,), memory, limit, threads, host(), kept=kept)
 
 
 @lru_cache(maxsize=512)
 def input_grad_plan(
     spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False
-) -> Plan:
+) -> Weighted:
     """The plan of an input gradient: correlations for the remainders of the strides."""
     problem, memory = backward(spec, dy, w, out)
     return plan(problem, input_grad_axes(spec), memory, limit, threads, host(), kept=kept)
