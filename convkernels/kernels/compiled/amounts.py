@@ -131,7 +131,7 @@ def correlation_amounts(
     shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + repeated
     blocks = tuple(axis.block for axis in axes)
     # All weights are read for each block: the more they are, the larger the block that pays.
-    block = max(BLOCK, filter_bytes(channels, columns, taps, size) // 8)
+    block = max(BLOCK, filter_bytes(channels, columns, taps, size))
     several = members(groups, channels, columns, size)
     counts = (batch, groups // several, several * channels, several * columns)
     return amounts(blocks, *counts, shared, size, limit, threads, block)
@@ -175,7 +175,8 @@ def squares_amounts(
     row, every_picture = columns + PANEL // size, pictures(every)
     sets = {one.number: one for rows in every_picture for one in rows}
     places = sum(len(one.sources) * math.prod(axis.span for axis in one.squares) for one in sets.values())
-    shared = groups * (channels * places * row + columns) * size + 2 * LINES
+    lost = 2 * places * (columns * size + LINE)  # between the places of each panel
+    shared = groups * ((channels * places * row + columns) * size + lost) + 2 * LINES
     sizes = (batch, groups, channels, columns, size, limit, threads)
     return [winograd_amounts(rows, shared, *sizes) for rows in every_picture]
 
@@ -201,7 +202,7 @@ def winograd_amounts(
         fixed = channels * math.prod(one.taps) * min(row, PANEL // size) * size + 4 * LINE * places + LINES
         each = places * (depth + min(row, PANEL // size)) + outputs * columns
         # All of U is read for each block: the larger it is, the larger the block that pays.
-        block = max(SQUARES, depth * places * row * size // 8)
+        block = max(SQUARES, depth * places * row * size // 2)
         most = amounts(squares, batch, groups, channels, each, shared + fixed, size, limit, threads, block)
         found.append(most._replace(shared=shared, each=most.each + fixed))
     images, d, h = (min(counts) for counts in zip(*((each.images, *each.rows) for each in found), strict=True))

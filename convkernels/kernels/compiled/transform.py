@@ -105,8 +105,18 @@ class Emitter:
         channel.add_incoming(ir.Constant(WORD, 0), entry)
         build.cbranch(build.icmp_signed("<", channel, given["channels"]), body, done)
 
+        # A masked store takes as long as three plain ones.
         build.position_at_end(body)
-        self.channels(channel)
+        left = build.sub(given["channels"], channel)
+        sizes = (len(self.square.columns[-1]), "rows"), (len(self.square.rows[-1]), "columns")
+        whole = build.icmp_signed(">=", left, ir.Constant(WORD, self.lanes))
+        for count, name in sizes:
+            whole = build.and_(whole, build.icmp_signed(">=", given[name], ir.Constant(WORD, count)))
+        with build.if_else(whole) as (then, otherwise):
+            with then:
+                self.channels(channel, None)
+            with otherwise:
+                self.channels(channel, left)
         channel.add_incoming(build.add(channel, ir.Constant(WORD, self.lanes)), build.block)
         build.branch(head)
 
@@ -114,19 +124,24 @@ class Emitter:
         build.ret_void()
         return str(self.module)
 
-    def channels(self, channel: Any) -> None:
-        """Transform a vector of channels."""
+    def some(self, left: Any) -> Any:
+        """The mask of so many lanes."""
+        build, wide = self.build, ir.VectorType(WORD, self.lanes)
+        one = build.insert_element(ir.Constant(wide, ir.Undefined), left, ir.Constant(INDEX, 0))
+        every = build.shuffle_vector(one, one, ir.Constant(ir.VectorType(INDEX, self.lanes), [0] * self.lanes))
+        return build.icmp_signed("<", ir.Constant(wide, list(range(self.lanes))), every)
+
+    def channels(self, channel: Any, left: Any) -> None:
+        """Transform a vector of channels to all cells, or so many as are `left` to those that exist."""
         build, given, square = self.build, self.given, self.square
-        offset = build.mul(channel, ir.Constant(WORD, square.itemsize))
-        wide = ir.VectorType(WORD, self.lanes)
-        left = build.insert_element(
-            ir.Constant(wide, ir.Undefined), build.sub(given["channels"], channel), ir.Constant(INDEX, 0)
-        )
-        every = build.shuffle_vector(left, left, ir.Constant(ir.VectorType(INDEX, self.lanes), [0] * self.lanes))
-        mask = build.icmp_signed("<", ir.Constant(wide, list(range(self.lanes))), every)
+        offset, mask = build.mul(channel, ir.Constant(WORD, square.itemsize)), None if left is None else self.some(left)
         none, aligned = ir.Constant(self.mask, [0] * self.lanes), ir.Constant(INDEX, square.itemsize)
 
         def load(address: Any) -> Any:
+            if mask is None:
+                found = build.load(address)
+                found.align = square.itemsize
+                return found
             return build.call(self.load_some, [address, aligned, mask, self.constant(0.0)])
 
         height, width = len(square.columns[0][0]), len(square.rows[0][0])
@@ -138,12 +153,15 @@ class Emitter:
         for row in range(len(square.columns[-1])):
             results = self.product(square.rows, [column[row] for column in columns])
             for column, result in enumerate(results):
+                value = result if bias is None else build.fadd(result, bias)
+                address = self.address("target", row, column, offset)
+                if mask is None:
+                    build.store(value, address).align = square.itemsize
+                    continue
                 inside = build.and_(
                     build.icmp_signed(">", given["rows"], ir.Constant(WORD, row)),
                     build.icmp_signed(">", given["columns"], ir.Constant(WORD, column)),
                 )
-                value = result if bias is None else build.fadd(result, bias)
-                address = self.address("target", row, column, offset)
                 build.call(self.store_some, [value, address, aligned, build.select(inside, mask, none)])
 
 

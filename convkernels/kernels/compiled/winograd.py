@@ -160,11 +160,14 @@ def squares_of(problem: Problem, one: Picture, most: int, kinds: int, tile: Tili
     columns, size, axes, taps, squares = problem.columns, problem.size, one.axes, one.taps, one.squares
     sources, steps = len(one.sources), [axis.step for axis in squares]
     places, row, depth = squares[1].span * squares[2].span, min(tile.width, columns) * size, sources * problem.channels
+    # Places an odd number of lines apart do not share sets of the cache.
+    v_place, m_place, u_place = (
+        rounded(place) | LINE for place in (most * depth * size, most * tile.width * size, depth * row)
+    )
     return Squares(
         *(squares[1].span, squares[2].span, steps[1], steps[2], taps[1], taps[2], squares[2].outputs, axes[1].outputs),
-        # Places an odd number of lines apart do not share sets of the cache.
-        *(rounded(most * depth * size) | LINE, rounded(most * tile.width * size) | LINE, depth * row, row),
-        *(places * depth * row, tile.panels * places * depth * row, kinds, sources, depth, depth * size),
+        *(v_place, m_place, u_place, row, places * u_place, tile.panels * places * u_place),
+        *(kinds, sources, depth, depth * size),
         *(code(axes, taps, name, size, isa) for name in ("source", "filter", "output")),
     )
 
@@ -208,7 +211,7 @@ def part(
     every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
     behind, making, of_u = room + results, 0, 0
     if late:
-        making, of_u = address(late.words), rounded(rows[0].places * problem.channels * min(tile.width, columns) * size)
+        making, of_u = address(late.words), squares_of(problem, rows[0], 1, 1, tile, isa).u_panel
     words = np.array([*tables(*every), room, zero, making, behind, behind + of_u, 0, 0, 0, 0], np.int64)
     y = sum(axis.first * stride for axis, stride in zip((d, h), memory.y[3:], strict=False))
     kept_tables = (*every, *(table for one in described for table in one.tables))
