@@ -11,25 +11,29 @@ from numba import types
 from ...window import Ints
 from .isa import Isa
 from .machine import copy_bytes, invoke
+from .straight import address as straight
 from .turn import address
 
 FEW = 4
 """Lines up to which copying element by element beats turning squares that are mostly empty."""
+SHORT = 1024
+"""Bytes of a row from which on the C library copies it faster."""
 
 
 class Turner(NamedTuple):
-    """The size of an element, the side of a square, and the code that turns whole ones and parts."""
+    """The size of an element, the side of a square, the code that turns whole ones and parts, and that for rows."""
 
     size: int
     side: int
     whole: int
     part: int
+    rows: int
 
 
 @lru_cache(maxsize=8)
 def turner(size: int, isa: Isa) -> Turner:
     """What turns elements of that size."""
-    return Turner(size, isa.lanes(size), address(size, isa, False), address(size, isa, True))
+    return Turner(size, isa.lanes(size), address(size, isa, False), address(size, isa, True), straight(size, isa))
 
 
 TURNER = types.NamedUniTuple(types.int64, len(Turner._fields), Turner)
@@ -59,6 +63,8 @@ def copy_matrix(
         line = columns * size
         if s_row == line and t_row == line:
             copy_bytes(target, source, rows * line)
+        elif line < SHORT:
+            invoke(how.rows, (source, s_row, target, t_row, rows, columns))
         else:
             for r in range(rows):
                 copy_bytes(target + r * t_row, source + r * s_row, line)

@@ -39,8 +39,7 @@ from .operands import Memory, Problem, own_taps, rows_together
 from .parallel import SHARES, run, run_at
 from .scratch import LINE, rounded
 from .steps import Steps, starts_of, steps_of
-from .tile import address as address_of_tile
-from .tile import gathering
+from .tile import address as code
 from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
 FEW_OUTPUTS = 256
@@ -249,12 +248,11 @@ def part(
     if gathers(problem, axes, tile, way, filters, sums.b_depth, lies=right):
         panel = rounded(origins.size * sums.chunk * tile.width * size)
     if 0 < panel <= spare - block - results:
-        shapes = ends(tile.width, tile.last, size, isa)
+        gather = gather_last = turner(size, isa).rows
         if way.pixels:
-            codes = [address_of_tile(replace(shape, rows=tile.tallest, keeping=True), isa) for shape in shapes]
-        else:
-            codes = [gathering(shape, isa) for shape in shapes]
-        sums = sums._replace(**dict(zip(("gather", "gather_last"), codes, strict=True)))
+            shapes = ends(tile.width, tile.last, size, isa)
+            gather, gather_last = (code(replace(one, rows=tile.tallest, keeping=True), isa) for one in shapes)
+        sums = sums._replace(gather=gather, gather_last=gather_last)
         offsets = places * sums.chunk * tile.width * size
     else:
         panel = 0

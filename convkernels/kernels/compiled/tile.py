@@ -40,9 +40,6 @@ ARGUMENTS = (
 KEEPING = ("kept", "kept_row")
 """What one takes besides that keeps the rows of B: where these are stored, and how far apart."""
 
-GATHERING = ("source", "source_row", "target", "target_row", "rows", "columns")
-"""What copying rows of B takes."""
-
 WORD = ir.IntType(64)
 INDEX = ir.IntType(32)
 AHEAD = 8
@@ -193,18 +190,6 @@ class Emitter:
         build.position_at_end(after)
         return carried
 
-    def emit_gathering(self) -> str:
-        """A function that copies rows from as far apart as they are to next to each other, as LLVM assembly."""
-        build, given = self.build, self.given
-
-        def row(_: Any, source: Any, target: Any) -> Sequence[Any]:
-            self.store_row(self.load_row(source), target)
-            return [build.add(source, given["source_row"]), build.add(target, given["target_row"])]
-
-        self.loop(given["rows"], [given["source"], given["target"]], row)
-        build.ret_void()
-        return str(self.module)
-
     def emit(self) -> str:
         """The tile as LLVM assembly: nested loops whose values are the accumulators."""
         given, rows = self.given, range(self.shape.rows)
@@ -293,9 +278,3 @@ def address(shape: Shape, isa: Isa) -> int:
     """Where the code of a tile is."""
     arguments = (*ARGUMENTS, *KEEPING * shape.keeping)
     return compiled(Emitter(shape, isa.lanes(shape.itemsize), arguments).emit(), "tile", isa)
-
-
-@lru_cache(maxsize=64)
-def gathering(shape: Shape, isa: Isa) -> int:
-    """Where the code is that copies rows of B, of as many vectors as a tile has."""
-    return compiled(Emitter(shape, isa.lanes(shape.itemsize), GATHERING).emit_gathering(), "tile", isa)
