@@ -43,11 +43,11 @@ LEAST_CHANNELS = {2: 16, 3: 4, 4: 4, 5: 4, 6: 16, 7: 16}
 """By the taps of an axis, the channels whose sums hide the rounding of transforms."""
 TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
-WEIGHTS, FAR = 28.0, 42.0
+WEIGHTS, FAR = 22.0, 30.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
 MORE = 1.6
-"""How many times as many it is where two multiply-adds of whole vectors begin in a cycle: for weights that are given,
-and for all that is done with cells a stride apart.
+"""How many times as many all is that is done with cells a stride apart, where two multiply-adds of whole vectors begin
+in a cycle.
 """
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
@@ -177,16 +177,11 @@ def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
 
 def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same: transforming the sums into weights costs what transforming weights does."""
-    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH, given=False)
+    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH)
 
 
-def squares_cost(
-    spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int, worth: int = WORTH, *, given: bool = True
-) -> str | None:
-    """Why correlations by squares from so many channels to so many take longer, in operations of the direct method.
-
-    Weights are `given`, and transformed, or else made.
-    """
+def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int, worth: int = WORTH) -> str | None:
+    """Why correlations by squares from so many channels to so many take longer, in operations of the direct method."""
     images, channels = spec.batch * spec.groups, reads * writes
     lanes = VECTOR // spec.compute_dtype.itemsize
     read, written = (-(-count // lanes) * lanes for count in (reads, writes))
@@ -207,7 +202,7 @@ def squares_cost(
         total += places * tiles * each * (more if sources > 1 else 1.0)
         count += len(ones)
     near = transformed * spec.compute_dtype.itemsize <= CACHE
-    total += transformed * (WEIGHTS if near else FAR) * (more if given else 1.0) + PHASE * (count - 1)
+    total += transformed * (WEIGHTS if near else FAR) + PHASE * (count - 1)
     if total > GAIN * direct:
         return f"{int(total)} operations with those of the transforms, {int(direct)} without"
     return None

@@ -40,6 +40,8 @@ class Squares(NamedTuple):
     sources: int
     depth: int
     line: int
+    # The input channels of a panel of U that are there at a time.
+    chunk: int
     # The codes of the three transforms.
     into: int
     weights: int
@@ -51,14 +53,14 @@ PICTURE = 10
 """The numbers of a picture in a call of `convolve`."""
 
 
-@numba.njit(types.void(*[WORD] * 6), nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def transform_panel(words: int, group: int, panel: int, w: int, panel_of_w: int, u: int) -> None:
-    """U of a panel of a group's weights, copied first with its output channels innermost.
+@numba.njit(types.void(*[WORD] * 7), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, panel_of_w: int, u: int) -> None:
+    """U of a chunk of a panel of a group's weights, copied first with its output channels innermost.
 
     The arguments are a table, strides of w between groups and panels, channels, strides of a panel between channels and
-    taps, and two addresses, which are of no account here.
+    taps, that of w between chunks, and two addresses, which are of no account here.
     """
-    given = words_at(words, 10)
+    given = words_at(words, 11)
     numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
     channels, channel, row, column = given[4], given[5], given[6], given[7]
     panels, width, last, rest = numbers[0], numbers[1], numbers[2], numbers[3:]
@@ -67,7 +69,7 @@ def transform_panel(words: int, group: int, panel: int, w: int, panel_of_w: int,
     inner, narrow = Copy(*fixed(copies, COPIES)), Copy(*fixed(copies[COPIES:], COPIES))
     # Where a gradient takes the taps in reverse, their strides are negative.
     first = panel_of_w - min(0, row) * (q.taps_h - 1) - min(0, column) * (q.taps_w - 1)
-    copied, columns = w + group * from_group + panel * from_panel, width
+    copied, columns = w + group * from_group + panel * from_panel + chunk * given[8], width
     if panel < panels - 1:
         copy_array(how, inner, panel_of_w, copied)
     else:
@@ -86,12 +88,12 @@ def transform_panel(words: int, group: int, panel: int, w: int, panel_of_w: int,
 @entry
 def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
     """U of some panels of all groups' weights; the arguments are those of `transform_panel`."""
-    given = words_at(words, 10)
+    given = words_at(words, 11)
     numbers = array_in(given, 0)
     q = Squares(*fixed(numbers[3:], PLACED))
     for place in range(begin, end):
         group, panel = place // numbers[0], place % numbers[0]
-        transform_panel(words, group, panel, given[8], panel_of_w, given[9] + group * q.u_group + panel * q.u_panel)
+        transform_panel(words, group, panel, 0, given[9], panel_of_w, given[10] + group * q.u_group + panel * q.u_panel)
 
 
 @numba.njit(types.void(SOURCE, SQUARES, PIECE, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -157,7 +159,7 @@ def compute(
     """Compute a block of the squares of one picture, by tiles for its `kind` of block.
 
     `sources` has the numbers of each, and where it begins in x. Where panels of U are made right before they are used,
-    `late` are the arguments for that, and `u` has room for one.
+    `late` are the arguments for that, and `u` has room for a chunk of one.
     """
     tiles, width = starts.size // q.kinds, t.width * t.size
     for number in range(q.sources):
@@ -168,22 +170,27 @@ def compute(
     for panel in range(t.panels):
         is_last = panel == t.panels - 1
         columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
-        b = u + panel * q.u_panel
-        if late:
-            b = u
-            transform_panel(late, piece.group, panel, w, panel_of_w, u)
-        for xi in range(q.places_h * q.places_w):
-            for n in range(tiles):
-                if codes[code + n]:
-                    first = starts[kind * tiles + n]
-                    invoke(
-                        codes[code + n],
-                        (
-                            *(v + xi * q.v_place + first * q.line, b + xi * q.u_place),
-                            *(m + xi * q.m_place + first * width, zero, zero, zero, 1, q.depth),
-                            *(q.line, t.size, q.u_channel, width, 0, columns, b + (xi + 1) * q.u_place, 2 * LINE),
-                        ),
-                    )
+        for k in range(0, q.depth, q.chunk):
+            b = u + panel * q.u_panel
+            if late:
+                b = u
+                transform_panel(late, piece.group, panel, k // q.chunk, w, panel_of_w, u)
+            for xi in range(q.places_h * q.places_w):
+                for n in range(tiles):
+                    if codes[code + n]:
+                        first = starts[kind * tiles + n]
+                        c = m + xi * q.m_place + first * width
+                        init, init_row = zero, 0
+                        if k:
+                            init, init_row = c, width
+                        invoke(
+                            codes[code + n],
+                            (
+                                *(v + xi * q.v_place + first * q.line + k * t.size, b + xi * q.u_place, c, init),
+                                *(zero, zero, 1, q.chunk, q.line, t.size, q.u_channel, width, init_row, columns),
+                                *(b + (xi + 1) * q.u_place, 2 * LINE),
+                            ),
+                        )
         transform_back(t, q, piece, columns, m, bias + panel * width, kept + panel * width)
 
 

@@ -45,11 +45,14 @@ from .toom_cook import transforms
 from .transform import Square
 from .transform import address as transform_address
 
+CHUNK, SHORTEST = 3 * 2**17, 16
+"""Bytes of U that are made at a time right before their tiles run, and the fewest channels whose sums tiles add up."""
+
 
 class Weights(NamedTuple):
     """U of some of the taps: arguments but for two addresses, their table, where in w and in all U to begin.
 
-    There are panels, and bytes to copy one.
+    There are panels, bytes to copy one, and the channels of a chunk, and bytes of its U.
     """
 
     words: Array
@@ -58,6 +61,8 @@ class Weights(NamedTuple):
     offset: int
     panels: int
     room: int
+    chunk: int
+    u_bytes: int
 
 
 class Part(NamedTuple):
@@ -107,24 +112,26 @@ def winograd_plan(
     batch, groups, channels, columns, _, size = problem
     chosen = squares_amounts(every, batch, groups, channels, columns, size, limit, threads)
     zeros = np.zeros(groups * columns + PANEL // size, f"f{size}")
-    # All share the width of panels.
     sharing = list(zip(pictures(every), chosen, strict=True))
+    # Of a panel of U that a single block reads chunks are made right before, and stay in the cache.
+    [rows, found], *others = sharing
+    alone = not others and len(rows) == len(rows[0].sources) == 1 and found.are_all(batch, rows[0].squares)
+    late = alone and not kept and threads <= groups
+    # All share the width of panels.
     most = max(rows_of(one, amounts) for rows, amounts in sharing for one in rows)
     vectors = vectors_for(most, columns, size, isa)
     tile, weights, starts, u = tiling((most,), columns, vectors, size, isa), list[Weights](), {}, 0
     for one in sorted({one.number: one for rows, _ in sharing for one in rows}.values()):
-        squares, starts[one.number] = squares_of(problem, one, most, 1, tile, isa), u
+        chunk = chunk_of(channels, math.prod(axis.span for axis in one.squares) * tile.width * size) if late else 0
+        squares, starts[one.number] = squares_of(problem, one, most, 1, tile, chunk, isa), u
         for number, phase in enumerate(one.sources):
             begin = u + number * channels * squares.u_channel
             weights.append(weights_of(problem, phase.axes, one.taps, memory, tile, squares, begin, isa))
         u += groups * squares.u_group
     threads = min(each.threads(threads, limit) for each in chosen)
-    # A panel of U that a single block reads is made right before, and stays in the cache.
-    [rows, found], *others = sharing
-    alone = not others and len(rows) == len(rows[0].sources) == 1 and found.are_all(batch, rows[0].squares)
-    late = weights[0] if alone and not kept and threads <= groups else None
+    made = weights[0] if late else None
     parts = tuple(
-        part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa, late) for rows, amounts in sharing
+        part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa, made) for rows, amounts in sharing
     )
     return WinogradPlan(parts, tuple(weights), zeros, threads, 0 if late else u)
 
@@ -132,8 +139,9 @@ def winograd_plan(
 def weights_of(
     problem: Problem, axes: Axes, taps: Ints, memory: Memory, tile: Tiling, squares: Squares, offset: int, isa: Isa
 ) -> Weights:
-    """Where to read the taps of some axes, and to write their U, as if there were so many."""
+    """Where to read the taps of some axes, and to write their U, as if there were so many; a chunk at a time."""
     _, groups, channels, columns, _, size = problem
+    channels = min(channels, squares.chunk)
     steps = [axis.taps[1][0] - axis.taps[0][0] if len(axis.taps) > 1 else 1 for axis in axes]
     lowest = [min(axis.taps[0][0], axis.taps[-1][0]) for axis in axes]
     counts, apart = [len(axis.taps) for axis in axes], memory.w[2:]
@@ -145,9 +153,10 @@ def weights_of(
     tap_h, tap_w = (filters.taps[axis] * (1 if steps[axis] > 0 else -1) for axis in (1, 2))
     transforming = squares._replace(taps_h=counts[1], taps_w=counts[2], weights=code(axes, taps, "filter", size, isa))
     table = together((tile.panels, tile.width, tile.last), transforming, turner(size, isa), filters.inner, filters.last)
-    given = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w)
+    given = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w, channels * memory.w[1])
     words = np.array([*tables(table), *given, 0, 0], np.int64)
-    return Weights(words, table, filters.start, offset, groups * tile.panels, filters.panel)
+    made = squares.chunk, rounded(squares.u_panel)
+    return Weights(words, table, filters.start, offset, groups * tile.panels, filters.panel, *made)
 
 
 def rows_of(one: Picture, amounts: Amounts) -> int:
@@ -155,19 +164,32 @@ def rows_of(one: Picture, amounts: Amounts) -> int:
     return amounts.images * math.prod(amounts.rows) * one.squares[2].outputs
 
 
-def squares_of(problem: Problem, one: Picture, most: int, kinds: int, tile: Tiling, isa: Isa) -> Squares:
-    """Describe the squares of a picture, at most so many in a block."""
+def chunk_of(channels: int, each: int) -> int:
+    """How many channels to transform at a time, of so many bytes each in U.
+
+    Examples
+    --------
+    >>> chunk_of(512, 36 * 64 * 4), chunk_of(3, 2**20), chunk_of(37, 36 * 64 * 4)
+    (32, 3, 37)
+    """
+    fitting = (chunk for chunk in range(SHORTEST, channels + 1) if channels % chunk == 0 and chunk * each <= CHUNK)
+    return max(fitting, default=channels)
+
+
+def squares_of(problem: Problem, one: Picture, most: int, kinds: int, tile: Tiling, chunk: int, isa: Isa) -> Squares:
+    """Describe the squares of a picture, at most so many in a block, and U: a chunk at a time or, for 0, all of it."""
     columns, size, axes, taps, squares = problem.columns, problem.size, one.axes, one.taps, one.squares
     sources, steps = len(one.sources), [axis.step for axis in squares]
     places, row, depth = squares[1].span * squares[2].span, min(tile.width, columns) * size, sources * problem.channels
     # Places an odd number of lines apart do not share sets of the cache.
+    chunk = chunk or depth
     v_place, m_place, u_place = (
-        rounded(place) | LINE for place in (most * depth * size, most * tile.width * size, depth * row)
+        rounded(place) | LINE for place in (most * depth * size, most * tile.width * size, chunk * row)
     )
     return Squares(
         *(squares[1].span, squares[2].span, steps[1], steps[2], taps[1], taps[2], squares[2].outputs, axes[1].outputs),
         *(v_place, m_place, u_place, row, places * u_place, tile.panels * places * u_place),
-        *(kinds, sources, depth, depth * size),
+        *(kinds, sources, depth, depth * size, chunk),
         *(code(axes, taps, name, size, isa) for name in ("source", "filter", "output")),
     )
 
@@ -203,7 +225,7 @@ def part(
     for one in rows:
         w = one.axes[2]
         kept = written._replace(kept_w=written.kept_w * w.stride, outs_w=w.outputs)
-        described.append(describe(problem, one, memory, amounts, vectors, kinds, kept, isa))
+        described.append(describe(problem, one, memory, amounts, vectors, kinds, kept, late.chunk if late else 0, isa))
         numbers += [*described[-1].words, u[one.number], w.first * written.kept_w]
     room = max(one.room for one in described)
     results = 0 if written.stored else rounded(written.kept_image * amounts.images)
@@ -211,7 +233,7 @@ def part(
     every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
     behind, making, of_u = room + results, 0, 0
     if late:
-        making, of_u = address(late.words), squares_of(problem, rows[0], 1, 1, tile, isa).u_panel
+        making, of_u = address(late.words), late.u_bytes
     words = np.array([*tables(*every), room, zero, making, behind, behind + of_u, 0, 0, 0, 0], np.int64)
     y = sum(axis.first * stride for axis, stride in zip((d, h), memory.y[3:], strict=False))
     kept_tables = (*every, *(table for one in described for table in one.tables))
@@ -226,12 +248,13 @@ def describe(
     vectors: int,
     kinds: list[int],
     written: Target,
+    chunk: int,
     isa: Isa,
 ) -> Described:
     """Put the numbers of one picture together."""
     channels, columns, size, most = problem.channels, problem.columns, problem.size, rows_of(one, amounts)
     tile = tiling((most,), columns, vectors, size, isa)
-    found = squares_of(problem, one, most, len(kinds), tile, isa)
+    found = squares_of(problem, one, most, len(kinds), tile, chunk, isa)
     tilings = [tiling((count * one.squares[2].outputs,), columns, vectors, size, isa) for count in kinds]
     places = found.places_h * found.places_w
     v, m = rounded(places * found.v_place), rounded(places * found.m_place)
