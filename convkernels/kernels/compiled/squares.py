@@ -55,26 +55,26 @@ PICTURE = 10
 
 @numba.njit(types.void(*[WORD] * 7), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, panel_of_w: int, u: int) -> None:
-    """U of a chunk of a panel of a group's weights, copied first with its output channels innermost.
+    """U of a chunk of a panel of a group's weights, copied first if its output channels do not lie innermost.
 
     The arguments are a table, strides of w between groups and panels, channels, strides of a panel between channels and
-    taps, that of w between chunks, and two addresses, which are of no account here.
+    taps, that of w between chunks, whether panels are copied, and two addresses, which are of no account here.
     """
-    given = words_at(words, 11)
+    given = words_at(words, 12)
     numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
     channels, channel, row, column = given[4], given[5], given[6], given[7]
     panels, width, last, rest = numbers[0], numbers[1], numbers[2], numbers[3:]
     q, how = Squares(*fixed(rest, PLACED)), Turner(*fixed(rest[PLACED:], TURNERS))
     copies = rest[PLACED + TURNERS :]
     inner, narrow = Copy(*fixed(copies, COPIES)), Copy(*fixed(copies[COPIES:], COPIES))
+    first, columns = w + group * from_group + panel * from_panel + chunk * given[8], width
+    if panel == panels - 1:
+        inner, columns = narrow, last
+    if given[9]:
+        copy_array(how, inner, panel_of_w, first)
+        first = panel_of_w
     # Where a gradient takes the taps in reverse, their strides are negative.
-    first = panel_of_w - min(0, row) * (q.taps_h - 1) - min(0, column) * (q.taps_w - 1)
-    copied, columns = w + group * from_group + panel * from_panel + chunk * given[8], width
-    if panel < panels - 1:
-        copy_array(how, inner, panel_of_w, copied)
-    else:
-        copy_array(how, narrow, panel_of_w, copied)
-        columns = last
+    first -= min(0, row) * (q.taps_h - 1) + min(0, column) * (q.taps_w - 1)
     for c in range(channels):
         invoke(
             q.weights,
@@ -88,12 +88,13 @@ def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, pane
 @entry
 def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
     """U of some panels of all groups' weights; the arguments are those of `transform_panel`."""
-    given = words_at(words, 11)
+    given = words_at(words, 12)
     numbers = array_in(given, 0)
     q = Squares(*fixed(numbers[3:], PLACED))
     for place in range(begin, end):
         group, panel = place // numbers[0], place % numbers[0]
-        transform_panel(words, group, panel, 0, given[9], panel_of_w, given[10] + group * q.u_group + panel * q.u_panel)
+        u = given[11] + group * q.u_group + panel * q.u_panel
+        transform_panel(words, group, panel, 0, given[10], panel_of_w, u)
 
 
 @numba.njit(types.void(SOURCE, SQUARES, PIECE, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]

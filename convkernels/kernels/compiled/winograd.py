@@ -33,7 +33,7 @@ from .axes import PLACES, Axes, Axis, Picture, forward_axes, input_grad_axes, pi
 from .blocks import together
 from .conv_plans import keep, plan_backward, plan_forward, run_backward, run_forward
 from .copies import turner
-from .filters import PACK_SERIAL, Tiling, packed, padded, tiling, vectors_for
+from .filters import PACK_SERIAL, Tiling, lying, packed, padded, tiling, vectors_for
 from .geometry import Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, tables
@@ -147,14 +147,17 @@ def weights_of(
     counts, apart = [len(axis.taps) for axis in axes], memory.w[2:]
     strides = (*memory.w[:2], *(abs(step) * stride for step, stride in zip(steps, apart, strict=True)))
     start = sum(place * stride for place, stride in zip(lowest, apart, strict=True))
-    order = (1, 2, 3, 4) if abs(memory.w[1]) > abs(memory.w[4]) else (2, 3, 4, 1)
-    filters = packed(strides, memory.w_group, start, (columns, channels, *counts), groups, tile, size, order)
+    if memory.w[0] == size:
+        filters = lying(strides, memory.w_group, start, tile, size)._replace(panel=0)
+    else:
+        order = (1, 2, 3, 4) if abs(memory.w[1]) > abs(memory.w[4]) else (2, 3, 4, 1)
+        filters = packed(strides, memory.w_group, start, (columns, channels, *counts), groups, tile, size, order)
     # Where a gradient takes the taps in reverse, their strides in a panel are negative.
     tap_h, tap_w = (filters.taps[axis] * (1 if steps[axis] > 0 else -1) for axis in (1, 2))
     transforming = squares._replace(taps_h=counts[1], taps_w=counts[2], weights=code(axes, taps, "filter", size, isa))
     table = together((tile.panels, tile.width, tile.last), transforming, turner(size, isa), filters.inner, filters.last)
     given = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w, channels * memory.w[1])
-    words = np.array([*tables(table), *given, 0, 0], np.int64)
+    words = np.array([*tables(table), *given, filters.bytes, 0, 0], np.int64)
     made = squares.chunk, rounded(squares.u_panel)
     return Weights(words, table, filters.start, offset, groups * tile.panels, filters.panel, *made)
 
