@@ -170,6 +170,7 @@ def test_transforms_are_those_of_a_correlation(taps, places):
 
 def test_examples():
     assert doctest.testmod(toom_cook) == doctest.TestResults(failed=0, attempted=6)
+    assert doctest.testmod(winograd) == doctest.TestResults(failed=0, attempted=1)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as Linux has it")
@@ -267,14 +268,15 @@ def test_auto_takes_it_where_it_pays_and_precision_refuses_it():
 @pytest.mark.parametrize("order", ORDERS[:2], ids="-".join)
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad"])
 def test_weights_that_one_block_reads_are_transformed_panel_by_panel(operation, order):
-    problem = problem_of(operation, "n1g2i80o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
+    problem = problem_of(operation, "n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
     find = winograd.squares_plan if operation == "conv" else winograd.squares_grad_plan
     strides = (problem.arrays[role].strides for role in INPUTS[operation][:2])
     given = problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 1
     once, kept = find(*given), find(*given, kept=True)
     assert once.bytes == 0 < kept.bytes
     assert once.parts[0].room > kept.parts[0].room
-    check(operation, "n1g2i80o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
+    assert once.weights[0].chunk < kept.weights[0].chunk  # parts of sums are added up
+    check(operation, "n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
     arrays = [problem.arrays.get(role) for role in INPUTS[operation]]
     found = [problem.outputs()["out"] for _ in range(2)]
     implementation, resources = OPERATIONS[operation].find("winograd"), Resources(2**26, 1)
@@ -284,20 +286,18 @@ def test_weights_that_one_block_reads_are_transformed_panel_by_panel(operation, 
 
 
 @pytest.mark.parametrize(
-    ("operation", "text"),
+    ("text", "reasons"),
     [
-        ("conv", "n1g1i256o384_in13x13_k3x3_s1x1_p1+1x1+1_d1x1"),
-        ("conv_input_grad", "n1g1i512o512_in14x14_k3x3_s1x1_p1+1x1+1_d1x1"),
-        ("conv", "n1g1i64o128_in128x128_k3x3_s2x2_p1+1x1+1_d1x1"),
+        ("n1g1i256o384_in13x13_k3x3_s1x1_p1+1x1+1_d1x1", (False, False)),
+        ("n1g1i64o128_in128x128_k3x3_s2x2_p1+1x1+1_d1x1", (False, True)),
+        ("n1g1i256o160_in7x7_k3x3_s1x1_p1+1x1+1_d1x1", (True, True)),
     ],
 )
-def test_transforms_have_to_save_more_where_multiplications_take_less(operation, text, monkeypatch):
-    spec, found = problem_of(operation, text, ORDERS[0]).spec, OPERATIONS[operation].find("winograd")
-    for paired in (False, True):
+def test_strided_squares_have_to_save_more_where_multiplications_take_less(text, reasons, monkeypatch):
+    spec, found = problem_of("conv", text, ORDERS[0]).spec, OPERATIONS["conv"].find("winograd")
+    for paired, declined in zip((False, True), reasons, strict=True):
         monkeypatch.setattr(available, "paired", lambda isa, paired=paired: paired)
-        assert (found.prefers(spec, "channels_first") is not None) == paired
-    wide = problem_of(operation, "n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1", ORDERS[0]).spec
-    assert found.prefers(wide, "channels_first") is None
+        assert (found.prefers(spec, "channels_first") is not None) == declined
 
 
 def test_narrower_vectors_do_not_pair():
