@@ -16,8 +16,8 @@ from .turn import address
 
 FEW = 4
 """Lines up to which copying element by element beats turning squares that are mostly empty."""
-SHORT = 1024
-"""Bytes of a row from which on the C library copies it faster."""
+SHORT, LONG = 64, 1024
+"""Bytes of a row, a vector at least, that the C library does not copy faster."""
 
 
 class Turner(NamedTuple):
@@ -63,7 +63,7 @@ def copy_matrix(
         line = columns * size
         if s_row == line and t_row == line:
             copy_bytes(target, source, rows * line)
-        elif line < SHORT:
+        elif SHORT <= line < LONG:
             invoke(how.rows, (source, s_row, target, t_row, rows, columns))
         else:
             for r in range(rows):
