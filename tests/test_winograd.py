@@ -265,24 +265,34 @@ def test_auto_takes_it_where_it_pays_and_precision_refuses_it():
         ck.conv2d(x, w, strategy="winograd", precision="highest")
 
 
+LATE = [("n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 1), ("n1g1i192o192_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 2)]
+"""Weights that one block of each group reads, and how many threads share those of a group."""
+
+
+@pytest.mark.parametrize(("text", "shares"), LATE)
 @pytest.mark.parametrize("order", ORDERS[:2], ids="-".join)
 @pytest.mark.parametrize("operation", ["conv", "conv_input_grad"])
-def test_weights_that_one_block_reads_are_transformed_panel_by_panel(operation, order):
-    problem = problem_of(operation, "n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
+def test_weights_that_one_block_reads_are_transformed_panel_by_panel(operation, order, text, shares, monkeypatch):
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
+    problem = problem_of(operation, text, order)
     find = winograd.squares_plan if operation == "conv" else winograd.squares_grad_plan
     strides = (problem.arrays[role].strides for role in INPUTS[operation][:2])
-    given = problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 1
-    once, kept = find(*given), find(*given, kept=True)
+    given, threads = (problem.spec, *strides, problem.outputs()["out"].strides, 2**26), shares * problem.spec.groups
+    once, kept = find(*given, threads), find(*given, threads, kept=True)
     assert once.bytes == 0 < kept.bytes
-    assert once.parts[0].room > kept.parts[0].room
+    assert once.parts[0].pieces == threads == once.threads
     assert once.weights[0].chunk < kept.weights[0].chunk  # parts of sums are added up
-    check(operation, "n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", order)
+    assert once.threads * once.parts[0].room <= kept.bytes + kept.threads * kept.parts[0].room
+    check(operation, text, order)
     arrays = [problem.arrays.get(role) for role in INPUTS[operation]]
-    found = [problem.outputs()["out"] for _ in range(2)]
-    implementation, resources = OPERATIONS[operation].find("winograd"), Resources(2**26, 1)
+    found = [problem.outputs()["out"] for _ in range(3)]
+    implementation, resources = OPERATIONS[operation].find("winograd"), Resources(2**26, threads)
     implementation.run(problem.spec, *arrays, out=found[0], resources=resources)
-    implementation.keep(problem.spec, *arrays, out=found[1], resources=resources)(*arrays, found[1])
-    assert np.array_equal(*found)
+    implementation.run(problem.spec, *arrays, out=found[1], resources=Resources(2**26, 1))
+    implementation.keep(problem.spec, *arrays, out=found[2], resources=resources)(*arrays, found[2])
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, address_of, listed, tables
 from .operands import Memory, Problem, own_taps, rows_together
-from .parallel import SHARES, run, run_at
+from .parallel import SHARES, UNEVEN, run, run_at
 from .scratch import LINE, rounded
 from .steps import Steps, starts_of, steps_of
 from .tile import address as code
@@ -44,8 +44,8 @@ from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
 
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
-EVEN, UNEVEN = 1.1, 1.25
-"""How much longer the busiest thread may work than the mean of all, and where else weights are read by all."""
+EVEN = 1.1
+"""How much longer the busiest thread may work than the mean of all."""
 TURNED, TURNED_PIXELS = 2**17, 256
 """Bytes of the weights of one tap, and pixels, from which on it pays to turn weights whose columns follow each other:
 for each step of the depth, tiles of pixels read a line of them, or a page, and again for each panel.

@@ -40,6 +40,8 @@ BYTES = 8
 """Of a word."""
 PATIENCE = 100_000
 """How often a thread looks for work before it sleeps, which takes some 2 ms."""
+UNEVEN = 1.25
+"""How much longer the busiest thread may work than the mean of all, where else all would read all weights."""
 SHARES = 4
 """The parts that a thread's share is cut into, so that one that is held up does not hold up the others."""
 

@@ -135,7 +135,7 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
                     m += t.width * t.size
 
 
-@numba.njit(types.void(TARGET, SQUARES, TURNER, PIECE, *[LIST] * 3, *[WORD] * 12), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(TARGET, SQUARES, TURNER, PIECE, *[LIST] * 3, *[WORD] * 14), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def compute(
     t: Target,
     q: Squares,
@@ -156,8 +156,10 @@ def compute(
     late: int,
     panel_of_w: int,
     w: int,
+    begin: int,
+    end: int,
 ) -> None:
-    """Compute a block of the squares of one picture, by tiles for its `kind` of block.
+    """Compute some panels of a block of the squares of one picture, by tiles for its `kind` of block.
 
     `sources` has the numbers of each, and where it begins in x. Where panels of U are made right before they are used,
     `late` are the arguments for that, and `u` has room for a chunk of one.
@@ -165,10 +167,10 @@ def compute(
     tiles, width = starts.size // q.kinds, t.width * t.size
     for number in range(q.sources):
         numbers = sources[(SOURCES + 1) * number :]
-        s, begin = Source(*fixed(numbers, SOURCES)), numbers[SOURCES]
-        fill(s, how, piece, x + begin + piece.group * s.group + piece.image * s.image, block)
+        s, start = Source(*fixed(numbers, SOURCES)), numbers[SOURCES]
+        fill(s, how, piece, x + start + piece.group * s.group + piece.image * s.image, block)
         transform_source(s, q, piece, block, v + number * (q.line // q.sources))
-    for panel in range(t.panels):
+    for panel in range(begin, end):
         is_last = panel == t.panels - 1
         columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
         for k in range(0, q.depth, q.chunk):
@@ -212,7 +214,8 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
     outs_h, height, bias_group, how = whole[TARGETS], whole[TARGETS + 1], whole[TARGETS + 2], whole[TARGETS + 3 :]
     turning = Turner(*fixed(how, TURNERS))
     for place in range(begin, end):
-        piece, kind = Piece(*fixed(pieces[8 * place :], 7)), pieces[8 * place + 7]
+        piece = Piece(*fixed(pieces[10 * place :], 7))
+        kind, first, last = fixed(pieces[10 * place + 7 :], 3)
         target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * outs_h * t.h
         kept = target if t.stored else results
         for number in range(pictures.size // PICTURE):
@@ -226,8 +229,11 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
                 *(Target(*fixed(rest, TARGETS)), q, turning, piece, rest[TARGETS:], codes, starts, kind, zero, x),
                 *(u, biases + piece.group * bias_group),
                 *(block, block + one[6], block + one[7], kept + one[9], late, block + given[10], w),
+                *(first, last),
             )
         if not t.stored:
             rows = min(piece.hs * outs_h, height - piece.h * outs_h)
             written = Piece(piece.group, piece.image, piece.images, piece.d, piece.ds, piece.h, rows)
-            move(t, turning, written, results, target, (t.panels - 1) * t.width + t.last, 0)
+            across, end_of_all = first * t.width, (t.panels - 1) * t.width + t.last
+            columns = min(end_of_all, last * t.width) - across
+            move(t, turning, written, results + across * t.size, target + across * t.channel, columns, 0)

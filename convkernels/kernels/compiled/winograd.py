@@ -38,7 +38,7 @@ from .geometry import Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, tables
 from .operands import Memory, Problem, backward, forward
-from .parallel import run
+from .parallel import UNEVEN, run
 from .scratch import LINE, rounded
 from .squares import Squares, convolve, transform_weights
 from .toom_cook import transforms
@@ -112,28 +112,54 @@ def winograd_plan(
     batch, groups, channels, columns, _, size = problem
     chosen = squares_amounts(every, batch, groups, channels, columns, size, limit, threads)
     zeros = np.zeros(groups * columns + PANEL // size, f"f{size}")
-    sharing = list(zip(pictures(every), chosen, strict=True))
-    # Of a panel of U that a single block reads chunks are made right before, and stay in the cache.
-    [rows, found], *others = sharing
-    alone = not others and len(rows) == len(rows[0].sources) == 1 and found.are_all(batch, rows[0].squares)
-    late = alone and not kept and threads <= groups
+    late = None if kept else late_of(problem, every, chosen[0].bytes(threads, limit), limit, threads, isa)
+    threads = min(each.threads(threads, limit) for each in chosen)
+    sharing = list(zip(pictures(every), [late.amounts] if late else chosen, strict=True))
     # All share the width of panels.
     most = max(rows_of(one, amounts) for rows, amounts in sharing for one in rows)
     vectors = vectors_for(most, columns, size, isa)
     tile, weights, starts, u = tiling((most,), columns, vectors, size, isa), list[Weights](), {}, 0
     for one in sorted({one.number: one for rows, _ in sharing for one in rows}.values()):
-        chunk = chunk_of(channels, math.prod(axis.span for axis in one.squares) * tile.width * size) if late else 0
-        squares, starts[one.number] = squares_of(problem, one, most, 1, tile, chunk, isa), u
+        squares, starts[one.number] = squares_of(problem, one, most, 1, tile, late.chunk if late else 0, isa), u
         for number, phase in enumerate(one.sources):
             begin = u + number * channels * squares.u_channel
             weights.append(weights_of(problem, phase.axes, one.taps, memory, tile, squares, begin, isa))
         u += groups * squares.u_group
-    threads = min(each.threads(threads, limit) for each in chosen)
-    made = weights[0] if late else None
+    making = (weights[0], late.shares) if late else None
     parts = tuple(
-        part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa, made) for rows, amounts in sharing
+        part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa, making) for rows, amounts in sharing
     )
     return WinogradPlan(parts, tuple(weights), zeros, threads, 0 if late else u)
+
+
+class Late(NamedTuple):
+    """Chunks of panels of U, made right before their tiles run.
+
+    That is how much to work on at a time, the channels of a chunk, and how many threads share the panels of a group.
+    """
+
+    amounts: Amounts
+    chunk: int
+    shares: int
+
+
+def late_of(
+    problem: Problem, every: tuple[Axes, ...], promised: int, limit: int, threads: int, isa: Isa
+) -> Late | None:
+    """How to make U late, if each panel is of use for one block, and threads share them evenly in what was promised."""
+    batch, groups, channels, columns, _, size = problem
+    [rows, *others] = pictures(every)
+    [one, *more], shares = rows, -(-threads // groups)
+    [alone, *_] = squares_amounts(every, batch, groups, channels, columns, size, limit, 1)
+    if others or more or len(one.sources) > 1 or not alone.are_all(batch, one.squares):
+        return None
+    most, places = rows_of(one, alone), math.prod(axis.span for axis in one.squares)
+    tile = tiling((most,), columns, vectors_for(most, columns, size, isa), size, isa)
+    each = places * min(tile.width, columns) * size
+    chunk = chunk_of(channels, each)
+    even = -(-tile.panels // shares) * tile.width * shares <= UNEVEN * columns
+    room = threads * (alone.each + chunk * each + 2 * LINE * places) <= promised
+    return Late(alone, chunk, shares) if shares == 1 or (even and room) else None
 
 
 def weights_of(
@@ -214,33 +240,34 @@ def part(
     zero: int,
     u: dict[int, int],
     isa: Isa,
-    late: Weights | None,
+    late: tuple[Weights, int] | None,
 ) -> Part:
-    """Put the numbers of pictures that share rows together; panels of U may be made `late`."""
+    """Put the numbers of pictures that share rows together; panels of U may be made `late`, and so many share them."""
     (d, h, _), squares = rows[0].axes, rows[0].squares
     columns, size = problem.columns, problem.size
     total = sum(one.axes[2].outputs for one in rows)
     whole, tile = (d, h, Axis(total, 1, ((0, 0),), total)), tiling((1,), columns, vectors, size, isa)
     counts = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * squares[1].step))
     written = target(whole, counts, memory.y, tile, columns, size, stored=memory.y.channel == size or columns == 1)
-    pieces, kinds = cut(problem, squares, amounts)
+    made, shares = late or (None, 1)
+    pieces, kinds = cut(problem, squares, amounts, slices(tile.panels, -(-tile.panels // shares)))
     described, numbers = [], list[int]()
     for one in rows:
         w = one.axes[2]
         kept = written._replace(kept_w=written.kept_w * w.stride, outs_w=w.outputs)
-        described.append(describe(problem, one, memory, amounts, vectors, kinds, kept, late.chunk if late else 0, isa))
+        described.append(describe(problem, one, memory, amounts, vectors, kinds, kept, made.chunk if made else 0, isa))
         numbers += [*described[-1].words, u[one.number], w.first * written.kept_w]
     room = max(one.room for one in described)
     results = 0 if written.stored else rounded(written.kept_image * amounts.images)
     about = together(written, (squares[1].step, h.outputs, columns * size), turner(size, isa))
     every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
     behind, making, of_u = room + results, 0, 0
-    if late:
-        making, of_u = address(late.words), late.u_bytes
+    if made:
+        making, of_u = address(made.words), made.u_bytes
     words = np.array([*tables(*every), room, zero, making, behind, behind + of_u, 0, 0, 0, 0], np.int64)
     y = sum(axis.first * stride for axis, stride in zip((d, h), memory.y[3:], strict=False))
     kept_tables = (*every, *(table for one in described for table in one.tables))
-    return Part(words, kept_tables, len(pieces), behind + of_u + (late.room if late else 0), y)
+    return Part(words, kept_tables, len(pieces), behind + of_u + (made.room if made else 0), y)
 
 
 def describe(
@@ -286,18 +313,19 @@ def code(axes: Axes, taps: Ints, name: str, size: int, isa: Isa) -> int:
     return transform_address(Square(along[1], along[2], size, biased=name == "output"), isa)
 
 
-def cut(problem: Problem, squares: Axes, amounts: Amounts) -> tuple[Array, list[int]]:
-    """Blocks of rows of squares, each with the place of its number of rows in a list of these numbers."""
+def cut(problem: Problem, squares: Axes, amounts: Amounts, panels: list[slice]) -> tuple[Array, list[int]]:
+    """Blocks of rows of squares, each with the place of its number of rows in a list of these numbers, and panels."""
     spans = (slices(problem.groups, 1), slices(problem.batch, amounts.images))
     rows = (slices(axis.outputs, count) for axis, count in zip(squares, amounts.rows, strict=False))
     kinds: dict[int, int] = {}
     pieces = []
-    for group, *places in product(*spans, *rows):
+    for group, *places, some in product(*spans, *rows, panels):
         counts = [place.stop - place.start for place in places]
         kind = kinds.setdefault(math.prod(counts), len(kinds))
         starts_and_counts = zip((place.start for place in places), counts, strict=True)
-        pieces.append((group.start, *(number for pair in starts_and_counts for number in pair), kind))
-    return np.array(pieces, np.int64).reshape(-1, 8), list(kinds)
+        numbers = (number for pair in starts_and_counts for number in pair)
+        pieces.append((group.start, *numbers, kind, some.start, some.stop))
+    return np.array(pieces, np.int64).reshape(-1, 10), list(kinds)
 
 
 @lru_cache(maxsize=512)
