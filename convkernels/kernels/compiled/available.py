@@ -45,9 +45,9 @@ TRANSFORM = 22.0
 """Operations that transforming one place of a square of one channel takes the time of."""
 WEIGHTS, FAR = 22.0, 30.0
 """The same for one place of a weight, with packing it; and where all of them do not fit `CACHE`."""
-MORE = 1.6
-"""How many times as many all is that is done with cells a stride apart, where two multiply-adds of whole vectors begin
-in a cycle.
+READ_APART, WRITTEN_APART = 1.6, 1.25
+"""How many times as many all are, with those of products, where cells a stride apart are read or written, and two
+multiply-adds of whole vectors begin in a cycle.
 """
 PHASE = 500_000
 """The same for beginning another of the correlations that dilation makes of one."""
@@ -191,7 +191,9 @@ def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: in
     )
     if direct < worth:
         return f"{int(direct)} operations are too few to pay for the transforms"
-    more = MORE if paired(host()) else 1.0
+    more = 1.0
+    if paired(host()) and max(spec.window.stride) > 1:
+        more = READ_APART if any(axis.step > 1 for axes in every for axis in axes) else WRITTEN_APART
     total, transformed, count = 0.0, 0, 0
     for axes in every:
         ones = [one for rows in pictures((axes,)) for one in rows]
@@ -199,10 +201,10 @@ def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: in
         tiles = images * sum(math.prod(axis.outputs for axis in one.squares) for one in ones)
         transformed += places * sources * spec.groups * channels
         each = 2 * sources * reads * written + TRANSFORM * (sources * read + written)
-        total += places * tiles * each * (more if sources > 1 else 1.0)
+        total += places * tiles * each * more
         count += len(ones)
     near = transformed * spec.compute_dtype.itemsize <= CACHE
-    total += transformed * (WEIGHTS if near else FAR) + PHASE * (count - 1)
+    total += transformed * (WEIGHTS if near else FAR) * more + PHASE * (count - 1)
     if total > GAIN * direct:
         return f"{int(total)} operations with those of the transforms, {int(direct)} without"
     return None
