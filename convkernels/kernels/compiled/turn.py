@@ -19,6 +19,12 @@ from .isa import Isa
 from .tile import INDEX, WORD, compiled
 
 
+AHEAD = 128
+"""Bytes ahead of which lines of the target are fetched, which lie too far apart for a processor to guess: the planes of
+a stem's results 1.05 to 1.09 times as fast.
+"""
+
+
 def mixed(build: ir.IRBuilder, lines: list[Any], lanes: int) -> list[Any]:
     """The lines of a square turned."""
     half = 1
@@ -75,8 +81,12 @@ def square(build: ir.IRBuilder, lanes: int, itemsize: int, given: Sequence[Any],
         else:
             read.append(build.load(address))
             read[-1].align = itemsize
+    kinds = pointer, INDEX, INDEX, INDEX
+    prefetch = ir.Function(build.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0")
     for line, value in enumerate(mixed(build, read, lanes)):
         address = place(target, target_step, line)
+        ahead = place(build.add(target, ir.Constant(WORD, AHEAD)), target_step, line)
+        build.call(prefetch, [ahead, *(ir.Constant(INDEX, how) for how in (1, 3, 1))])  # to write, near, data
         if masked:
             store = intrinsic("llvm.masked.store", ir.VoidType(), vector, pointer, INDEX, mask)
             build.call(store, [value, address, aligned, chosen(line, columns, lines)])
