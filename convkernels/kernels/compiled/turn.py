@@ -18,7 +18,6 @@ from llvmlite import ir
 from .isa import Isa
 from .tile import INDEX, WORD, compiled
 
-
 AHEAD = 128
 """Bytes ahead of which lines of the target are fetched, which lie too far apart for a processor to guess: the planes of
 a stem's results 1.05 to 1.09 times as fast.
