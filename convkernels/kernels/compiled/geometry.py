@@ -164,6 +164,8 @@ class Sums(NamedTuple):
     across: int
     # From a panel of the gradient to the next in what is read.
     panel_y: int
+    # Whether one thread sums all parts, which are then added up one by one.
+    alone: int
 
 
 class Piece(NamedTuple):

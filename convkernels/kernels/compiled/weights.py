@@ -29,8 +29,8 @@ from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tallest, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
 from .isa import Isa, host
-from .machine import address, array_in, entry, fixed, invoke, tables, words_at
-from .operands import Problem, lying, sizes, spread
+from .machine import address, array_in, doubles_at, entry, fixed, invoke, singles_at, tables, words_at
+from .operands import Memory, Problem, lying, rows_together, sizes, spread
 from .parallel import run
 from .scratch import arena, rounded
 
@@ -136,6 +136,13 @@ def weigh_group(
         init_row = sums.channel
 
 
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def add(totals: Array, sums: Array) -> None:
+    """Add numbers to others."""
+    for place in range(totals.size):
+        totals[place] += sums[place]
+
+
 @entry
 def weigh(words: int, begin: int, end: int, block: int) -> None:
     """Sum some of the panels of all groups of all parts.
@@ -154,9 +161,13 @@ def weigh(words: int, begin: int, end: int, block: int) -> None:
     for place in range(begin // t.panels, (end - 1) // t.panels + 1):
         first, last = max(0, begin - place * t.panels), min(t.panels, end - place * t.panels)
         part, group = place // groups, place % groups
-        several = 1 if sums.single else last - first
+        several, slot = last - first, part
+        if sums.single:
+            several = 1
+        if sums.alone:
+            slot = min(1, part)
         for panel in range(first, last, several):
-            there = out + part * sums.part + group * sums.group + panel * sums.panel
+            there = out + slot * sums.part + group * sums.group + panel * sums.panel
             total = kept if sums.moved else there
             weigh_group(
                 *(s, t, sums, how, codes, starts, spans, panel, panel + several, x, dy, total),
@@ -164,13 +175,19 @@ def weigh(words: int, begin: int, end: int, block: int) -> None:
             )
             if sums.moved:
                 copy_array(how, Copy(*fixed(copies[(panel == t.panels - 1) * COPIES :], COPIES)), there, total)
+        if sums.alone and part > 0:
+            one, count = out + group * sums.group, sums.group // s.size
+            if s.size == 4:
+                add(singles_at(one, count), singles_at(one + sums.part, count))
+            else:
+                add(doubles_at(one, count), doubles_at(one + sums.part, count))
 
 
 class WeightPlan(NamedTuple):
     """A weight gradient as far as it is known without data.
 
     Arguments lack some addresses at the end; `kept` is what they point to. Sums that are made elsewhere than in w need
-    memory for `totals`, and `copying`.
+    memory for `totals`, and `copying`; where threads share them they are of some parts.
     """
 
     words: Array
@@ -181,6 +198,7 @@ class WeightPlan(NamedTuple):
     room: int
     totals: Ints
     exchanged: bool
+    parts: int
 
 
 def weight_plan(
@@ -200,6 +218,8 @@ def weight_plan(
     batch, groups, channels, columns, taps, size = problem
     amounts, parts = weight_amounts(axes, batch, groups, channels, columns, size, limit)
     threads = amounts.threads(threads, limit)
+    (axes,), memory, several = rows_together((axes,), Memory(x, (), dy, 0), amounts.rows[1])
+    x, dy, amounts = memory.x, memory.y, amounts._replace(rows=(amounts.rows[0], amounts.rows[1] // several))
     counts = (amounts.images, *amounts.rows, axes[2].outputs)
     cuts = [-(-many // each) for many, each in zip((batch, axes[0].outputs, axes[1].outputs), counts, strict=False)]
     parts = min(parts, math.prod(cuts))
@@ -251,6 +271,7 @@ def weight_plan(
         *(*taps[:2], taps_w, *within, *ends, *steps),
         *(batch, axes[0].outputs, axes[1].outputs, amounts.images, *amounts.rows),
         *(*dilation[:2], row, parts, groups * group, int(single), int(moved), int(across), panel_y),
+        int(threads == 1 < parts),
     )
     sums = Sums._make(numbers)
     block = block_bytes(read, axes, amounts)
@@ -271,7 +292,8 @@ def weight_plan(
             (weighing, tile.codes, tile.starts, spans, zeros, copies),
         ),
         *(groups * tile.panels, threads, block + copy_y + rounded(panel)),
-        *(() if straight or moved else (parts, groups * group // size), exchanged),
+        *(() if straight or moved else (min(parts, 2) if threads == 1 else parts, groups * group // size), exchanged),
+        parts,
     )
 
 
@@ -286,8 +308,8 @@ def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
     with arena:
         totals = arena.empty(what.totals, x.dtype)
         words[-1] = address(totals)
-        run(weigh, words, len(totals) * what.panels, what.threads, what.room)
-        for part in totals[1:]:
+        run(weigh, words, what.parts * what.panels, what.threads, what.room)
+        for part in totals[1 : what.parts if what.threads > 1 else 1]:
             totals[0] += part
         words = what.copying.copy()
         words[-2], words[-1] = address(dw), address(totals)
