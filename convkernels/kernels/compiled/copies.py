@@ -21,19 +21,27 @@ SHORT, LONG = 64, 1024
 
 
 class Turner(NamedTuple):
-    """The size of an element, the side of a square, the code that turns whole ones and parts, and that for rows."""
+    """The size of an element, the side of a square, the code that turns whole ones and parts, and that for rows.
+
+    `narrow` is the code for squares whose lines have `rest` elements.
+    """
 
     size: int
     side: int
     whole: int
     part: int
     rows: int
+    rest: int
+    narrow: int
 
 
-@lru_cache(maxsize=8)
-def turner(size: int, isa: Isa) -> Turner:
-    """What turns elements of that size."""
-    return Turner(size, isa.lanes(size), address(size, isa, False), address(size, isa, True), straight(size, isa))
+@lru_cache(maxsize=64)
+def turner(size: int, isa: Isa, line: int = 0) -> Turner:
+    """What turns elements of that size, in lines of so many if that is known."""
+    side = isa.lanes(size)
+    codes = (address(size, isa, elements) for elements in (side, 0, line % side))
+    whole, part, narrow = codes
+    return Turner(size, side, whole, part, straight(size, isa), line % side, narrow)
 
 
 TURNER = types.NamedUniTuple(types.int64, len(Turner._fields), Turner)
@@ -45,7 +53,12 @@ def turn(
 ) -> None:
     """Turn the square that begins at element (r, c)."""
     lines, elements = min(how.side, rows - r), min(how.side, columns - c)
-    code = how.whole if lines == how.side and elements == how.side else how.part
+    code = how.part
+    if lines == how.side:
+        if elements == how.side:
+            code = how.whole
+        elif elements == how.rest:
+            code = how.narrow
     read, written = source + r * s_row + c * how.size, target + r * how.size + c * t_column
     invoke(code, (read, s_row, written, t_column, lines, elements))
 

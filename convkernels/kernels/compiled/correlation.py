@@ -35,7 +35,7 @@ from .filters import PACK_SERIAL, Filters, Tiling, by_rows, ends, lying, packed,
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .machine import address, address_of, listed, tables
-from .operands import Memory, Problem, own_taps, rows_together
+from .operands import Memory, Problem, line_of, own_taps, rows_together
 from .parallel import SHARES, UNEVEN, run, run_at
 from .scratch import LINE, rounded
 from .steps import Steps, starts_of, steps_of
@@ -174,7 +174,7 @@ def plan(
             weights = filters_of(*smaller, panels, way, reading)
             given = (*smaller, weights, start + weights.start)
         parts.append(part(*given, found, tile, isa, threads, way, reading, spare))
-    copies = together(turner(size, isa), filters.inner, filters.last)
+    copies = together(turner(size, isa, line_of(memory, w_taps, size)), filters.inner, filters.last)
     strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
     packing = np.array([*tables(copies), panels.panels, *strides, 0, 0], np.int64)
     repeat = tiles[0].width if way.pixels else 1
@@ -270,7 +270,9 @@ def part(
         (group.start, *(number for place in places for number in (place.start, place.stop - place.start)))
         for group, *places in numbered
     ]
-    numbers = together(read, written, sums, turner(size, isa), filters.inner, filters.last)
+    numbers = together(
+        read, written, sums, turner(size, isa, line_of(memory, problem.taps, size)), filters.inner, filters.last
+    )
     places_of = np.array(pieces, np.int64).reshape(-1)
     offsets_of_a = how.w_offsets if way.pixels else how.read_offsets
     every = (

@@ -85,6 +85,17 @@ def in_one_line(axes: Axes, memory: Memory, size: int) -> tuple[tuple[Axes], Mem
     return (line,), memory._replace(x=x._replace(d=0, h=0, w=size), y=y._replace(d=0, h=0, w=size))
 
 
+def line_of(memory: Memory, taps: Ints, size: int) -> int:
+    """The elements of w that follow each other, if these are its taps; else 0."""
+    along = sorted((stride, count) for stride, count in zip(memory.w[2:], taps, strict=True) if count > 1)
+    line = 1
+    for stride, count in along:
+        if stride != line * size:
+            break
+        line *= count
+    return line if line > 1 else 0
+
+
 def rows_together(every: tuple[Axes, ...], memory: Memory, most: int) -> tuple[tuple[Axes, ...], Memory, int]:
     """A correlation by one tap, some rows of whose outputs are one, and how many: one, where they cannot be together.
 

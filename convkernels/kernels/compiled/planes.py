@@ -54,9 +54,9 @@ class Turns(Lines):
                 whole = build.and_(*(build.icmp_signed(">=", each, lanes) for each in left))
                 given = [source, steps[0], target, steps[1], *left]
                 with build.if_else(whole) as ways:
-                    for way, masked in zip(ways, (False, True), strict=True):
+                    for way, known in zip(ways, (self.lanes, 0), strict=True):
                         with way:
-                            square(build, self.lanes, size, given, masked=masked)
+                            square(build, self.lanes, size, given, known)
         build.ret_void()
         return str(self.module)
 

@@ -37,7 +37,7 @@ from .filters import PACK_SERIAL, Tiling, lying, packed, padded, tiling, vectors
 from .geometry import Target, block_bytes, source, target
 from .isa import Isa, host
 from .machine import address, tables
-from .operands import Memory, Problem, backward, forward
+from .operands import Memory, Problem, backward, forward, line_of
 from .parallel import UNEVEN, run
 from .scratch import LINE, rounded
 from .squares import Squares, convolve, transform_weights
@@ -173,6 +173,7 @@ def weights_of(
     counts, apart = [len(axis.taps) for axis in axes], memory.w[2:]
     strides = (*memory.w[:2], *(abs(step) * stride for step, stride in zip(steps, apart, strict=True)))
     start = sum(place * stride for place, stride in zip(lowest, apart, strict=True))
+    line = line_of(memory, problem.taps, size)
     if memory.w[0] == size:
         filters = lying(strides, memory.w_group, start, tile, size)._replace(panel=0)
     else:
@@ -181,7 +182,9 @@ def weights_of(
     # Where a gradient takes the taps in reverse, their strides in a panel are negative.
     tap_h, tap_w = (filters.taps[axis] * (1 if steps[axis] > 0 else -1) for axis in (1, 2))
     transforming = squares._replace(taps_h=counts[1], taps_w=counts[2], weights=code(axes, taps, "filter", size, isa))
-    table = together((tile.panels, tile.width, tile.last), transforming, turner(size, isa), filters.inner, filters.last)
+    table = together(
+        (tile.panels, tile.width, tile.last), transforming, turner(size, isa, line), filters.inner, filters.last
+    )
     given = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w, channels * memory.w[1])
     words = np.array([*tables(table), *given, filters.bytes, 0, 0], np.int64)
     made = squares.chunk, rounded(squares.u_panel)
