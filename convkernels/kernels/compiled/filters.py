@@ -15,7 +15,7 @@ from ...window import Ints
 from .amounts import padded_taps
 from .axes import PAGE, Axes, contiguous
 from .copies import Copy, copy_plan
-from .isa import Isa
+from .isa import Isa, paired
 from .tile import Shape, address
 
 NOTHING = copy_plan((), (), (), 1)
@@ -31,6 +31,8 @@ WAYS = 6
 """Of the 8 lines of a set of the first-level cache those for rows of a tile."""
 LATENCY = 8
 """Accumulators that a tile needs to keep the multiplier busy: two a cycle, four cycles each."""
+LOW = 6
+"""Rows of a tile below which vectors of B come too slowly from the second-level cache for two multiply-adds a cycle."""
 
 
 class Tiling(NamedTuple):
@@ -73,12 +75,13 @@ def tallest(vectors: int, row: int, isa: Isa) -> int:
 def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, *, apart: bool = False) -> int:
     """The vectors in a row of tiles: many accumulators, no narrow panels, no short lines of a B that lies apart."""
     whole, times = -(-columns // isa.lanes(itemsize)), VECTORS[isa.registers]
+    low = LOW if paired(isa) else LOW / 2
 
     def cost(vectors: int) -> float:
         height = -(-rows // -(-rows // tallest(vectors, row, isa)))
         uneven = whole % vectors > 0 or vectors < min(2, whole)
         each = times[vectors] * (SHORT if apart and vectors < 3 else 1)
-        return whole * each * max(1, LATENCY / (height * vectors)) + UNEVEN * uneven
+        return whole * each * max(1, LATENCY / (height * vectors), low / height) + UNEVEN * uneven
 
     return min(times, key=cost)
 
