@@ -26,7 +26,7 @@ if not util.find_spec("numba"):
 from convkernels.kernels.compiled import direct, isa, thread_count
 from convkernels.kernels.compiled.dots import Dots
 
-FIRST, LAST, INNER = ("NCHW", "OIHW"), ("NHWC", "OHWI"), ("CHWN", "OIHW")
+FIRST, LAST, INNER, FILTERS = ("NCHW", "OIHW"), ("NHWC", "OHWI"), ("CHWN", "OIHW"), ("NHWC", "HWIO")
 DOTS = [
     *(f"n{batch}g1i100o{filters}_in1x1_k1x1_s1x1_p0+0x0+0_d1x1" for batch in (1, 2, 3, 7) for filters in (1, 8, 13)),
     "n5g3i192o33_in1x1_k1x1_s1x1_p0+0x0+0_d1x1_bias",
@@ -44,7 +44,7 @@ def plan_of(problem):
     return direct.conv_plan(problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 1)
 
 
-@pytest.mark.parametrize("order", [FIRST, LAST, INNER], ids="-".join)
+@pytest.mark.parametrize("order", [FIRST, LAST, INNER, FILTERS], ids="-".join)
 @pytest.mark.parametrize("text", DOTS)
 def test_a_window_that_takes_in_a_picture(text, order):
     problem = problem_of("conv", text, order)
@@ -55,8 +55,11 @@ def test_a_window_that_takes_in_a_picture(text, order):
 def test_what_lies_from_end_to_end_is_not_copied():
     for text, order in product(DOTS, (FIRST, LAST, INNER)):
         assert isinstance(plan_of(problem_of("conv", text, order)), Dots)
+    for text in DOTS[:-6]:
+        assert isinstance(plan_of(problem_of("conv", text, FILTERS)), Dots) == (isa.host().registers == 32)
     for text, order in (
-        ("n2g1i100o8_in1x1_k1x1_s1x1_p0+0x0+0_d1x1", ("NCHW", "HWIO")),
+        ("n2g1i100o17_in1x1_k1x1_s1x1_p0+0x0+0_d1x1", FILTERS),
+        ("n2g2i200o16_in1x1_k1x1_s1x1_p0+0x0+0_d1x1", FILTERS),
         ("n2g1i40o8_in1x2_k1x2_s1x1_p0+0x1+0_d1x1", FIRST),
         ("n1g1i40o8_in1x1_k1x1_s1x1_p0+0x0+0_d1x1", FIRST),
         ("n0g1i100o8_in1x1_k1x1_s1x1_p0+0x0+0_d1x1", FIRST),
@@ -64,14 +67,15 @@ def test_what_lies_from_end_to_end_is_not_copied():
         assert not isinstance(plan_of(problem_of("conv", text, order)), Dots)
 
 
+@pytest.mark.parametrize(("weights", "shape"), [("OIHW", (900, 300, 2, 1)), ("HWIO", (2, 1, 300, 7))])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN", "CNHW"])
-def test_neither_batch_nor_threads_decide_the_bits(layout, monkeypatch):
+def test_neither_batch_nor_threads_decide_the_bits(layout, weights, shape, monkeypatch):
     monkeypatch.setattr(thread_count, "SERIAL", 0)
     monkeypatch.setattr(thread_count, "LONELY", 0)
     rng = np.random.default_rng(0)
     x = np.ascontiguousarray(Layout(layout).restore(rng.standard_normal((11, 300, 2, 1), np.float32)))
-    w = np.ascontiguousarray(rng.standard_normal((900, 300, 2, 1), np.float32))
-    options = {"layout": layout, "weight_layout": "OIHW", "strategy": "direct"}
+    w = np.ascontiguousarray(rng.standard_normal(shape, np.float32))
+    options = {"layout": layout, "weight_layout": weights, "strategy": "direct"}
     y = ck.conv2d(x, w, threads=1, **options)
     np.testing.assert_array_equal(ck.conv2d(x, w, threads=3, **options), y)
     for n in (0, 10):
@@ -103,7 +107,7 @@ def test_nothing_outside_the_arrays_is_touched(forced):
 def run_flush():
     """Every rest of a vector, on arrays that end or begin where memory does."""
     texts = [f"n3g1i{64 + rest}o9_in1x1_k1x1_s1x1_p0+0x0+0_d1x1" for rest in range(16)]
-    for text, order in product([*DOTS, *texts, *(f"{text}_float64" for text in texts)], (FIRST, LAST, INNER)):
+    for text, order in product([*DOTS, *texts, *(f"{text}_float64" for text in texts)], (FIRST, LAST, INNER, FILTERS)):
         problem = problem_of("conv", text, order)
         expected = run(OPERATIONS["conv"].find("naive"), problem)["out"]
         for arrays, outputs in flush_arrays(problem):

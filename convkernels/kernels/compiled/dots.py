@@ -1,11 +1,15 @@
-"""Windows that take in a whole picture: each output is a product of two vectors, of which the filter lies in one piece.
+"""Windows that take in a whole picture: each output is a product of two vectors.
 
-    out[i, o] = bias[o] + sum over k of x[i, k] w[o, k]        k: input channels and taps, in the order of memory
+    out[i, o] = bias[o] + sum over k of x[i, k] w[o, k]        k: input channels and taps, in the order of w's memory
 
 The filters are what there is to move, 4 MB for 1024 to 1024 channels of one pixel, and a tile would have to turn them
 first, for its vectors are of output channels. Here vectors go along k, a few images by a few filters at a time: with so
 many vectors of sums for m images and n filters, m + n loads serve m n multiply-adds. In the order of its sum no output
 knows of the others: where images lie innermost, numbers of x are gathered, so that a batch of one adds up alike.
+
+Filters lie each in one piece, or a few `inner` to k: then as many vectors of w as there are filters hold as many k as a
+vector has lanes, and are multiplied with x spread in the same way. Such sums are of one k modulo the lanes and one
+filter in each lane.
 """
 
 from __future__ import annotations
@@ -43,11 +47,11 @@ WORDS = listed(5)
 
 
 class Block(Emitter):
-    """Emits the products of a few images, whose numbers may lie `apart`, and filters."""
+    """Emits the products of a few images, whose numbers may lie `apart`, and filters, which may lie `inner`."""
 
-    def __init__(self, images: int, filters: int, itemsize: int, lanes: int, *, apart: bool) -> None:
+    def __init__(self, images: int, filters: int, itemsize: int, lanes: int, *, apart: bool, inner: bool) -> None:
         super().__init__(Shape(images, 1, itemsize, masked=True), lanes, ARGUMENTS)
-        self.filters, self.apart = filters, apart
+        self.filters, self.apart, self.inner = filters, apart, inner
         suffix = f"v{lanes}f{8 * itemsize}"
         self.many = ir.VectorType(WORD, lanes)
         pointers, mask = ir.VectorType(self.element.as_pointer(), lanes), ir.VectorType(ir.IntType(1), lanes)
@@ -62,13 +66,16 @@ class Block(Emitter):
         build, given, images, filters = self.build, self.given, range(self.shape.rows), range(self.filters)
         masks, step = self.masks, self.word(self.lanes * self.shape.itemsize)
         x_step = self.word(8 * self.lanes) if self.apart else step
+        w_step = self.at(self.word(0), step, self.filters if self.inner else 1)
 
         def add(_: Any, x: Any, w: Any, *sums: Any) -> list[Any]:
-            rows = [self.load_row(self.at(w, given["w_row"], n))[0] for n in filters]
-            cells = self.cells(x)
-            every = zip(product(cells, rows), sums, strict=True)
-            found = [build.call(self.multiply_add, [cell, row, total]) for (cell, row), total in every]
-            return [build.add(x, x_step), build.add(w, step), *found]
+            rows, cells = self.rows(w), self.cells(x)
+            every = zip(product(cells, enumerate(rows)), sums, strict=True)
+            found = [
+                build.call(self.multiply_add, [self.spread_out(cell, n), row, total])
+                for (cell, (n, row)), total in every
+            ]
+            return [build.add(x, x_step), build.add(w, w_step), *found]
 
         zeros = [ir.Constant(self.vector, [0.0] * self.lanes)] * (len(images) * len(filters))
         self.masks = [None]
@@ -76,15 +83,48 @@ class Block(Emitter):
         state = self.loop(given["whole"], [x, given["w"], *zeros], add)
         self.masks = masks
         _, _, *sums = add(None, *state)
-        for (m, n), total in zip(product(images, filters), sums, strict=True):
+        for m, n in product(images, filters):
             init = self.load(self.at(given["init"], given["init_row"], n), self.element)
-            # In halves, quarters and so on.
-            found = build.call(self.add_up, [ir.Constant(self.element, -0.0), total], fastmath=("reassoc",))
+            found = self.total(sums[m * len(filters) : (m + 1) * len(filters)], n)
             place = self.at(self.at(given["out"], given["out_row"], m), given["out_column"], n)
             stored = build.store(build.fadd(init, found), build.inttoptr(place, self.element.as_pointer()))
             stored.align = self.shape.itemsize
         build.ret_void()
         return str(self.module)
+
+    def rows(self, w: Any) -> list[Any]:
+        """A vector of each filter, or of all as they follow each other."""
+        if not self.inner:
+            return [self.load_row(self.at(w, self.given["w_row"], n))[0] for n in range(self.filters)]
+        step, left, found = self.lanes * self.shape.itemsize, self.given["columns"], []
+        masks, whole = self.masks, self.masks[0] is None
+        for n in range(self.filters):
+            if not whole:
+                count = self.build.sub(self.at(self.word(0), left, self.filters), self.word(n * self.lanes))
+                lanes = ir.Constant(self.many, list(range(self.lanes)))
+                self.masks = [self.build.icmp_signed("<", lanes, self.spread(count, self.many))]
+            found += self.load_row(self.build.add(w, self.word(n * step)))
+        self.masks = masks
+        return found
+
+    def spread_out(self, cell: Any, number: int) -> Any:
+        """Numbers of x as a vector of filters that follow each other needs them."""
+        if not self.inner:
+            return cell
+        places = [(number * self.lanes + lane) // self.filters for lane in range(self.lanes)]
+        return self.build.shuffle_vector(cell, cell, ir.Constant(ir.VectorType(INDEX, self.lanes), places))
+
+    def total(self, sums: list[Any], filter_: int) -> Any:
+        """The sum of a filter."""
+        build = self.build
+        if not self.inner:  # in halves, quarters and so on
+            zero = ir.Constant(self.element, -0.0)
+            return build.call(self.add_up, [zero, sums[filter_]], fastmath=("reassoc",))
+        places = (divmod(k * self.filters + filter_, self.lanes) for k in range(self.lanes))
+        parts = [build.extract_element(sums[vector], ir.Constant(INDEX, lane)) for vector, lane in places]
+        while len(parts) > 1:
+            parts = [build.fadd(one, other) for one, other in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
 
     def cells(self, x: Any) -> list[Any]:
         """A vector of numbers of each image, or those at a vector of offsets."""
@@ -104,9 +144,10 @@ class Block(Emitter):
 
 
 @lru_cache(maxsize=64)
-def code(images: int, filters: int, itemsize: int, isa: Isa, *, apart: bool) -> int:
+def code(images: int, filters: int, itemsize: int, isa: Isa, *, apart: bool, inner: bool) -> int:
     """Where the code of a block is."""
-    return compiled(Block(images, filters, itemsize, isa.lanes(itemsize), apart=apart).emit(), "tile", isa)
+    block = Block(images, filters, itemsize, isa.lanes(itemsize), apart=apart, inner=inner)
+    return compiled(block.emit(), "tile", isa)
 
 
 class Dots(NamedTuple):
@@ -135,16 +176,19 @@ def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: I
     """Plan products of whole pictures, if each output is one, along x and w from end to end."""
     batch, groups, channels, columns, taps, size = problem
     depth, x, lanes = channels * math.prod(taps), memory.x, isa.lanes(size)
-    offsets = offsets_of(problem, axes, memory)
+    offsets = offsets_of(problem, axes, memory, isa.registers // 2)
     if depth < LEAST * lanes or not batch or offsets is None:
         return None
     apart = not np.array_equal(offsets, size * np.arange(depth))
+    inner = columns > 1 and memory.w[0] == size
     height = min(batch, IMAGES)
     width = min(FILTERS, (isa.registers - 1) // (height + 1))  # sums, vectors of filters, and one of an image
+    if inner:
+        height, width = min(batch, max(1, isa.registers // columns - 1)), columns
     (images, heights), (filters, widths) = split(batch, height), split(columns, width)
     # Blocks are of one size or two.
     shapes = product((heights[0], heights[-1]), (widths[0], widths[-1]))
-    codes = [code(m, n, size, isa, apart=apart) for m, n in shapes]
+    codes = [code(m, n, size, isa, apart=apart, inner=inner) for m, n in shapes]
     several = max(1, PIECE // (widths[0] * depth * size)) if threads > 1 else len(widths)
     pieces = [(group, part.start, part.stop) for group in range(groups) for part in slices(len(widths), several)]
     firsts = [
@@ -157,10 +201,10 @@ def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: I
     return Dots(address(words), (words, *lists), len(pieces), threads, np.zeros(groups * columns, f"f{size}"))
 
 
-def offsets_of(problem: Problem, axes: Axes, memory: Memory) -> Array | None:
+def offsets_of(problem: Problem, axes: Axes, memory: Memory, most: int) -> Array | None:
     """Where the numbers of x are that an image's one output takes, from the first on, in the order of w's memory.
 
-    None where images have other outputs, or w does not lie in one piece.
+    None where images have other outputs, or neither filters lie in one piece nor at most so many innermost.
     """
     along = [(problem.channels, memory.w[1], memory.x.channel)]
     for axis, count, w, x in zip(axes, problem.taps, memory.w[2:], memory.x[3:], strict=True):
@@ -168,6 +212,8 @@ def offsets_of(problem: Problem, axes: Axes, memory: Memory) -> Array | None:
             return None
         along.append((count, w, x * (axis.taps[-1][1] - axis.lowest) // max(1, count - 1)))
     found, line = np.zeros(1, np.int64), problem.size
+    if 1 < problem.columns <= most and memory.w[0] == line and problem.groups == 1:
+        line *= problem.columns
     for count, w, x in sorted((each for each in along if each[0] > 1), key=lambda each: each[1]):
         if w != line:
             return None
