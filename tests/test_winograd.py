@@ -265,6 +265,24 @@ def test_auto_takes_it_where_it_pays_and_precision_refuses_it():
         ck.conv2d(x, w, strategy="winograd", precision="highest")
 
 
+@pytest.mark.parametrize("layout", ["OIHW", "HWIO"])
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 3), (0, 1, 2, 3)])
+def test_weights_may_be_views_in_reverse(layout, axes):
+    rng = np.random.default_rng(0)
+    shape = {"OIHW": (40, 33, 3, 5), "HWIO": (3, 5, 33, 40)}[layout]
+    w = rng.integers(-4, 5, shape).astype(np.float64)[
+        tuple(slice(None, None, -1) if axis in axes else slice(None) for axis in range(4))
+    ]
+    x = rng.integers(-4, 5, (2, 33, 7, 9)).astype(np.float64)
+    options = {"padding": (1, 2), "weight_layout": layout}
+    y = ck.conv2d(x, w, strategy="winograd", **options)
+    np.testing.assert_allclose(y, ck.conv2d(x, w, strategy="im2col", **options), atol=1e-9)
+    dx, expected = (
+        ck.conv2d_input_grad(y, w, x_shape=x.shape, strategy=name, **options) for name in ("winograd", "im2col")
+    )
+    np.testing.assert_allclose(dx, expected, atol=1e-6)
+
+
 LATE = [("n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 1), ("n1g1i192o192_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 2)]
 """Weights that one block of each group reads, and how many threads share those of a group."""
 

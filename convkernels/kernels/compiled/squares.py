@@ -18,13 +18,11 @@ from .scratch import LINE
 class Squares(NamedTuple):
     """The squares of the outputs, their places xi, and where these lie."""
 
-    # Along the rows and the columns of a square: places, outputs, taps. Squares in a row of them, rows of outputs.
+    # Along the rows and the columns of a square: places, outputs. Squares in a row of them, rows of outputs.
     places_h: int
     places_w: int
     outs_h: int
     outs_w: int
-    taps_h: int
-    taps_w: int
     across: int
     height: int
     # Bytes between places in V, in M and in U; in U also between input channels, panels and groups.
@@ -58,9 +56,10 @@ def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, pane
     """U of a chunk of a panel of a group's weights, copied first if its output channels do not lie innermost.
 
     The arguments are a table, strides of w between groups and panels, channels, strides of a panel between channels and
-    taps, that of w between chunks, whether panels are copied, and two addresses, which are of no account here.
+    taps, that of w between chunks, whether panels are copied, where the first tap is, and two addresses, which are not
+    read here.
     """
-    given = words_at(words, 12)
+    given = words_at(words, 13)
     numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
     channels, channel, row, column = given[4], given[5], given[6], given[7]
     panels, width, last, rest = numbers[0], numbers[1], numbers[2], numbers[3:]
@@ -73,8 +72,7 @@ def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, pane
     if given[9]:
         copy_array(how, inner, panel_of_w, first)
         first = panel_of_w
-    # Where a gradient takes the taps in reverse, their strides are negative.
-    first -= min(0, row) * (q.taps_h - 1) + min(0, column) * (q.taps_w - 1)
+    first += given[10]
     for c in range(channels):
         invoke(
             q.weights,
@@ -88,13 +86,13 @@ def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, pane
 @entry
 def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
     """U of some panels of all groups' weights; the arguments are those of `transform_panel`."""
-    given = words_at(words, 12)
+    given = words_at(words, 13)
     numbers = array_in(given, 0)
     q = Squares(*fixed(numbers[3:], PLACED))
     for place in range(begin, end):
         group, panel = place // numbers[0], place % numbers[0]
-        u = given[11] + group * q.u_group + panel * q.u_panel
-        transform_panel(words, group, panel, 0, given[10], panel_of_w, u)
+        u = given[12] + group * q.u_group + panel * q.u_panel
+        transform_panel(words, group, panel, 0, given[11], panel_of_w, u)
 
 
 @numba.njit(types.void(SOURCE, SQUARES, PIECE, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]

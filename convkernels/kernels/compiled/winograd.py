@@ -179,14 +179,15 @@ def weights_of(
     else:
         order = (1, 2, 3, 4) if abs(memory.w[1]) > abs(memory.w[4]) else (2, 3, 4, 1)
         filters = packed(strides, memory.w_group, start, (columns, channels, *counts), groups, tile, size, order)
-    # Where a gradient takes the taps in reverse, their strides in a panel are negative.
+    # Where a gradient takes the taps in reverse, it begins with the last.
     tap_h, tap_w = (filters.taps[axis] * (1 if steps[axis] > 0 else -1) for axis in (1, 2))
-    transforming = squares._replace(taps_h=counts[1], taps_w=counts[2], weights=code(axes, taps, "filter", size, isa))
+    transforming = squares._replace(weights=code(axes, taps, "filter", size, isa))
     table = together(
         (tile.panels, tile.width, tile.last), transforming, turner(size, isa, line), filters.inner, filters.last
     )
+    reverse = sum((counts[axis] - 1) * filters.taps[axis] for axis in (1, 2) if steps[axis] < 0)
     given = (filters.from_group, filters.from_panel, channels, filters.depth, tap_h, tap_w, channels * memory.w[1])
-    words = np.array([*tables(table), *given, filters.bytes, 0, 0], np.int64)
+    words = np.array([*tables(table), *given, filters.bytes, reverse, 0, 0], np.int64)
     made = squares.chunk, rounded(squares.u_panel)
     return Weights(words, table, filters.start, offset, groups * tile.panels, filters.panel, *made)
 
@@ -219,7 +220,7 @@ def squares_of(problem: Problem, one: Picture, most: int, kinds: int, tile: Tili
         rounded(place) | LINE for place in (most * depth * size, most * tile.width * size, chunk * row)
     )
     return Squares(
-        *(squares[1].span, squares[2].span, steps[1], steps[2], taps[1], taps[2], squares[2].outputs, axes[1].outputs),
+        *(squares[1].span, squares[2].span, steps[1], steps[2], squares[2].outputs, axes[1].outputs),
         *(v_place, m_place, u_place, row, places * u_place, tile.panels * places * u_place),
         *(kinds, sources, depth, depth * size, chunk),
         *(code(axes, taps, name, size, isa) for name in ("source", "filter", "output")),
