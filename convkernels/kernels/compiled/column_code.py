@@ -129,9 +129,9 @@ def add_across(block: Block, start: Any, stop: Any, count: int, first: Any) -> l
 
         return code.columns(start, stop, 2 if count == 1 else 1, state, add)
 
-    place = build.add(build.mul(block.number, code["rows"]), first)
+    sums = code.at(code["across"], (block.number, build.mul(code["rows"], code.word(16))))
     for which, found in enumerate(code.totals(code.few([code.zeros] * 2 * count, go))):
-        address = code.at(code["across"], (place, 16), (code.word(which), 8))
+        address = code.at(sums, (code["rows"], 8 * (which % 2)), (rows[which // 2], 8))
         code.write(build.fadd(code.read(address, DOUBLE), found), address)
     return []
 

@@ -16,17 +16,16 @@ each by itself, or by given statistics, are families or blocks of their own, and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ...layout import Array
 from ...norm_spec import NormSpec
 from ...window import Ints
-from .function import Step
 
 FLOAT = np.dtype(float)
 THREADS = 16
@@ -125,24 +124,6 @@ def coefficients(form: Form, spec: NormSpec, **given: Array | None) -> list[Arra
     """Gamma, beta or both, as steps take them."""
     default = {"gamma": 1, "beta": 0}
     return [form.coefficients(small, default[name], spec.compute_dtype) for name, small in given.items()]
-
-
-class Work(NamedTuple):
-    """Steps on arrays of a form, and the sizes of the float64 numbers behind these that they need, 0 at first."""
-
-    steps: tuple[Step, ...]
-    scratch: Mapping[str, Ints]
-
-    def run(self, *arrays: Array) -> dict[str, Array]:
-        """Run on x, dy if there is one, what is written, gamma, beta if there is one, mean and var.
-
-        Returns what is in the scratch memory then.
-        """
-        found = {name: np.zeros(sizes) for name, sizes in self.scratch.items()}
-        given = (*arrays, *found.values())
-        for step in self.steps:
-            step.run(given)
-        return found
 
 
 @dataclass(frozen=True)
