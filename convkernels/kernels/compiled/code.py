@@ -79,6 +79,11 @@ class Code:
             for name, table in tables.items()
         }
 
+    def room(self, size: int) -> Any:
+        """The address of so many bytes that are the function's own."""
+        with self.build.goto_entry_block():
+            return self.build.ptrtoint(self.build.alloca(ir.IntType(8), size), WORD)
+
     def read(self, address: Any, kind: Any) -> Any:
         """A number in memory."""
         return self.build.load(self.build.inttoptr(address, kind.as_pointer()))

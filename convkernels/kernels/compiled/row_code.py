@@ -137,18 +137,21 @@ class Family:
 
         self.sums([], put)
 
-    def slope(self, rstd: Any, residual: Any, total: Any, products: Any) -> tuple[Any, Any]:
-        """What a gradient takes of x, and what is added, by the sums of g and g * (x - mean)."""
-        code, build = self.code, self.code.build
-        share = build.fdiv(rstd, code.number("count"))
-        slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
-        offset = build.fneg(build.fmul(residual, slope))
-        return slope, build.fsub(offset, build.fmul(total, share)) if self.variant.centred else offset
-
     def load(self, name: str, part: Any, row: Any, column: Any, mask: Any, wide: bool = True) -> Any:
         """A vector of an array."""
         load = self.code.load_wide if wide else self.code.load
         return load(self.row(name, part, row), column, mask)
+
+
+def slope_and_offset(
+    code: Code, variant: Variant, rstd: Any, residual: Any, total: Any, products: Any
+) -> tuple[Any, Any]:
+    """What a gradient takes of x, and what is added, by the sums of g and g * (x - mean); of one family or a vector."""
+    build = code.build
+    share = build.fdiv(rstd, code.like(rstd, code.number("count")))
+    slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
+    offset = build.fneg(build.fmul(residual, slope))
+    return slope, build.fsub(offset, build.fmul(total, share)) if variant.centred else offset
 
 
 def middle_of_some(family: Family) -> Any:

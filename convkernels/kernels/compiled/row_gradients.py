@@ -9,7 +9,7 @@ from typing import Any
 from .code import DOUBLE, Code, Values
 from .function import Function
 from .isa import Isa
-from .row_code import ARGUMENTS, UNROLL, Family, Variant, forward
+from .row_code import ARGUMENTS, UNROLL, Family, Variant, forward, slope_and_offset
 from .row_together import can_go_together, go_together
 from .tile import compiled
 
@@ -61,7 +61,7 @@ def pull_back(family: Family, mean: Any, rstd: Any, total: Any, products: Any) -
     """Write a family's gradient."""
     code, build, variant = family.code, family.code.build, family.variant
     centre, residual = code.rounded(mean)
-    slope, offset = family.slope(rstd, residual, total, products)
+    slope, offset = slope_and_offset(code, variant, rstd, residual, total, products)
 
     def write(wide: bool) -> None:
         load = code.load_wide if wide else code.load
