@@ -230,11 +230,10 @@ class Code:
         return reduce(build.and_, holds)
 
     def all_finite(self, *vectors: Any) -> Any:
-        """Whether no lane is infinite or NaN."""
+        """Whether no lane is infinite or NaN, and none so large that sums of them are."""
         zeros = ir.Constant(vectors[0].type, [0.0] * self.lanes)
-        return self._all(
-            reduce(self.build.and_, (self.build.fcmp_ordered("==", self.build.fsub(x, x), zeros) for x in vectors))
-        )
+        total = reduce(self.build.fadd, vectors)
+        return self._all(self.build.fcmp_ordered("==", self.build.fsub(total, total), zeros))
 
     def _all(self, mask: Any) -> Any:
         """Whether all of a vector of bits are set."""

@@ -32,7 +32,7 @@ CHUNK = 16
 """Vectors of some rows that are summed along them when they were down the columns: as many as float32 adds up."""
 ABREAST = 4
 """Rows that are summed along at a time."""
-SUMMED, WRITTEN = 2, 4
+SUMMED, WRITTEN = 4, 4
 """Vectors taken together down the columns, when they are summed and when results are written."""
 
 Places = list[tuple[Any, Any]]

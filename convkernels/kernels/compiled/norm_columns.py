@@ -23,11 +23,11 @@ from .norm_totals import Shares, add_up
 
 PIECE = 256 * 2**10
 """Bytes of an array in a piece."""
-GROUP = 8
+GROUP = 16
 """Rows taken together, as a rule: as many streams as are prefetched, and sums are written once for all of them."""
 WAY = 4096
 """Bytes after which memory falls on the same lines of the fastest cache."""
-SUMMED = {1: 4}
+SUMMED = {1: 16}
 WRITTEN = {1: 1, 2: 4}
 """Rows taken together where all, or every second, fall on the same lines, which then push each other out: 14x14 of 1024
 channels were written in 114 us by 8 rows, in 46 by one."""
