@@ -155,6 +155,10 @@ class Code:
         one = self.build.insert_element(empty, scalar, ir.Constant(INDEX, 0))
         return self.build.shuffle_vector(one, empty, ir.Constant(ir.VectorType(INDEX, self.lanes), [0] * self.lanes))
 
+    def all_lanes(self, value: Any) -> Any:
+        """A vector as it is, or one of equal numbers."""
+        return value if isinstance(value.type, ir.VectorType) else self.spread(value)
+
     def total(self, vector: Any) -> Any:
         """The sum of a wide vector, always in the same order."""
         sums = self._declared(f"llvm.vector.reduce.fadd.v{self.lanes}f64", DOUBLE, DOUBLE, self.wide)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .code import DOUBLE, Code
+from .code import DOUBLE, Code, Values
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by block, and strides along rows, are given."""
@@ -42,8 +42,8 @@ Places = list[tuple[Any, Any]]
 class Variant:
     """What a function is written for: `given` are statistics that do not depend on x.
 
-    Where coefficients differ `by_row` and each family has a column `alone`, families are gone through by vectors: a
-    place is a column and a mask then, and the number of a column else.
+    Coefficients differ `by_row`, or by family and member; where each family has a column `alone`, families are gone
+    through by vectors, and else a family's members are. `steps` says whether coefficients differ within these vectors.
     """
 
     itemsize: int
@@ -51,6 +51,7 @@ class Variant:
     given: bool
     by_row: bool
     alone: bool
+    steps: bool
 
 
 class Block:
@@ -81,16 +82,16 @@ class Block:
         return code.at(code["sums"], (code.build.mul(place, self.columns), 16), (self.columns, 8 * which))
 
     def get(self, line: Any, place: Any) -> Any:
-        """What stands at a place of a line of float64."""
-        if self.variant.alone:
+        """What stands at a place of a line of float64, the number of a column, or a column and a mask."""
+        if isinstance(place, tuple):
             column, mask = place
             return self.code.load(line, column, mask, self.code.wide)
         return self.code.read(self.code.at(line, (place, 8)), DOUBLE)
 
     def put(self, value: Any, line: Any, place: Any) -> None:
         """Put a number there."""
-        if self.variant.alone:
-            self.code.store(value, line, *place)
+        if isinstance(place, tuple):
+            self.code.store(self.code.all_lanes(value), line, *place)
         else:
             self.code.write(value, self.code.at(line, (place, 8)))
 
@@ -102,25 +103,26 @@ class Block:
         """The place of a family's first column."""
         return family if self.variant.alone else self.code.build.mul(family, self.code["members"])
 
-    def by_member(self, family: Any, body: Callable[[Any, Any], None]) -> None:
-        """``body(member, column)`` for each column of a family."""
-        build, code = self.code.build, self.code
+    def by_member(self, family: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """``state = body(place, *state)`` for the columns of a family, a vector of them at a time."""
+        code, first = self.code, self.first_column(family)
         if self.variant.alone:
-            body(code.word(0), family)
-            return
-
-        def one(member: Any) -> list[Any]:
-            body(member, build.add(build.mul(family, code["members"]), member))
-            return []
-
-        code.each(code["members"], [], one)
-
-    def coefficient(self, name: str, family: Any, member: Any) -> Any:
-        """A column's gamma or beta."""
-        code = self.code
-        return code.read_element(
-            code.at(self.start[name], (family, code["family_step"]), (member, code["member_step"]))
+            return [*body(family, *state)]
+        return code.vectors(
+            code["members"], state, lambda member, mask, *now: body((code.build.add(first, member), mask), *now)
         )
+
+    def coefficient(self, name: str, family: Any, place: tuple[Any, Any]) -> Any:
+        """Some columns' gamma or beta."""
+        code = self.code
+        if self.variant.alone:
+            start, column = self.start[name], place[0]
+        else:
+            start = code.at(self.start[name], (family, code["family_step"]))
+            column = code.build.sub(place[0], self.first_column(family))
+        if self.variant.steps:
+            return code.load_wide(start, column, place[1])
+        return code.spread(code.read_element(start))
 
     def of_row(self, name: str, row: Any, wide: bool) -> Any:
         """A row's gamma or beta, in all lanes."""
@@ -161,7 +163,12 @@ def put_line(block: Block, line: int, found: Callable[[Any], Any]) -> None:
 
     def family(number: Any) -> None:
         value = found(number)
-        block.by_member(number, lambda _, column: block.put(value, block.line(line), column))
+
+        def put(place: Any) -> Values:
+            block.put(value, block.line(line), place)
+            return []
+
+        block.by_member(number, [], put)
 
     block.families(family)
 

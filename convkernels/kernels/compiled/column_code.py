@@ -157,18 +157,16 @@ def join_pieces(block: Block) -> None:
 def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
     """Both sums over the members of a family, weighted by gamma or not."""
     code, build = block.code, block.code.build
-    if block.variant.alone:
-        return [block.get(block.sums(code.word(0), which), family) for which in (0, 1)]
 
-    def add(member: Any, *totals: Any) -> list[Any]:
-        column = build.add(build.mul(family, code["members"]), member)
-        found = [block.get(block.sums(code.word(0), which), column) for which in (0, 1)]
+    def add(place: Any, *totals: Any) -> list[Any]:
+        found = [block.get(block.sums(code.word(0), which), place) for which in (0, 1)]
         if weighted:
-            gamma = block.coefficient("gamma", family, member)
+            gamma = block.coefficient("gamma", family, place)
             found = [build.fmul(gamma, each) for each in found]
         return [build.fadd(old, new) for old, new in zip(totals, found, strict=True)]
 
-    return code.each(code["members"], [code.double(0.0)] * 2, add)
+    found = block.by_member(family, [code.zeros] * 2, add)
+    return found if block.variant.alone else code.totals(found)
 
 
 def settle_forward(block: Block) -> None:
@@ -191,16 +189,17 @@ def settle_forward(block: Block) -> None:
         rstd = code.reciprocal_root(var)
         middle, residual = code.rounded(mean)
 
-        def factors(member: Any, column: Any) -> None:
-            scale, beta = rstd, code.like(rstd, code.double(0.0))
+        def factors(place: Any) -> Values:
+            scale, beta = code.all_lanes(rstd), code.zeros
             if not variant.by_row:
-                scale = build.fmul(rstd, block.coefficient("gamma", number, member))
-                beta = block.coefficient("beta", number, member)
-            values = (mean, middle, scale, build.fsub(beta, build.fmul(residual, scale)))
+                scale = build.fmul(scale, block.coefficient("gamma", number, place))
+                beta = block.coefficient("beta", number, place)
+            values = (mean, middle, scale, build.fsub(beta, build.fmul(code.all_lanes(residual), scale)))
             for index, value in enumerate(values):
-                block.put(value, block.line(index), column)
+                block.put(value, block.line(index), place)
+            return []
 
-        block.by_member(number, factors)
+        block.by_member(number, [], factors)
 
     block.families(family)
 
@@ -219,15 +218,18 @@ def settle_backward(block: Block) -> None:
         if variant.centred:
             offset = build.fsub(offset, build.fmul(total, share))
 
-        def factors(member: Any, column: Any) -> None:
-            factor = rstd if variant.by_row else build.fmul(rstd, block.coefficient("gamma", number, member))
+        def factors(place: Any) -> Values:
+            steep = factor = code.all_lanes(rstd)
+            if not variant.by_row:
+                factor = build.fmul(steep, block.coefficient("gamma", number, place))
             for index, value in enumerate((middle, factor, slope, offset), 1):
-                block.put(value, block.line(index), column)
+                block.put(value, block.line(index), place)
             alone, with_x = (block.sums(code.word(0), which) for which in (0, 1))
-            off = build.fsub(block.get(with_x, column), build.fmul(residual, block.get(alone, column)))
-            block.put(build.fmul(off, rstd), with_x, column)
+            off = build.fmul(code.all_lanes(residual), block.get(alone, place))
+            block.put(build.fmul(build.fsub(block.get(with_x, place), off), steep), with_x, place)
+            return []
 
-        block.by_member(number, factors)
+        block.by_member(number, [], factors)
 
     block.families(family)
 

@@ -27,7 +27,7 @@ GROUP = 16
 """Rows taken together, as a rule: as many streams as are prefetched, and sums are written once for all of them."""
 WAY = 4096
 """Bytes after which memory falls on the same lines of the fastest cache."""
-SUMMED = {1: 16}
+SUMMED = {1: 8}
 WRITTEN = {1: 1, 2: 4}
 """Rows taken together where all, or every second, fall on the same lines, which then push each other out: 14x14 of 1024
 channels were written in 114 us by 8 rows, in 46 by one."""
@@ -62,8 +62,9 @@ class Passes:
         self.keeps = which == "backward" and not form.row.varies
         self.scratch: dict[str, Ints] = {}
         self.runs: list[Callable[[Sequence[str]], Step]] = []
-        alone = form.row.varies and form.member.size == 1
-        self.code = compiled_for(which, Variant(size, spec.centred, given, form.row.varies, alone), isa)
+        alone = form.member.size == 1
+        steps = form.family.varies if alone else form.member.varies
+        self.code = compiled_for(which, Variant(size, spec.centred, given, form.row.varies, alone, steps), isa)
         self.later = [*arrays, *(("gamma", "beta") if which == "forward" else ("gamma",)), "mean", "var"]
         self.arguments: dict[str, Any] = {
             "first_piece": 0,
