@@ -81,6 +81,26 @@ def test_an_outlier_where_the_sums_begin_does_not_spoil_them():
         np.testing.assert_allclose(var, x.astype(np.longdouble).var((0, 2, 3)).astype(float), rtol=1e-14)
 
 
+def test_a_centre_far_from_the_mean_is_found_out():
+    """A channel's sums are about the mean of some numbers, which may happen to be the only large ones."""
+    x = np.random.default_rng(0).normal(size=(1, 256, 256, 4)).astype(np.float32)
+    x.reshape(8, -1, 4)[:, 0, 3] = 1e5
+    for layout in ("NCHW", "NHWC"):
+        data = np.ascontiguousarray(np.moveaxis(x, -1, 1)) if layout == "NCHW" else x
+        _, _, var = ck.batch_norm_train(data, None, None, layout=layout, strategy="direct")
+        np.testing.assert_allclose(var, x.astype(float).var((0, 1, 2)), rtol=1e-6)
+
+
+def test_a_channel_of_zeros_leaves_the_others_to_float32():
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 16)).astype(np.float32)
+    y, *_ = ck.batch_norm_train(x, None, None, layout="NHWC", strategy="direct")
+    x[..., 5] = 0
+    z, _, var = ck.batch_norm_train(x, None, None, layout="NHWC", strategy="direct")
+    assert not z[..., 5].any()
+    assert var[5] == 0
+    np.testing.assert_array_equal(np.delete(z, 5, -1), np.delete(y, 5, -1))
+
+
 @pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-12, 1e12, 1e18, 1e30, 3e37])
 @pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
 def test_what_leaves_float32_on_the_way_is_computed_in_float64(kind, layout, form, size):

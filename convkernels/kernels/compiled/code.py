@@ -239,6 +239,10 @@ class Code:
         total = reduce(self.build.fadd, vectors)
         return self._all(self.build.fcmp_ordered("==", self.build.fsub(total, total), zeros))
 
+    def all_hold(self, holds: Any) -> Any:
+        """Whether a bit is set, or all of a vector of bits."""
+        return self._all(holds) if isinstance(holds.type, ir.VectorType) else holds
+
     def _all(self, mask: Any) -> Any:
         """Whether all of a vector of bits are set."""
         bits = self.build.bitcast(mask, ir.IntType(self.lanes))

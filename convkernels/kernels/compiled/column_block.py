@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from .code import DOUBLE, Code, Values
+from .row_code import SOME
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by block, and strides along rows, are given."""
@@ -129,14 +131,12 @@ class Block:
         code = self.code
         return code.spread(code.fit(code.read_element(code.at(self.start[name], (row, code["row_step"]))), wide))
 
-    def families(self, body: Callable[[Any], None]) -> None:
-        """``body(family)``."""
-
-        def one(*family: Any) -> list[Any]:
-            body(family if self.variant.alone else family[0])
-            return []
-
-        (self.code.vectors if self.variant.alone else self.code.each)(self.code["families"], [], one)
+    def families(self, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """``state = body(family, *state)``."""
+        code, count = self.code, self.code["families"]
+        if self.variant.alone:
+            return code.vectors(count, state, lambda column, mask, *now: body((column, mask), *now))
+        return code.each(count, state, body)
 
     def groups(self, piece: Any, size: Any, body: Callable[[Any, Any], None]) -> None:
         """``body(start, stop)`` for so many rows at a time."""
@@ -161,7 +161,7 @@ class Block:
 def put_line(block: Block, line: int, found: Callable[[Any], Any]) -> None:
     """Write a number of each family's for each column."""
 
-    def family(number: Any) -> None:
+    def family(number: Any) -> Values:
         value = found(number)
 
         def put(place: Any) -> Values:
@@ -169,8 +169,9 @@ def put_line(block: Block, line: int, found: Callable[[Any], Any]) -> None:
             return []
 
         block.by_member(number, [], put)
+        return []
 
-    block.families(family)
+    block.families([], family)
 
 
 def first_number(block: Block, family: Any) -> Any:
@@ -181,6 +182,23 @@ def first_number(block: Block, family: Any) -> Any:
     if not block.variant.centred:
         return code.double(0.0)
     return code.finite(code.read_element(code.at(x, (block.first_column(family), code.itemsize))))
+
+
+def middle_of_some(block: Block, family: Any) -> Any:
+    """The mean of some numbers of a family's first column, rounded, which is likely to be near that of all; or 0."""
+    code, build, alone = block.code, block.code.build, block.variant.alone
+    if not block.variant.centred:
+        return code.zeros if alone else code.double(0.0)
+    numbers = []
+    for place in range(SOME):
+        row = build.sdiv(build.mul(code["rows"], code.word(place)), code.word(SOME))
+        line = code.at(block.start["x"], (row, code["x_row"]))
+        if alone:
+            numbers.append(code.load_wide(line, *family))
+        else:
+            numbers.append(code.read_element(code.at(line, (block.first_column(family), code.itemsize))))
+    mean = build.fmul(reduce(build.fadd, numbers), code.like(numbers[0], code.double(1 / SOME)))
+    return code.finite(code.rounded(mean)[0])
 
 
 def mean_of(block: Block, family: Any) -> tuple[Any, Any]:

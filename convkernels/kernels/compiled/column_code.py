@@ -15,7 +15,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import DOUBLE, TINY, Code, Values
+from ..norm_blocks import LEAST_EPS
+from .code import DOUBLE, HUGE, TINY, Code, Values
 from .column_block import (
     ABREAST,
     ARGUMENTS,
@@ -33,16 +34,21 @@ from .column_block import (
     Variant,
     first_number,
     mean_of,
+    middle_of_some,
     put_line,
     rstd_of,
 )
 from .function import Function
 from .isa import Isa
+from .row_code import NEAR
 from .tile import WORD, compiled
 
 
-def add_up(block: Block, piece: Any) -> None:
-    """Sum x less the centre and its square, or dy and its product with that, down the rows of a piece."""
+def add_up(block: Block, piece: Any, *, few: bool = True) -> None:
+    """Sum x less the centre and its square, or dy and its product with that, down the rows of a piece.
+
+    That is by float32's sums of a few rows, if these do: those of x are looked at when statistics are made of them.
+    """
     code, build, backward = block.code, block.code.build, "dy" in block.start
 
     def clear(places: Places) -> None:
@@ -70,11 +76,18 @@ def add_up(block: Block, piece: Any) -> None:
             centres = [code.load(block.line(0), *place, code.wide) for place in places]
             targets = [(block.sums(piece, which), *place) for which in (0, 1) for place in places]
 
-            def go(state: Values, wide: bool) -> Values:
+            def go(state: Values, wide: bool) -> list[Any]:
                 return code.loop(start, stop, code.word(1), state, adder(places, centres, wide))
 
             before = [code.load(*target, code.wide) for target in targets]
-            found = code.few(before, go) if backward else go(before, wide=True)
+            if backward:
+                found = code.few(before, go)
+            elif few:
+                nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
+                sums = go([nothing] * len(targets), wide=False)
+                found = [build.fadd(old, code.widened(new)) for old, new in zip(before, sums, strict=True)]
+            else:
+                found = go(before, wide=True)
             for target, value in zip(targets, found, strict=True):
                 code.store(value, *target)
 
@@ -169,11 +182,41 @@ def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
     return found if block.variant.alone else code.totals(found)
 
 
+def are_near(block: Block) -> Any:
+    """Whether float32's sums will do: of families whose centre is near the mean, and whose squares did not vanish."""
+    code, build = block.code, block.code.build
+    large = build.fcmp_ordered(">=", code.number("eps"), code.double(LEAST_EPS))
+
+    def check(family: Any, holds: Any) -> list[Any]:
+        off, square = (
+            build.fdiv(each, code.like(each, code.number("count"))) for each in family_sums(block, family, False)
+        )
+        off = build.fmul(off, off) if block.variant.centred else code.like(square, code.double(0.0))
+        var = build.fsub(square, off)
+
+        def compared(sign: str, value: Any, limit: Any) -> Any:
+            return build.fcmp_ordered(sign, value, code.like(value, limit))
+
+        nothing = build.and_(compared("==", square, code.double(0.0)), code.like(square, large))
+        seen = build.and_(compared(">=", var, code.double(TINY)), compared("<=", var, code.double(HUGE)))
+        near = build.fcmp_ordered("<=", off, build.fmul(var, code.like(var, code.double(NEAR))))
+        return [build.and_(holds, code.all_hold(build.and_(near, build.or_(seen, nothing))))]
+
+    return block.families([ir.Constant(ir.IntType(1), 1)], check)[0]
+
+
+def sum_again(block: Block, pieces: Callable[..., None]) -> None:
+    """Sum all pieces by float64, about the first numbers."""
+    put_line(block, 0, partial(first_number, block))
+    pieces(partial(add_up, block, few=False))
+    join_pieces(block)
+
+
 def settle_forward(block: Block) -> None:
     """Find statistics unless they are given, and make factors: centre, scale, shift; the mean is the new centre."""
     code, build, variant = block.code, block.code.build, block.variant
 
-    def family(number: Any) -> None:
+    def family(number: Any) -> Values:
         kept = [block.statistics(name) for name in ("mean", "var")]
         if variant.given:
             mean, var = (block.get(line, number) for line in kept)
@@ -200,15 +243,16 @@ def settle_forward(block: Block) -> None:
             return []
 
         block.by_member(number, [], factors)
+        return []
 
-    block.families(family)
+    block.families([], family)
 
 
 def settle_backward(block: Block) -> None:
     """Make factors: centre, factor, slope, offset; the products are scaled to what gamma's gradient is the sum of."""
     code, build, variant = block.code, block.code.build, block.variant
 
-    def family(number: Any) -> None:
+    def family(number: Any) -> Values:
         rstd, (middle, residual) = rstd_of(block, number), mean_of(block, number)
         total, products = family_sums(block, number, not variant.by_row)
         products = build.fsub(products, build.fmul(residual, total))
@@ -230,8 +274,9 @@ def settle_backward(block: Block) -> None:
             return []
 
         block.by_member(number, [], factors)
+        return []
 
-    block.families(family)
+    block.families([], family)
 
 
 def choose_mode(block: Block, steep: tuple[int, ...], flat: tuple[int, ...]) -> None:
@@ -323,7 +368,7 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
     def one(number: Any) -> list[Any]:
         block = Block(code, variant, which, number)
         with wanted(FIRST):
-            put_line(block, 0, partial(first_number, block))
+            put_line(block, 0, partial(first_number if variant.itemsize == 8 else middle_of_some, block))
         with wanted(MEAN):
             put_line(block, 0, lambda family: mean_of(block, family)[0])
             if which == "backward" and variant.by_row:
@@ -333,6 +378,9 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
         with wanted(SETTLE):
             if which == "backward" or not variant.given:
                 join_pieces(block)
+            if which == "forward" and not variant.given and variant.itemsize == 4:
+                with build.if_then(build.not_(are_near(block)), likely=False):
+                    sum_again(block, pieces)
             if which == "forward":
                 settle_forward(block)
                 choose_mode(block, (2,), (1, 3))
