@@ -134,6 +134,30 @@ def test_a_sample_with_nan_leaves_the_others_as_they_are(kind, layout, form):
     assert np.isnan(dirty[1]).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("layer_norm", {"layout": "NHWC", "axes": 3}),
+        ("layer_norm", {"layout": "NCHW", "axes": 1}),
+        ("instance_norm", {"layout": "NCHW"}),
+        ("instance_norm", {"layout": "NHWC"}),
+    ],
+)
+def test_a_sample_comes_to_the_same_alone_as_beside_others(name, options, dtype):
+    """Wherever it falls among rows that are taken together, of which a sample has no whole number."""
+    random = np.random.default_rng(0)
+    x, dy = (random.normal(size=(5, 7, 7, 7)).astype(dtype) for _ in range(2))
+    gamma, beta = random.normal(size=(2, 7)).astype(dtype)
+    y, vjp = getattr(ck, f"{name}_vjp")(x, gamma, beta, strategy="direct", **options)
+    dx = vjp(dy).dx
+    for place in range(5):
+        one = slice(place, place + 1)
+        alone, pull_back = getattr(ck, f"{name}_vjp")(x[one], gamma, beta, strategy="direct", **options)
+        np.testing.assert_array_equal(alone, y[one])
+        np.testing.assert_array_equal(pull_back(dy[one]).dx, dx[one])
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_gradients_by_given_statistics_of_large_numbers_do_not_depend_on_the_batch(layout):
     gradient = replace(standard("batch", layout, shape=(9, 32, 4, 8)), operation="batch_norm_grad")

@@ -8,7 +8,7 @@ does not depend on those beside it, and one whose numbers leave the data's type 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,7 @@ class Block:
         numbers = [build.add(number, code.word(place)) for place in range(count)]
         families = [Family(code, self.variant, "backward", each) for each in numbers]
         centres = [code.rounded(code.read(family.statistic("mean"), DOUBLE))[0] for family in families]
-        found = code.totals(sums_along(code, families, centres))
+        found = code.totals(sums_along(code, [family.start for family in families], centres, code["gamma"]))
         for place, value in enumerate(found):
             family = build.sub(numbers[place // 2], first)
             code.write(value, self.place(self.sums, place % 2, 8, family))
@@ -111,18 +111,21 @@ def go_together(code: Code, variant: Variant, piece: Any, first: Any, last: Any,
     code.loop(first, last, lanes, [], some)
 
 
-def sums_along(code: Code, families: Sequence[Family], centres: Sequence[Any]) -> list[Any]:
-    """The sums of g and g * (x - centre) of each row, by sums of a few vectors in the data's type."""
+def sums_along(code: Code, starts: Sequence[Mapping[str, Any]], centres: Sequence[Any], gamma: Any = None) -> list[Any]:
+    """The sums of g and g * (x - centre) along rows, g being dy, times gamma if there is one for each column.
+
+    Numbers are summed a few vectors at a time in the data's type. What is not finite there is not in the sums, either.
+    """
     build = code.build
     nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
     middles = [code.spread(code.fit(centre, wide=False)) for centre in centres]
     length = code.word(2 * FEW * code.lanes)
 
     def vector(column: Any, mask: Any, *now: Any) -> list[Any]:
-        gamma, found = code.load(code["gamma"], column, mask), []
-        for family, middle, total, products in zip(families, middles, now[::2], now[1::2], strict=True):
-            dy, x = (code.load(family.start[name], column, mask) for name in ("dy", "x"))
-            given = build.fmul(dy, gamma)
+        coefficient, found = None if gamma is None else code.load(gamma, column, mask), []
+        for start, middle, total, products in zip(starts, middles, now[::2], now[1::2], strict=True):
+            dy, x = (code.load(start[name], column, mask) for name in ("dy", "x"))
+            given = dy if coefficient is None else build.fmul(dy, coefficient)
             found += [build.fadd(total, given), code.multiply_add(given, build.fsub(x, middle), products)]
         return found
 
@@ -131,7 +134,7 @@ def sums_along(code: Code, families: Sequence[Family], centres: Sequence[Any]) -
         found = code.columns(start, stop, 1, [nothing] * len(totals), vector)
         return [build.fadd(old, code.widened(new)) for old, new in zip(totals, found, strict=True)]
 
-    return code.loop(code.word(0), code["columns"], length, [code.zeros] * 2 * len(families), run)
+    return code.loop(code.word(0), code["columns"], length, [code.zeros] * 2 * len(starts), run)
 
 
 def write(block: Block, first: Any, last: Any, piece: Any) -> None:
