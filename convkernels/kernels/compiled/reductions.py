@@ -19,6 +19,7 @@ from llvmlite import ir
 
 from .isa import Isa
 from .lines import BYTE, Body, Lines, Operand, Place, Vectors
+from .pairs import Pairs
 from .rows import Rows
 from .tile import WORD, compiled
 from .wholes import Wholes
@@ -335,6 +336,19 @@ def by_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa) 
     else:
         text = code.reduced(partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish)
     return compiled(text, "lines", isa)
+
+
+@lru_cache(maxsize=64)
+def by_pairs(source: Operand, target: Operand, reduction: Reduction, width: int, isa: Isa) -> int:
+    """Where the code is that reduces windows of 2 x 2 in rows of so many cells."""
+    code = Pairs(source, target, isa.lanes(source.itemsize), width)
+    numbers = Arithmetic(code, source.kind, source.element)
+    combine = numbers.add if reduction.name == "sum" else partial(numbers.better, reduction.name)
+
+    def finish(total: Any, divisor: Any) -> Any:
+        return numbers.over(total, divisor) if reduction.divide else total
+
+    return compiled(code.reduced(combine, finish), "lines", isa)
 
 
 @lru_cache(maxsize=64)
