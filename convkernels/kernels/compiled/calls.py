@@ -221,7 +221,8 @@ def by_rows(asked: RowBoxes, source: View, buffer: View, target: View, make: Mak
 
 def by_pairs(arrays: tuple[View, View], divisor: int, make: Maker) -> Call:
     """A call of pairs of rows and their results, all of an image's on end."""
-    words = [math.prod(arrays[1].shape[1:3]), bits(divisor), arrays[0].shape[0], 1]
+    pairs = min(math.prod(array.shape[1:3]) for array in arrays)
+    words = [pairs, bits(divisor), arrays[0].shape[0], 1]
     for array in arrays:
         words += [array.offset, *array.strides[:2], *[0] * (LOOPS + 1)]
     return made(make, [Operand(array.kind, array.itemsize, "dense") for array in arrays], words, arrays, ())

@@ -2,12 +2,14 @@
 
 Planes are one long row of pairs then. Two rows are reduced to one, and neighbours of that to results, so that each cell
 is loaded once, by whole vectors: those of short rows hold cells of the next ones too, whose results are written over,
-and two pairs share a vector of results where they fit. The last pairs are read and written through masks.
+and two pairs share a vector of results where they fit. Gradients of sums are written twice to each of two rows. The
+last pairs are read and written through masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
@@ -33,7 +35,7 @@ def in_pairs(window: Window, isa: Isa, *arrays: View) -> bool:
 
 
 class Pairs(Lines):
-    """Emits loops over pairs of rows of so many cells. Operands are the rows and their results.
+    """Emits loops over pairs of rows of so many cells. Of the operands, a source and a target, one has the rows.
 
     In the place of the table and its length, a call has the pairs of all channels and the divisor.
     """
@@ -43,32 +45,61 @@ class Pairs(Lines):
         self.width, self.results = width, width // 2
         self.together = 2 if width <= lanes else 1
 
-    def reduced(self, combine: Combine, finish: Callable[[Any, Any], Any]) -> str:
-        """The whole as LLVM assembly; `finish` takes a vector of results and the divisor."""
+    def pairs(self, cells: Sequence[int], together: int, body: Callable[..., None]) -> str:
+        """The whole as LLVM assembly, of operands with so many cells in a pair.
+
+        ``body(addresses, divisor, together, masked)`` takes so many pairs, or one that must not be overstepped.
+        """
         build, call, zero = self.build, self.function.args[0], self.word(0)
         pairs, divisor = self.word_at(call, 0), build.bitcast(self.word_at(call, 1), ir.DoubleType())
         bases = self.begin()
-        behind = self.together - 1 - (-self.lanes // self.results)  # pairs whose results a vector may reach into
+        behind = together - 1 - (-self.lanes // self.results)  # pairs whose results a vector may reach into
         with self.loop(zero, self.word_at(call, 2)) as image:
             starts = self.moved(bases, 0, image)
 
-            def go(pair: Any, together: int, masked: bool) -> None:
-                source, target = (
-                    build.add(start, build.mul(pair, self.word(cells * operand.itemsize)))
-                    for start, cells, operand in zip(starts, (2 * self.width, self.results), self.operands, strict=True)
-                )
-                for first in range(0, self.results, self.lanes):
-                    one, other = self.halves(source, first, together, masked, combine)
-                    found = finish(combine(one, other), divisor)
-                    count = min(self.results - first, self.lanes) if masked else self.lanes
-                    self.put(found, build.add(target, self.word(first * self.operands[1].itemsize)), count)
+            def go(pair: Any, many: int, masked: bool) -> None:
+                steps = [
+                    self.word(count * operand.itemsize) for count, operand in zip(cells, self.operands, strict=True)
+                ]
+                at = [build.add(start, build.mul(pair, step)) for start, step in zip(starts, steps, strict=True)]
+                body(at, divisor, many, masked)
 
-            with self.loop(zero, build.sub(pairs, self.word(behind)), self.together) as pair:
-                go(pair, self.together, False)
+            with self.loop(zero, build.sub(pairs, self.word(behind)), together) as pair:
+                go(pair, together, False)
             with self.loop(pair, pairs) as pair:
                 go(pair, 1, True)
         build.ret_void()
         return str(self.module)
+
+    def reduced(self, combine: Combine, finish: Callable[[Any, Any], Any]) -> str:
+        """Windows to results; `finish` takes a vector of results and the divisor."""
+        size = self.operands[1].itemsize
+
+        def body(at: Sequence[Any], divisor: Any, together: int, masked: bool) -> None:
+            for first in range(0, self.results, self.lanes):
+                one, other = self.halves(at[0], first, together, masked, combine)
+                found = finish(combine(one, other), divisor)
+                count = min(self.results - first, self.lanes) if masked else self.lanes
+                self.put(found, self.build.add(at[1], self.word(first * size)), count)
+
+        return self.pairs((2 * self.width, self.results), self.together, body)
+
+    def filled(self, finish: Callable[[Any, Any], Any]) -> str:
+        """Gradients of results to the windows."""
+        build, lanes, size = self.build, self.lanes, self.operands[0].itemsize
+
+        def body(at: Sequence[Any], divisor: Any, together: int, masked: bool) -> None:
+            for row, first in product(range(2), range(0, self.results, lanes)):
+                count = min(self.results - first, lanes) if masked else lanes
+                value = finish(self.get(build.add(at[0], self.word(first * size)), count), divisor)
+                for vector in range(min(2, -(-2 * (self.results - first) // lanes))):
+                    order = [(vector * lanes + place) // 2 for place in range(lanes)]
+                    twice = build.shuffle_vector(value, value, ir.Constant(ir.VectorType(INDEX, lanes), order))
+                    cell = 2 * first + vector * lanes
+                    count = min(self.width - cell, lanes) if masked else lanes
+                    self.put(twice, build.add(at[1], self.word((row * self.width + cell) * size)), count)
+
+        return self.pairs((self.results, 2 * self.width), 1, body)
 
     def halves(self, source: Any, first: int, together: int, masked: bool, combine: Combine) -> tuple[Any, Any]:
         """The left and the right halves of windows, from a result of the pair on; each two rows reduced to one."""

@@ -176,9 +176,9 @@ def reduced(
                 for images in slices(first.shape[0], max(1, -(-first.shape[0] // threads)))
             ]
         )
-    if forward and in_pairs(spec.window, isa, *arrays) and reduction.name in ("max", "min", "sum"):
+    if in_pairs(spec.window, isa, *arrays) and reduction.name in ("max", "min", "sum"):
         divisor, size = spec.divisor_override or spec.window.taps, arrays[0].shape[1]
-        code = reductions.by_pairs, reduction, spec.window.in_size[1]
+        code = reductions.by_pairs if forward else reductions.over_pairs, reduction, spec.window.in_size[1]
         return program(
             [
                 Task((by_pairs((arrays[0].cut(1, some), arrays[1].cut(1, some)), divisor, code),))

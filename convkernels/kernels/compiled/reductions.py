@@ -322,15 +322,17 @@ def by_rows(source: Operand, buffer: Operand, target: Operand, reduction: Reduct
     return compiled(code.rows(across, along, border), "lines", isa)
 
 
+def finished(numbers: Arithmetic, reduction: Reduction, total: Any, divisor: Any) -> Any:
+    """A sum, divided if it is to be."""
+    return numbers.over(total, divisor) if reduction.divide else total
+
+
 @lru_cache(maxsize=64)
 def by_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa) -> int:
     """Where the code is that reduces whole planes."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 0)
     numbers = Arithmetic(code, source.kind, source.element)
-
-    def finish(total: Any, divisor: Any) -> Any:
-        return numbers.over(total, divisor) if reduction.divide else total
-
+    finish = partial(finished, numbers, reduction)
     if reduction.name == "sum":
         text = code.reduced(numbers.add, numbers.constant(0), finish)
     else:
@@ -344,11 +346,15 @@ def by_pairs(source: Operand, target: Operand, reduction: Reduction, width: int,
     code = Pairs(source, target, isa.lanes(source.itemsize), width)
     numbers = Arithmetic(code, source.kind, source.element)
     combine = numbers.add if reduction.name == "sum" else partial(numbers.better, reduction.name)
+    return compiled(code.reduced(combine, partial(finished, numbers, reduction)), "lines", isa)
 
-    def finish(total: Any, divisor: Any) -> Any:
-        return numbers.over(total, divisor) if reduction.divide else total
 
-    return compiled(code.reduced(combine, finish), "lines", isa)
+@lru_cache(maxsize=64)
+def over_pairs(source: Operand, target: Operand, reduction: Reduction, width: int, isa: Isa) -> int:
+    """Where the code is that spreads gradients of sums over windows of 2 x 2 in rows of so many cells."""
+    code = Pairs(source, target, isa.lanes(source.itemsize), width)
+    numbers = Arithmetic(code, source.kind, source.element)
+    return compiled(code.filled(partial(finished, numbers, reduction)), "lines", isa)
 
 
 @lru_cache(maxsize=64)
@@ -356,8 +362,7 @@ def over_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa
     """Where the code is that spreads gradients of sums over whole planes."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 1)
     numbers = Arithmetic(code, source.kind, source.element)
-    text = code.filled(lambda value, divisor: numbers.over(value, divisor) if reduction.divide else value)
-    return compiled(text, "lines", isa)
+    return compiled(code.filled(partial(finished, numbers, reduction)), "lines", isa)
 
 
 @lru_cache(maxsize=256)
