@@ -35,8 +35,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import DOUBLE, TINY, Code, Values
-from .isa import Isa
+from .code import TINY, Code, Values
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by family, and strides along parts and rows, are given."""
@@ -241,22 +240,3 @@ def normalise(family: Family, mean: Any, rstd: Any) -> None:
         code.each(code["parts"], [], part)
 
     code.narrow_or_wide(build.and_(code.ordinary(rstd), code.ordinary(centre, least=0.0)), write)
-
-
-def forward(variant: Variant, isa: Isa) -> str:
-    """The function that normalises some families, and writes their statistics unless they are given."""
-    code = Code("forward", ARGUMENTS["forward"], variant.itemsize, isa)
-
-    def one(number: Any) -> list[Any]:
-        family = Family(code, variant, "forward", number)
-        if variant.given:
-            mean, var = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "var"))
-        else:
-            mean, var = statistics(family)
-            code.write(mean, family.statistic("mean"))
-            code.write(var, family.statistic("var"))
-        normalise(family, mean, code.reciprocal_root(var))
-        return []
-
-    code.loop(code["first"], code["last"], code.word(1), [], one)
-    return code.finish()

@@ -10,7 +10,8 @@ from .code import DOUBLE, Code, Values
 from .function import Function
 from .isa import Isa
 from .row_abreast import can_go_abreast, go_abreast
-from .row_code import ARGUMENTS, UNROLL, Family, Variant, forward, slope_and_offset
+from .row_code import ARGUMENTS, UNROLL, Family, Variant, slope_and_offset
+from .row_moments import forward
 from .row_together import can_go_together, go_together
 from .tile import compiled
 
