@@ -270,6 +270,14 @@ def run_flush(dtype):
                         y.reshape(2, channels, -1),
                     )
                     assert vjp(flush(y)).sum() == y.sum()
+        # More planes than lanes, which are reduced together where they are small.
+        for reducer in ("max", "mean"):
+            window = f"in2x{size}_k2x{size}_s1x1_p0+0x0+0_d1x1"
+            problem = problem_of("pool", window, reducer, "NCHW", 35, "tied", dtype)
+            expected = run(OPERATIONS["pool"].find("stride_tricks"), problem)["out"]
+            for arrays, outputs in flush_arrays(problem):
+                got = run(found("pool"), problem, arrays, outputs)["out"]
+                np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("forced", ["avx2", "generic"])

@@ -328,15 +328,16 @@ def finished(numbers: Arithmetic, reduction: Reduction, total: Any, divisor: Any
 
 
 @lru_cache(maxsize=64)
-def by_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa) -> int:
-    """Where the code is that reduces whole planes."""
+def by_planes(source: Operand, target: Operand, reduction: Reduction, cells: int, isa: Isa) -> int:
+    """Where the code is that reduces whole planes, some of so many cells together or, if that is 0, one by one."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 0)
     numbers = Arithmetic(code, source.kind, source.element)
     finish = partial(finished, numbers, reduction)
+    reduced = partial(code.reduced_together, cells) if cells else code.reduced
     if reduction.name == "sum":
-        text = code.reduced(numbers.add, numbers.constant(0), finish)
+        text = reduced(numbers.add, numbers.constant(0), finish)
     else:
-        text = code.reduced(partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish)
+        text = reduced(partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish)
     return compiled(text, "lines", isa)
 
 
