@@ -150,6 +150,8 @@ class Call:
         The shape in which implementations see the result, if not its canonical one.
     outputs
         Arrays beside the result that the run fills, by keyword.
+    sums
+        Whether these are sums, in a wider type than the result's, which a plan may write in that type.
     instead
         What runs in the place of an implementation if that is chosen and nothing is converted: what keeps more of the
         run than the result, or needs less for it.
@@ -168,6 +170,7 @@ class Call:
     kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
+    sums: bool = False
     instead: Instead | None = None
 
     @property
@@ -242,11 +245,14 @@ class Call:
             if (array is None) != (value is None) or (array is not None and not _same_start(array, value)):
                 return None
         resources = Resources(config.max_workspace, config.threads)
-        run = self._planned(implementation, result, resources, keep=keep)
-        run = run or self._viewed(implementation, given, resources)
+        planned = self._planned(implementation, result, resources, keep=keep)
+        run = planned or self._viewed(implementation, given, resources)
         if run is None:
             return None
-        outputs = tuple(None if each is None else (each.shape, each.dtype) for each in self.outputs.values())
+        outputs = tuple(
+            None if each is None else (each.shape, result.dtype if planned and self.sums else each.dtype)
+            for each in self.outputs.values()
+        )
         return Shortcut(
             *(self.operation, self.operation.chosen, get_config(), run, len(given)),
             *(result.shape, result.dtype, outputs, finish),

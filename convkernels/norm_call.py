@@ -227,8 +227,11 @@ class Gradients:
         def small(array: Array | None, shape: tuple[int, ...] | None) -> Array | None:
             if array is None or shape is None:
                 return None
+            found = bare.gathered(array, shape)
+            if found.dtype == dtype and found.flags.c_contiguous:
+                return found
             with np.errstate(over="ignore"):  # as compiled code is silent of what is not finite
-                return bare.gathered(array, shape).astype(dtype, order="C")
+                return found.astype(dtype, order="C")
 
         def finish(_: Any, dx: Array | None, dgamma: Array | None, dbeta: Array | None) -> NormGradients:
             return NormGradients(dx, small(dgamma, shapes[0]), small(dbeta, shapes[1]))
@@ -244,6 +247,7 @@ class Gradients:
             {**gradient_options(self.options, self.operation), "runs": runs},
             seen_shape=spec.seen_shape,
             outputs={f"d{name}": problem.spread(name, array) for name, array in sums.items()},
+            sums=True,
         )
         if "x" in wanted:
             result: NormGradients = call.finished(finish, ())

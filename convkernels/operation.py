@@ -89,6 +89,7 @@ class Implementation:
     plan : callable
         ``plan(...)`` takes what `run` does, and is None or a run for arrays that lie alike, wherever they are: it takes
         the arrays, `out` and the other results, by their places, in any order of axes, and uses their addresses alone.
+        Sums that `run` adds up in a wider type, as gradients of a norm's coefficients, it writes in the type of `out`.
     keep : callable
         ``keep(...)`` is the same where all arrays but the first stay as they are: the run makes no use of what it is
         given for them.

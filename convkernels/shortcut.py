@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -166,6 +167,12 @@ def through_views(run: Callable[..., None], views: tuple[View | None, ...], out:
     return through
 
 
+def maker(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Callable[[], Array]:
+    """What makes arrays whose numbers are still to be written."""
+    small = math.prod(shape) * dtype.itemsize < LARGE
+    return partial(np.empty if small else empty, shape, dtype)
+
+
 @dataclass(eq=False)
 class Shortcut:
     """One run of an implementation, and when it would still be chosen.
@@ -184,7 +191,8 @@ class Shortcut:
     finish: Finish | None = None
 
     def __post_init__(self) -> None:
-        self.small = math.prod(self.shape) * self.dtype.itemsize < LARGE
+        self.fresh = maker(self.shape, self.dtype)
+        self.others = [None if like is None else maker(*like) for like in self.outputs]
 
     def holds(self) -> bool:
         """Whether nothing was registered or set since."""
@@ -193,10 +201,10 @@ class Shortcut:
     def __call__(self, args: tuple[Any, ...]) -> Any:
         """Run on other arrays of the same kind."""
         arrays = args if len(args) == self.count else args[: self.count] + (None,) * (self.count - len(args))
-        result = (np.empty if self.small else empty)(self.shape, self.dtype)
+        result = self.fresh()
         if self.finish is None:
             self.run(*arrays, result)
             return result
-        outputs = [None if like is None else empty(*like) for like in self.outputs]
+        outputs = [None if make is None else make() for make in self.others]
         self.run(*arrays, result, *outputs)
         return self.finish(arrays, result, *outputs)

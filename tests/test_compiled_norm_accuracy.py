@@ -81,6 +81,26 @@ def test_an_outlier_where_the_sums_begin_does_not_spoil_them():
         np.testing.assert_allclose(var, x.astype(np.longdouble).var((0, 2, 3)).astype(float), rtol=1e-14)
 
 
+def test_a_centre_far_from_the_mean_is_found_out():
+    """A channel's sums are about the mean of some numbers, which may happen to be the only large ones."""
+    x = np.random.default_rng(0).normal(size=(1, 256, 256, 4)).astype(np.float32)
+    x.reshape(8, -1, 4)[:, 0, 3] = 1e5
+    for layout in ("NCHW", "NHWC"):
+        data = np.ascontiguousarray(np.moveaxis(x, -1, 1)) if layout == "NCHW" else x
+        _, _, var = ck.batch_norm_train(data, None, None, layout=layout, strategy="direct")
+        np.testing.assert_allclose(var, x.astype(float).var((0, 1, 2)), rtol=1e-6)
+
+
+def test_a_channel_of_zeros_leaves_the_others_to_float32():
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 16)).astype(np.float32)
+    y, *_ = ck.batch_norm_train(x, None, None, layout="NHWC", strategy="direct")
+    x[..., 5] = 0
+    z, _, var = ck.batch_norm_train(x, None, None, layout="NHWC", strategy="direct")
+    assert not z[..., 5].any()
+    assert var[5] == 0
+    np.testing.assert_array_equal(np.delete(z, 5, -1), np.delete(y, 5, -1))
+
+
 @pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-12, 1e12, 1e18, 1e30, 3e37])
 @pytest.mark.parametrize(("kind", "layout", "form"), COMPILED)
 def test_what_leaves_float32_on_the_way_is_computed_in_float64(kind, layout, form, size):
@@ -112,6 +132,30 @@ def test_a_sample_with_nan_leaves_the_others_as_they_are(kind, layout, form):
     clean, dirty = run(implementation, problem)["out"], run(implementation, problem.given({"x": x}))["out"]
     np.testing.assert_array_equal(dirty[[0, 2]], clean[[0, 2]])
     assert np.isnan(dirty[1]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("layer_norm", {"layout": "NHWC", "axes": 3}),
+        ("layer_norm", {"layout": "NCHW", "axes": 1}),
+        ("instance_norm", {"layout": "NCHW"}),
+        ("instance_norm", {"layout": "NHWC"}),
+    ],
+)
+def test_a_sample_comes_to_the_same_alone_as_beside_others(name, options, dtype):
+    """Wherever it falls among rows that are taken together, of which a sample has no whole number."""
+    random = np.random.default_rng(0)
+    x, dy = (random.normal(size=(5, 7, 7, 7)).astype(dtype) for _ in range(2))
+    gamma, beta = random.normal(size=(2, 7)).astype(dtype)
+    y, vjp = getattr(ck, f"{name}_vjp")(x, gamma, beta, strategy="direct", **options)
+    dx = vjp(dy).dx
+    for place in range(5):
+        one = slice(place, place + 1)
+        alone, pull_back = getattr(ck, f"{name}_vjp")(x[one], gamma, beta, strategy="direct", **options)
+        np.testing.assert_array_equal(alone, y[one])
+        np.testing.assert_array_equal(pull_back(dy[one]).dx, dx[one])
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

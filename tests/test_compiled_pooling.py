@@ -34,6 +34,8 @@ WINDOWS = [
     "in10x41_k3x2_s1x3_p1+2x0+1_d2x1",
     "in6x37_k2x3_s2x1_p-1+0x1+-1_d1x2",
     "in3x19_k3x19_s1x1_p0+0x0+0_d1x1",
+    "in12x14_k2x2_s2x2_p0+0x0+0_d1x1",
+    "in12x70_k2x2_s2x2_p0+0x0+0_d1x1",
     "in70_k5_s2_p2+2_d1",
     "in3x4x33_k2x2x2_s2x2x2_p0+0x0+0x0+0_d1x1x1",
 ]
@@ -245,6 +247,7 @@ def run_flush(dtype):
                 (f"in5x{wide + 2}_k3x3_s2x2_p1+1x1+1_d1x1", ("max", "mean", "lp2", "max_ties-split")),
                 (f"in5x{wide + 2}_k3x3_s1x1_p1+1x1+1_d1x1", ("max", "mean", "lp2", "max_ties-split")),
                 (f"in4x{2 * wide}_k2x2_s2x2_p0+0x0+0_d1x1", ("max", "mean")),
+                (f"in26x{2 * wide}_k2x2_s2x2_p0+0x0+0_d1x1", ("max", "mean")),
                 (f"in3x{wide}_k3x{wide}_s1x1_p0+0x0+0_d1x1", ("max", "mean")),
             ):
                 for reducer in reducers:
@@ -267,6 +270,14 @@ def run_flush(dtype):
                         y.reshape(2, channels, -1),
                     )
                     assert vjp(flush(y)).sum() == y.sum()
+        # More planes than lanes, which are reduced together where they are small.
+        for reducer in ("max", "mean"):
+            window = f"in2x{size}_k2x{size}_s1x1_p0+0x0+0_d1x1"
+            problem = problem_of("pool", window, reducer, "NCHW", 35, "tied", dtype)
+            expected = run(OPERATIONS["pool"].find("stride_tricks"), problem)["out"]
+            for arrays, outputs in flush_arrays(problem):
+                got = run(found("pool"), problem, arrays, outputs)["out"]
+                np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("forced", ["avx2", "generic"])

@@ -36,6 +36,15 @@ class View:
         shape = (*self.shape[:axis], part.stop - part.start, *self.shape[axis + 1 :])
         return replace(self, offset=self.offset + part.start * self.strides[axis], shape=shape)
 
+    def on_end(self, first: int) -> bool:
+        """Whether the axes from one on lie in one piece, in their order."""
+        step = self.itemsize
+        for size, stride in zip(reversed(self.shape[first:]), reversed(self.strides[first:]), strict=True):
+            if size > 1 and stride != step:
+                return False
+            step *= size
+        return True
+
     def swapped(self) -> View:
         """The first two axes exchanged."""
         return replace(
@@ -208,6 +217,15 @@ def by_rows(asked: RowBoxes, source: View, buffer: View, target: View, make: Mak
         Operand(target.kind, size, "dense" if lanes[1] == size else "any"),
     )
     return made(make, operands, words, (source, buffer, target), given)
+
+
+def by_pairs(arrays: tuple[View, View], divisor: int, make: Maker) -> Call:
+    """A call of pairs of rows and their results, all of an image's on end."""
+    pairs = min(math.prod(array.shape[1:3]) for array in arrays)
+    words = [pairs, bits(divisor), arrays[0].shape[0], 1]
+    for array in arrays:
+        words += [array.offset, *array.strides[:2], *[0] * (LOOPS + 1)]
+    return made(make, [Operand(array.kind, array.itemsize, "dense") for array in arrays], words, arrays, ())
 
 
 def by_planes(arrays: tuple[View, View], divisor: int, make: Maker) -> Call:

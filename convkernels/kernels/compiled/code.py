@@ -18,6 +18,8 @@ from .isa import Isa
 from .tile import INDEX, WORD
 
 DOUBLE = ir.DoubleType()
+EIGHT = 8
+"""Vectors whose sums are found together, at most."""
 HUGE, TINY = 2.0**90, 2.0**-90
 """Between these, products of a few numbers neither overflow nor vanish in float32."""
 
@@ -78,6 +80,11 @@ class Code:
             name: self.build.add(self[name], self.read(self.at(self[table], (number, 8)), WORD))
             for name, table in tables.items()
         }
+
+    def room(self, size: int) -> Any:
+        """The address of so many bytes that are the function's own."""
+        with self.build.goto_entry_block():
+            return self.build.ptrtoint(self.build.alloca(ir.IntType(8), size), WORD)
 
     def read(self, address: Any, kind: Any) -> Any:
         """A number in memory."""
@@ -150,30 +157,35 @@ class Code:
         one = self.build.insert_element(empty, scalar, ir.Constant(INDEX, 0))
         return self.build.shuffle_vector(one, empty, ir.Constant(ir.VectorType(INDEX, self.lanes), [0] * self.lanes))
 
+    def all_lanes(self, value: Any) -> Any:
+        """A vector as it is, or one of equal numbers."""
+        return value if isinstance(value.type, ir.VectorType) else self.spread(value)
+
     def total(self, vector: Any) -> Any:
         """The sum of a wide vector, always in the same order."""
         sums = self._declared(f"llvm.vector.reduce.fadd.v{self.lanes}f64", DOUBLE, DOUBLE, self.wide)
         return self.build.call(sums, [self.double(0.0), vector], fastmath=("reassoc",))
 
     def totals(self, vectors: Values) -> list[Any]:
-        """The sums of as many wide vectors as a power of 2, always in the same order, in half the instructions."""
-        many, lanes, found = len(vectors), self.lanes, [*vectors]
-        if many == 1 or many > lanes:
-            return [self.total(vector) for vector in vectors]
+        """The sums of 1, 2, 4 or 8 wide vectors, in the order of one alone, in half the instructions."""
+        lanes, found = self.lanes, [*vectors]
 
         def picked(one: Any, other: Any, places: range) -> Any:
             return self.build.shuffle_vector(one, other, ir.Constant(ir.VectorType(INDEX, len(places)), list(places)))
 
-        while lanes > many:
+        while lanes > EIGHT:
             lanes //= 2
             halves = range(lanes), range(lanes, 2 * lanes)
             found = [self.build.fadd(*(picked(vector, vector, half) for half in halves)) for vector in found]
-        while len(found) > 1:
-            # Of two vectors, neighbours are added up, those of the first in front.
-            pairs = zip(found[::2], found[1::2], strict=True)
+        for _ in range(lanes.bit_length() - 1):
+            # Neighbours are added up, those of two vectors together, the first's in front.
+            pairs = [*zip(found[::2], found[1::2], strict=True)] if len(found) > 1 else [(found[0], found[0])]
             parts = [[picked(*pair, range(first, 2 * lanes, 2)) for first in (0, 1)] for pair in pairs]
             found = [self.build.fadd(*part) for part in parts]
-        return [self.build.extract_element(found[0], ir.Constant(INDEX, place)) for place in range(many)]
+        return [
+            self.build.extract_element(found[place // lanes], ir.Constant(INDEX, place % lanes))
+            for place in range(len(vectors))
+        ]
 
     def fit(self, value: Any, wide: bool) -> Any:
         """A float64 in wide arithmetic, or in the data's own."""
@@ -225,11 +237,14 @@ class Code:
         return reduce(build.and_, holds)
 
     def all_finite(self, *vectors: Any) -> Any:
-        """Whether no lane is infinite or NaN."""
+        """Whether no lane is infinite or NaN, and none so large that sums of them are."""
         zeros = ir.Constant(vectors[0].type, [0.0] * self.lanes)
-        return self._all(
-            reduce(self.build.and_, (self.build.fcmp_ordered("==", self.build.fsub(x, x), zeros) for x in vectors))
-        )
+        total = reduce(self.build.fadd, vectors)
+        return self._all(self.build.fcmp_ordered("==", self.build.fsub(total, total), zeros))
+
+    def all_hold(self, holds: Any) -> Any:
+        """Whether a bit is set, or all of a vector of bits."""
+        return self._all(holds) if isinstance(holds.type, ir.VectorType) else holds
 
     def _all(self, mask: Any) -> Any:
         """Whether all of a vector of bits are set."""

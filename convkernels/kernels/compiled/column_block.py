@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
-from .code import DOUBLE, Code
+from .code import DOUBLE, Code, Values
+from .row_code import SOME
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by block, and strides along rows, are given."""
@@ -32,7 +34,7 @@ CHUNK = 16
 """Vectors of some rows that are summed along them when they were down the columns: as many as float32 adds up."""
 ABREAST = 4
 """Rows that are summed along at a time."""
-SUMMED, WRITTEN = 2, 4
+SUMMED, WRITTEN = 4, 4
 """Vectors taken together down the columns, when they are summed and when results are written."""
 
 Places = list[tuple[Any, Any]]
@@ -42,8 +44,8 @@ Places = list[tuple[Any, Any]]
 class Variant:
     """What a function is written for: `given` are statistics that do not depend on x.
 
-    Where coefficients differ `by_row` and each family has a column `alone`, families are gone through by vectors: a
-    place is a column and a mask then, and the number of a column else.
+    Coefficients differ `by_row`, or by family and member; where each family has a column `alone`, families are gone
+    through by vectors, and else a family's members are. `steps` says whether coefficients differ within these vectors.
     """
 
     itemsize: int
@@ -51,6 +53,7 @@ class Variant:
     given: bool
     by_row: bool
     alone: bool
+    steps: bool
 
 
 class Block:
@@ -81,16 +84,16 @@ class Block:
         return code.at(code["sums"], (code.build.mul(place, self.columns), 16), (self.columns, 8 * which))
 
     def get(self, line: Any, place: Any) -> Any:
-        """What stands at a place of a line of float64."""
-        if self.variant.alone:
+        """What stands at a place of a line of float64, the number of a column, or a column and a mask."""
+        if isinstance(place, tuple):
             column, mask = place
             return self.code.load(line, column, mask, self.code.wide)
         return self.code.read(self.code.at(line, (place, 8)), DOUBLE)
 
     def put(self, value: Any, line: Any, place: Any) -> None:
         """Put a number there."""
-        if self.variant.alone:
-            self.code.store(value, line, *place)
+        if isinstance(place, tuple):
+            self.code.store(self.code.all_lanes(value), line, *place)
         else:
             self.code.write(value, self.code.at(line, (place, 8)))
 
@@ -102,39 +105,38 @@ class Block:
         """The place of a family's first column."""
         return family if self.variant.alone else self.code.build.mul(family, self.code["members"])
 
-    def by_member(self, family: Any, body: Callable[[Any, Any], None]) -> None:
-        """``body(member, column)`` for each column of a family."""
-        build, code = self.code.build, self.code
+    def by_member(self, family: Any, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """``state = body(place, *state)`` for the columns of a family, a vector of them at a time."""
+        code, first = self.code, self.first_column(family)
         if self.variant.alone:
-            body(code.word(0), family)
-            return
-
-        def one(member: Any) -> list[Any]:
-            body(member, build.add(build.mul(family, code["members"]), member))
-            return []
-
-        code.each(code["members"], [], one)
-
-    def coefficient(self, name: str, family: Any, member: Any) -> Any:
-        """A column's gamma or beta."""
-        code = self.code
-        return code.read_element(
-            code.at(self.start[name], (family, code["family_step"]), (member, code["member_step"]))
+            return [*body(family, *state)]
+        return code.vectors(
+            code["members"], state, lambda member, mask, *now: body((code.build.add(first, member), mask), *now)
         )
+
+    def coefficient(self, name: str, family: Any, place: tuple[Any, Any]) -> Any:
+        """Some columns' gamma or beta."""
+        code = self.code
+        if self.variant.alone:
+            start, column = self.start[name], place[0]
+        else:
+            start = code.at(self.start[name], (family, code["family_step"]))
+            column = code.build.sub(place[0], self.first_column(family))
+        if self.variant.steps:
+            return code.load_wide(start, column, place[1])
+        return code.spread(code.read_element(start))
 
     def of_row(self, name: str, row: Any, wide: bool) -> Any:
         """A row's gamma or beta, in all lanes."""
         code = self.code
         return code.spread(code.fit(code.read_element(code.at(self.start[name], (row, code["row_step"]))), wide))
 
-    def families(self, body: Callable[[Any], None]) -> None:
-        """``body(family)``."""
-
-        def one(*family: Any) -> list[Any]:
-            body(family if self.variant.alone else family[0])
-            return []
-
-        (self.code.vectors if self.variant.alone else self.code.each)(self.code["families"], [], one)
+    def families(self, state: Values, body: Callable[..., Values]) -> list[Any]:
+        """``state = body(family, *state)``."""
+        code, count = self.code, self.code["families"]
+        if self.variant.alone:
+            return code.vectors(count, state, lambda column, mask, *now: body((column, mask), *now))
+        return code.each(count, state, body)
 
     def groups(self, piece: Any, size: Any, body: Callable[[Any, Any], None]) -> None:
         """``body(start, stop)`` for so many rows at a time."""
@@ -159,11 +161,17 @@ class Block:
 def put_line(block: Block, line: int, found: Callable[[Any], Any]) -> None:
     """Write a number of each family's for each column."""
 
-    def family(number: Any) -> None:
+    def family(number: Any) -> Values:
         value = found(number)
-        block.by_member(number, lambda _, column: block.put(value, block.line(line), column))
 
-    block.families(family)
+        def put(place: Any) -> Values:
+            block.put(value, block.line(line), place)
+            return []
+
+        block.by_member(number, [], put)
+        return []
+
+    block.families([], family)
 
 
 def first_number(block: Block, family: Any) -> Any:
@@ -174,6 +182,23 @@ def first_number(block: Block, family: Any) -> Any:
     if not block.variant.centred:
         return code.double(0.0)
     return code.finite(code.read_element(code.at(x, (block.first_column(family), code.itemsize))))
+
+
+def middle_of_some(block: Block, family: Any) -> Any:
+    """The mean of some numbers of a family's first column, rounded, which is likely to be near that of all; or 0."""
+    code, build, alone = block.code, block.code.build, block.variant.alone
+    if not block.variant.centred:
+        return code.zeros if alone else code.double(0.0)
+    numbers = []
+    for place in range(SOME):
+        row = build.sdiv(build.mul(code["rows"], code.word(place)), code.word(SOME))
+        line = code.at(block.start["x"], (row, code["x_row"]))
+        if alone:
+            numbers.append(code.load_wide(line, *family))
+        else:
+            numbers.append(code.read_element(code.at(line, (block.first_column(family), code.itemsize))))
+    mean = build.fmul(reduce(build.fadd, numbers), code.like(numbers[0], code.double(1 / SOME)))
+    return code.finite(code.rounded(mean)[0])
 
 
 def mean_of(block: Block, family: Any) -> tuple[Any, Any]:

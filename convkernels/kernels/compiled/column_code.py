@@ -15,7 +15,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import DOUBLE, TINY, Code, Values
+from ..norm_blocks import LEAST_EPS
+from .code import DOUBLE, HUGE, TINY, Code, Values
 from .column_block import (
     ABREAST,
     ARGUMENTS,
@@ -33,16 +34,21 @@ from .column_block import (
     Variant,
     first_number,
     mean_of,
+    middle_of_some,
     put_line,
     rstd_of,
 )
 from .function import Function
 from .isa import Isa
+from .row_code import NEAR
 from .tile import WORD, compiled
 
 
-def add_up(block: Block, piece: Any) -> None:
-    """Sum x less the centre and its square, or dy and its product with that, down the rows of a piece."""
+def add_up(block: Block, piece: Any, *, few: bool = True) -> None:
+    """Sum x less the centre and its square, or dy and its product with that, down the rows of a piece.
+
+    That is by float32's sums of a few rows, if these do: those of x are looked at when statistics are made of them.
+    """
     code, build, backward = block.code, block.code.build, "dy" in block.start
 
     def clear(places: Places) -> None:
@@ -70,11 +76,18 @@ def add_up(block: Block, piece: Any) -> None:
             centres = [code.load(block.line(0), *place, code.wide) for place in places]
             targets = [(block.sums(piece, which), *place) for which in (0, 1) for place in places]
 
-            def go(state: Values, wide: bool) -> Values:
+            def go(state: Values, wide: bool) -> list[Any]:
                 return code.loop(start, stop, code.word(1), state, adder(places, centres, wide))
 
             before = [code.load(*target, code.wide) for target in targets]
-            found = code.few(before, go) if backward else go(before, wide=True)
+            if backward:
+                found = code.few(before, go)
+            elif few:
+                nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
+                sums = go([nothing] * len(targets), wide=False)
+                found = [build.fadd(old, code.widened(new)) for old, new in zip(before, sums, strict=True)]
+            else:
+                found = go(before, wide=True)
             for target, value in zip(targets, found, strict=True):
                 code.store(value, *target)
 
@@ -129,9 +142,9 @@ def add_across(block: Block, start: Any, stop: Any, count: int, first: Any) -> l
 
         return code.columns(start, stop, 2 if count == 1 else 1, state, add)
 
-    place = build.add(build.mul(block.number, code["rows"]), first)
+    sums = code.at(code["across"], (block.number, build.mul(code["rows"], code.word(16))))
     for which, found in enumerate(code.totals(code.few([code.zeros] * 2 * count, go))):
-        address = code.at(code["across"], (place, 16), (code.word(which), 8))
+        address = code.at(sums, (code["rows"], 8 * (which % 2)), (rows[which // 2], 8))
         code.write(build.fadd(code.read(address, DOUBLE), found), address)
     return []
 
@@ -157,25 +170,53 @@ def join_pieces(block: Block) -> None:
 def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
     """Both sums over the members of a family, weighted by gamma or not."""
     code, build = block.code, block.code.build
-    if block.variant.alone:
-        return [block.get(block.sums(code.word(0), which), family) for which in (0, 1)]
 
-    def add(member: Any, *totals: Any) -> list[Any]:
-        column = build.add(build.mul(family, code["members"]), member)
-        found = [block.get(block.sums(code.word(0), which), column) for which in (0, 1)]
+    def add(place: Any, *totals: Any) -> list[Any]:
+        found = [block.get(block.sums(code.word(0), which), place) for which in (0, 1)]
         if weighted:
-            gamma = block.coefficient("gamma", family, member)
+            gamma = block.coefficient("gamma", family, place)
             found = [build.fmul(gamma, each) for each in found]
         return [build.fadd(old, new) for old, new in zip(totals, found, strict=True)]
 
-    return code.each(code["members"], [code.double(0.0)] * 2, add)
+    found = block.by_member(family, [code.zeros] * 2, add)
+    return found if block.variant.alone else code.totals(found)
+
+
+def are_near(block: Block) -> Any:
+    """Whether float32's sums will do: of families whose centre is near the mean, and whose squares did not vanish."""
+    code, build = block.code, block.code.build
+    large = build.fcmp_ordered(">=", code.number("eps"), code.double(LEAST_EPS))
+
+    def check(family: Any, holds: Any) -> list[Any]:
+        off, square = (
+            build.fdiv(each, code.like(each, code.number("count"))) for each in family_sums(block, family, False)
+        )
+        off = build.fmul(off, off) if block.variant.centred else code.like(square, code.double(0.0))
+        var = build.fsub(square, off)
+
+        def compared(sign: str, value: Any, limit: Any) -> Any:
+            return build.fcmp_ordered(sign, value, code.like(value, limit))
+
+        nothing = build.and_(compared("==", square, code.double(0.0)), code.like(square, large))
+        seen = build.and_(compared(">=", var, code.double(TINY)), compared("<=", var, code.double(HUGE)))
+        near = build.fcmp_ordered("<=", off, build.fmul(var, code.like(var, code.double(NEAR))))
+        return [build.and_(holds, code.all_hold(build.and_(near, build.or_(seen, nothing))))]
+
+    return block.families([ir.Constant(ir.IntType(1), 1)], check)[0]
+
+
+def sum_again(block: Block, pieces: Callable[..., None]) -> None:
+    """Sum all pieces by float64, about the first numbers."""
+    put_line(block, 0, partial(first_number, block))
+    pieces(partial(add_up, block, few=False))
+    join_pieces(block)
 
 
 def settle_forward(block: Block) -> None:
     """Find statistics unless they are given, and make factors: centre, scale, shift; the mean is the new centre."""
     code, build, variant = block.code, block.code.build, block.variant
 
-    def family(number: Any) -> None:
+    def family(number: Any) -> Values:
         kept = [block.statistics(name) for name in ("mean", "var")]
         if variant.given:
             mean, var = (block.get(line, number) for line in kept)
@@ -191,25 +232,27 @@ def settle_forward(block: Block) -> None:
         rstd = code.reciprocal_root(var)
         middle, residual = code.rounded(mean)
 
-        def factors(member: Any, column: Any) -> None:
-            scale, beta = rstd, code.like(rstd, code.double(0.0))
+        def factors(place: Any) -> Values:
+            scale, beta = code.all_lanes(rstd), code.zeros
             if not variant.by_row:
-                scale = build.fmul(rstd, block.coefficient("gamma", number, member))
-                beta = block.coefficient("beta", number, member)
-            values = (mean, middle, scale, build.fsub(beta, build.fmul(residual, scale)))
+                scale = build.fmul(scale, block.coefficient("gamma", number, place))
+                beta = block.coefficient("beta", number, place)
+            values = (mean, middle, scale, build.fsub(beta, build.fmul(code.all_lanes(residual), scale)))
             for index, value in enumerate(values):
-                block.put(value, block.line(index), column)
+                block.put(value, block.line(index), place)
+            return []
 
-        block.by_member(number, factors)
+        block.by_member(number, [], factors)
+        return []
 
-    block.families(family)
+    block.families([], family)
 
 
 def settle_backward(block: Block) -> None:
     """Make factors: centre, factor, slope, offset; the products are scaled to what gamma's gradient is the sum of."""
     code, build, variant = block.code, block.code.build, block.variant
 
-    def family(number: Any) -> None:
+    def family(number: Any) -> Values:
         rstd, (middle, residual) = rstd_of(block, number), mean_of(block, number)
         total, products = family_sums(block, number, not variant.by_row)
         products = build.fsub(products, build.fmul(residual, total))
@@ -219,17 +262,21 @@ def settle_backward(block: Block) -> None:
         if variant.centred:
             offset = build.fsub(offset, build.fmul(total, share))
 
-        def factors(member: Any, column: Any) -> None:
-            factor = rstd if variant.by_row else build.fmul(rstd, block.coefficient("gamma", number, member))
+        def factors(place: Any) -> Values:
+            steep = factor = code.all_lanes(rstd)
+            if not variant.by_row:
+                factor = build.fmul(steep, block.coefficient("gamma", number, place))
             for index, value in enumerate((middle, factor, slope, offset), 1):
-                block.put(value, block.line(index), column)
+                block.put(value, block.line(index), place)
             alone, with_x = (block.sums(code.word(0), which) for which in (0, 1))
-            off = build.fsub(block.get(with_x, column), build.fmul(residual, block.get(alone, column)))
-            block.put(build.fmul(off, rstd), with_x, column)
+            off = build.fmul(code.all_lanes(residual), block.get(alone, place))
+            block.put(build.fmul(build.fsub(block.get(with_x, place), off), steep), with_x, place)
+            return []
 
-        block.by_member(number, factors)
+        block.by_member(number, [], factors)
+        return []
 
-    block.families(family)
+    block.families([], family)
 
 
 def choose_mode(block: Block, steep: tuple[int, ...], flat: tuple[int, ...]) -> None:
@@ -321,7 +368,7 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
     def one(number: Any) -> list[Any]:
         block = Block(code, variant, which, number)
         with wanted(FIRST):
-            put_line(block, 0, partial(first_number, block))
+            put_line(block, 0, partial(first_number if variant.itemsize == 8 else middle_of_some, block))
         with wanted(MEAN):
             put_line(block, 0, lambda family: mean_of(block, family)[0])
             if which == "backward" and variant.by_row:
@@ -331,6 +378,9 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
         with wanted(SETTLE):
             if which == "backward" or not variant.given:
                 join_pieces(block)
+            if which == "forward" and not variant.given and variant.itemsize == 4:
+                with build.if_then(build.not_(are_near(block)), likely=False):
+                    sum_again(block, pieces)
             if which == "forward":
                 settle_forward(block)
                 choose_mode(block, (2,), (1, 3))

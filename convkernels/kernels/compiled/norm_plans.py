@@ -6,6 +6,7 @@ Statistics that are given may be of any type, for they are copied.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,8 +14,10 @@ import numpy as np
 from ...config import Resources
 from ...layout import Array
 from ...norm_spec import NormSpec
-from .norm_forms import FLOAT, THREADS, Columns, Rows, Work, coefficients
-from .norms import backward, forward, gathered, whole_form, work_of
+from .function import Work
+from .norm_forms import FLOAT, THREADS, Columns, Rows, coefficients
+from .norm_totals import plain
+from .norms import adds_up, backward, forward, gathered, whole_form, work_of
 from .thread_count import by_threads
 
 Run = Callable[..., None]
@@ -91,21 +94,26 @@ def norm_grad(
     if any(each is not None and form.ordered(each).shape != form.varying for each in (dgamma, dbeta)):
         return None
     (ones,) = coefficients(form, spec, gamma=None)
+    order, varying = form.order, form.varying
+    totals = adds_up(form) and all(each is None or plain(each.shape, form) for each in (dgamma, dbeta))
 
     def make(most: int) -> Work:
-        return backward(spec, form, given, min(most, THREADS), writes=True)
+        return backward(spec, form, given, min(most, THREADS), writes=True, totals=totals)
 
     work = by_threads(resources.threads, work_of(spec), make)
     copied = copier(form, spec, mean, var)
-
-    order, varying = form.order, form.varying
+    unwanted = np.empty(math.prod(varying), spec.compute_dtype)
 
     def run(dy: Array, x: Array, gamma: Array | None, mean: Array, var: Array, out: Array, *sums: Array | None) -> None:
-        given = ones if gamma is None else gamma
-        found = gathered(form, work().run(x, dy, out, given, copied(mean), copied(var)))
-        for place, target in enumerate(sums):
-            if target is not None:
-                target.transpose(order)[...] = found[place].reshape(varying)
+        arrays = x, dy, out, ones if gamma is None else gamma, copied(mean), copied(var)
+        if totals:
+            work().run(*arrays, totals=[unwanted if each is None else each for each in sums])
+            return
+        found = gathered(form, work().run(*arrays))
+        with np.errstate(all="ignore"):
+            for place, target in enumerate(sums):
+                if target is not None:
+                    target.transpose(order)[...] = found[place].reshape(varying)
 
     return run
 

@@ -11,8 +11,11 @@ import numpy as np
 
 from ...layout import Array
 from ...norm_spec import NormSpec
+from ...window import Ints
+from .function import Work
 from .isa import Isa
-from .norm_forms import THREADS, Rows, Work, offsets, summed
+from .norm_forms import THREADS, Rows, offsets, summed
+from .norm_totals import Shares, add_up, leading
 from .row_code import Variant
 from .row_gradients import compiled_for
 
@@ -65,12 +68,12 @@ def forward(spec: NormSpec, form: Rows, given: bool, threads: int, isa: Isa) -> 
     code = compiled_for("forward", variant(form, spec, given), isa)
     later = ("x", "out", "gamma", "beta", "mean", "var")
     arguments = common(form, spec, later[:2])
-    return Work((code.step(arguments, later, threads, form.count, ("first", "last")),), {})
+    return Work([code.step(arguments, later, threads, form.count, ("first", "last"))], {}, len(later))
 
 
 @lru_cache(maxsize=256)
-def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool, isa: Isa) -> Work:
-    """What takes gradients back; with `writes` that of x, too."""
+def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool, totals: bool, isa: Isa) -> Work:
+    """What takes gradients back; with `writes` that of x, too, and with `totals` those of coefficients to the end."""
     code = compiled_for("backward", variant(form, spec, given), isa)
     arrays = ("x", "dy", "out")[: 3 if writes else 2]
     pieces = pieces_of(form) if form.columns.varies else form.count
@@ -78,8 +81,25 @@ def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool
     arguments = common(form, spec, arrays) | {"families": form.count, "pieces": pieces, **nothing}
     sizes = (pieces, 2, form.columns.size) if form.columns.varies else (2, *(a.size for a in (*form.outer, form.part)))
     later = (*arrays, "gamma", "mean", "var", "sums", "rstd")
-    step = code.step(arguments, later, threads, pieces, ("first", "last"))
-    return Work((step,), {"sums": sizes, "rstd": (form.count,)})
+    steps = [code.step(arguments, later, threads, pieces, ("first", "last"))]
+    found = shares(form) if totals else None
+    if found:
+        steps.append(add_up(form, spec, found, later, isa))
+    return Work(steps, {"sums": sizes, "rstd": (form.count,)}, len(later) + (2 if found else 0))
+
+
+def shares(form: Rows) -> Shares | None:
+    """Where the shares in coefficients' gradients are, if they can be added up one after the other."""
+    if form.columns.varies:
+        return Shares("sums", pieces_of(form), 2 * form.columns.size, form.columns.size)
+    sizes = tuple(axis.size for axis in (*form.outer, form.part))
+    many, count = math.prod(sizes), leading(alike(form), sizes)
+    return Shares("sums", count, many // count, many) if count else None
+
+
+def alike(form: Rows) -> Ints:
+    """The places of axes that coefficients do not differ along, of those that sums do."""
+    return tuple(place for place, axis in enumerate((*form.outer, form.part)) if axis.size > 1 and not axis.varies)
 
 
 def gathered(form: Rows, found: Mapping[str, Array]) -> Array:
@@ -87,5 +107,4 @@ def gathered(form: Rows, found: Mapping[str, Array]) -> Array:
     sums = found["sums"]
     if form.columns.varies:
         return sums[0] if len(sums) == 1 else summed(sums, (0,))
-    alike = tuple(place for place, axis in enumerate((*form.outer, form.part), 1) if axis.size > 1 and not axis.varies)
-    return summed(sums, alike)
+    return summed(sums, tuple(1 + place for place in alike(form)))

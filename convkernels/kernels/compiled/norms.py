@@ -15,9 +15,10 @@ from ...views import slices
 from .. import norm_gradients
 from .. import norms as numpy_norms
 from . import norm_columns, norm_rows
+from .function import Work
 from .isa import host
 from .norm_available import ROOM
-from .norm_forms import THREADS, Columns, Rows, Work, coefficients, form_of
+from .norm_forms import THREADS, Columns, Rows, coefficients, form_of
 from .thread_count import now_usable
 
 CELL = 40
@@ -94,10 +95,17 @@ def forward(spec: NormSpec, form: Rows | Columns, given: bool, threads: int) -> 
     return (make if form.count <= MANY else make.__wrapped__)(spec, form, given, threads, host())
 
 
-def backward(spec: NormSpec, form: Rows | Columns, given: bool, threads: int, writes: bool) -> Work:
-    """What takes gradients back; with `writes` that of x, too."""
+def backward(
+    spec: NormSpec, form: Rows | Columns, given: bool, threads: int, *, writes: bool, totals: bool = False
+) -> Work:
+    """What takes gradients back; with `writes` that of x, too, and with `totals` those of coefficients to the end."""
     make = norm_rows.backward if isinstance(form, Rows) else norm_columns.backward
-    return (make if form.count <= MANY else make.__wrapped__)(spec, form, given, threads, writes, host())
+    return (make if form.count <= MANY else make.__wrapped__)(spec, form, given, threads, writes, totals, host())
+
+
+def adds_up(form: Rows | Columns) -> bool:
+    """Whether compiled code can add up the gradients of gamma and beta to the end."""
+    return (norm_rows.shares(form) if isinstance(form, Rows) else norm_columns.shares(form)) is not None
 
 
 def gathered(form: Rows | Columns, found: Mapping[str, Array]) -> Array:
@@ -190,7 +198,7 @@ def norm_grad(
             small = coefficients(form, spec, gamma=gamma)
             small += [form.statistic(each[part] if len(each) > 1 else each) for each in (mean, var)]
             written = () if out is None else (out[part],)
-            work = backward(some, form, given, threads_for(spec, resources), out is not None)
+            work = backward(some, form, given, threads_for(spec, resources), writes=out is not None)
             found = gathered(form, work.run(x[part], dy[part], *written, *small))
             form.collect(found[0], dgamma)
             form.collect(found[1], dbeta)

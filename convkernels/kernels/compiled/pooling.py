@@ -22,8 +22,9 @@ from ...pool_spec import PoolSpec
 from ...views import slices
 from . import reductions
 from .boxes import Boxes
-from .calls import Call, Program, Task, View, by_lines, by_planes, by_rows, execute, program, views
+from .calls import Call, Program, Task, View, by_lines, by_pairs, by_planes, by_rows, execute, program, views
 from .isa import Isa, host
+from .pairs import in_pairs
 from .planes import to_pixels, to_planes, turned, turned_parts, turning_pays
 from .pool_blocks import MOST, ROOM, block, code_size, extreme, family, grad_threads, pool_threads, rule, work_of
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
@@ -33,6 +34,8 @@ from .thread_count import now_usable
 
 MANY = 16
 """Taps from which on lines along channels are read in longer pieces."""
+SMALL = 128
+"""Cells of planes that are reduced together, as many as a vector has lanes: 2048 of 7x7 took 16 us one by one."""
 SLAB = 2**17
 """Bytes of targets that all boxes go through together."""
 
@@ -126,13 +129,9 @@ def overlap_little(boxes: Boxes) -> bool:
 
 def whole(spec: PoolSpec, plane: View) -> bool:
     """Whether there is one window, which is all of a plane that lies in one piece."""
-    window, step = spec.window, plane.itemsize
-    for size, stride in zip(reversed(plane.shape[2:]), reversed(plane.strides[2:]), strict=True):
-        if size > 1 and stride != step:
-            return False
-        step *= size
+    window = spec.window
     alone = window.kernel_size == window.in_size and not window.padded and set(window.out_size) == {1}
-    return alone and set(window.dilation) == {1} and window.taps > 1
+    return plane.on_end(2) and alone and set(window.dilation) == {1} and window.taps > 1
 
 
 def turned_boxes(spec: PoolSpec, target: View, numbers: str, *, forward: bool) -> Boxes:
@@ -163,19 +162,30 @@ def reduced(
     reduction: Reduction,
     threads: int,
     limit: int,
+    isa: Isa,
     *,
     forward: bool,
 ) -> Program:
     """Windows to outputs, or outputs to cells."""
     ordered = reduction.name in ("max", "min") or not any(map(images_inside, arrays))
     if ordered and whole(spec, arrays[0 if forward else 1]) and reduction.name in ("max", "min", "sum"):
-        make = reductions.by_planes if forward else reductions.over_planes
-        divisor = spec.divisor_override or spec.window.taps
         first, second = arrays
+        small = spec.window.taps if spec.window.taps <= SMALL and first.on_end(1) and second.on_end(1) else 0
+        make = (reductions.by_planes, reduction, small) if forward else (reductions.over_planes, reduction)
+        divisor = spec.divisor_override or spec.window.taps
         return program(
             [
-                Task((by_planes((first.cut(0, images), second.cut(0, images)), divisor, (make, reduction)),))
+                Task((by_planes((first.cut(0, images), second.cut(0, images)), divisor, make),))
                 for images in slices(first.shape[0], max(1, -(-first.shape[0] // threads)))
+            ]
+        )
+    if in_pairs(spec.window, isa, *arrays) and reduction.name in ("max", "min", "sum"):
+        divisor, size = spec.divisor_override or spec.window.taps, arrays[0].shape[1]
+        code = reductions.by_pairs if forward else reductions.over_pairs, reduction, spec.window.in_size[1]
+        return program(
+            [
+                Task((by_pairs((arrays[0].cut(1, some), arrays[1].cut(1, some)), divisor, code),))
+                for some in slices(size, max(1, -(-size // threads)))
             ]
         )
     (source, target), axis = aligned(*arrays)
@@ -216,7 +226,7 @@ def reducing_call(
 def planned_pool(spec: PoolSpec, x: View, out: View, threads: int, limit: int, isa: Isa) -> Program:
     """The program of a pool."""
     reduction = Reduction("sum", "end") if family(spec) == "mean" else Reduction(family(spec))
-    return reduced(spec, (x, out), reduction, threads, limit, forward=True)
+    return reduced(spec, (x, out), reduction, threads, limit, isa, forward=True)
 
 
 @lru_cache(maxsize=256)
@@ -224,7 +234,7 @@ def planned_sums(spec: PoolSpec, dy: View, out: View, threads: int, limit: int, 
     """Sum the gradients of the windows that hold a cell, divided by their counts."""
     same = spec.divisor_override or isinstance(spec.count(spec.window.whole), int)
     divide = ("end" if same else "each") if family(spec) == "mean" else ""
-    return reduced(spec, (dy, out), Reduction("sum", divide), threads, limit, forward=False)
+    return reduced(spec, (dy, out), Reduction("sum", divide), threads, limit, isa, forward=False)
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from llvmlite import ir
 
 from .isa import Isa
 from .lines import BYTE, Body, Lines, Operand, Place, Vectors
+from .pairs import Pairs
 from .rows import Rows
 from .tile import WORD, compiled
 from .wholes import Wholes
@@ -321,20 +322,40 @@ def by_rows(source: Operand, buffer: Operand, target: Operand, reduction: Reduct
     return compiled(code.rows(across, along, border), "lines", isa)
 
 
+def finished(numbers: Arithmetic, reduction: Reduction, total: Any, divisor: Any) -> Any:
+    """A sum, divided if it is to be."""
+    return numbers.over(total, divisor) if reduction.divide else total
+
+
 @lru_cache(maxsize=64)
-def by_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa) -> int:
-    """Where the code is that reduces whole planes."""
+def by_planes(source: Operand, target: Operand, reduction: Reduction, cells: int, isa: Isa) -> int:
+    """Where the code is that reduces whole planes, some of so many cells together or, if that is 0, one by one."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 0)
     numbers = Arithmetic(code, source.kind, source.element)
-
-    def finish(total: Any, divisor: Any) -> Any:
-        return numbers.over(total, divisor) if reduction.divide else total
-
+    finish = partial(finished, numbers, reduction)
+    reduced = partial(code.reduced_together, cells) if cells else code.reduced
     if reduction.name == "sum":
-        text = code.reduced(numbers.add, numbers.constant(0), finish)
+        text = reduced(numbers.add, numbers.constant(0), finish)
     else:
-        text = code.reduced(partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish)
+        text = reduced(partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish)
     return compiled(text, "lines", isa)
+
+
+@lru_cache(maxsize=64)
+def by_pairs(source: Operand, target: Operand, reduction: Reduction, width: int, isa: Isa) -> int:
+    """Where the code is that reduces windows of 2 x 2 in rows of so many cells."""
+    code = Pairs(source, target, isa.lanes(source.itemsize), width)
+    numbers = Arithmetic(code, source.kind, source.element)
+    combine = numbers.add if reduction.name == "sum" else partial(numbers.better, reduction.name)
+    return compiled(code.reduced(combine, partial(finished, numbers, reduction)), "lines", isa)
+
+
+@lru_cache(maxsize=64)
+def over_pairs(source: Operand, target: Operand, reduction: Reduction, width: int, isa: Isa) -> int:
+    """Where the code is that spreads gradients of sums over windows of 2 x 2 in rows of so many cells."""
+    code = Pairs(source, target, isa.lanes(source.itemsize), width)
+    numbers = Arithmetic(code, source.kind, source.element)
+    return compiled(code.filled(partial(finished, numbers, reduction)), "lines", isa)
 
 
 @lru_cache(maxsize=64)
@@ -342,8 +363,7 @@ def over_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa
     """Where the code is that spreads gradients of sums over whole planes."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 1)
     numbers = Arithmetic(code, source.kind, source.element)
-    text = code.filled(lambda value, divisor: numbers.over(value, divisor) if reduction.divide else value)
-    return compiled(text, "lines", isa)
+    return compiled(code.filled(partial(finished, numbers, reduction)), "lines", isa)
 
 
 @lru_cache(maxsize=256)

@@ -35,8 +35,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import DOUBLE, TINY, Code, Values
-from .isa import Isa
+from .code import TINY, Code, Values
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by family, and strides along parts and rows, are given."""
@@ -137,18 +136,21 @@ class Family:
 
         self.sums([], put)
 
-    def slope(self, rstd: Any, residual: Any, total: Any, products: Any) -> tuple[Any, Any]:
-        """What a gradient takes of x, and what is added, by the sums of g and g * (x - mean)."""
-        code, build = self.code, self.code.build
-        share = build.fdiv(rstd, code.number("count"))
-        slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
-        offset = build.fneg(build.fmul(residual, slope))
-        return slope, build.fsub(offset, build.fmul(total, share)) if self.variant.centred else offset
-
     def load(self, name: str, part: Any, row: Any, column: Any, mask: Any, wide: bool = True) -> Any:
         """A vector of an array."""
         load = self.code.load_wide if wide else self.code.load
         return load(self.row(name, part, row), column, mask)
+
+
+def slope_and_offset(
+    code: Code, variant: Variant, rstd: Any, residual: Any, total: Any, products: Any
+) -> tuple[Any, Any]:
+    """What a gradient takes of x, and what is added, by the sums of g and g * (x - mean); of one family or a vector."""
+    build = code.build
+    share = build.fdiv(rstd, code.like(rstd, code.number("count")))
+    slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
+    offset = build.fneg(build.fmul(residual, slope))
+    return slope, build.fsub(offset, build.fmul(total, share)) if variant.centred else offset
 
 
 def middle_of_some(family: Family) -> Any:
@@ -238,22 +240,3 @@ def normalise(family: Family, mean: Any, rstd: Any) -> None:
         code.each(code["parts"], [], part)
 
     code.narrow_or_wide(build.and_(code.ordinary(rstd), code.ordinary(centre, least=0.0)), write)
-
-
-def forward(variant: Variant, isa: Isa) -> str:
-    """The function that normalises some families, and writes their statistics unless they are given."""
-    code = Code("forward", ARGUMENTS["forward"], variant.itemsize, isa)
-
-    def one(number: Any) -> list[Any]:
-        family = Family(code, variant, "forward", number)
-        if variant.given:
-            mean, var = (code.read(family.statistic(name), DOUBLE) for name in ("mean", "var"))
-        else:
-            mean, var = statistics(family)
-            code.write(mean, family.statistic("mean"))
-            code.write(var, family.statistic("var"))
-        normalise(family, mean, code.reciprocal_root(var))
-        return []
-
-    code.loop(code["first"], code["last"], code.word(1), [], one)
-    return code.finish()

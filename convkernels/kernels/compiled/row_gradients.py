@@ -9,7 +9,9 @@ from typing import Any
 from .code import DOUBLE, Code, Values
 from .function import Function
 from .isa import Isa
-from .row_code import ARGUMENTS, UNROLL, Family, Variant, forward
+from .row_abreast import can_go_abreast, go_abreast
+from .row_code import ARGUMENTS, UNROLL, Family, Variant, slope_and_offset
+from .row_moments import forward
 from .row_together import can_go_together, go_together
 from .tile import compiled
 
@@ -61,7 +63,7 @@ def pull_back(family: Family, mean: Any, rstd: Any, total: Any, products: Any) -
     """Write a family's gradient."""
     code, build, variant = family.code, family.code.build, family.variant
     centre, residual = code.rounded(mean)
-    slope, offset = family.slope(rstd, residual, total, products)
+    slope, offset = slope_and_offset(code, variant, rstd, residual, total, products)
 
     def write(wide: bool) -> None:
         load = code.load_wide if wide else code.load
@@ -149,9 +151,6 @@ def backward(variant: Variant, isa: Isa) -> str:
             build.sdiv(build.mul(code["families"], place), code["pieces"])
             for place in (piece, build.add(piece, code.word(1)))
         )
-        if not variant.by_column:
-            code.loop(first, stop, code.word(1), [], one)
-            return []
 
         def slowly(first: Any, last: Any) -> None:
             code.loop(first, last, code.word(1), [], one)
@@ -173,7 +172,15 @@ def backward(variant: Variant, isa: Isa) -> str:
                 code.loop(first, stop, code.word(TOGETHER), [], some)
         return []
 
-    code.loop(code["first"], code["last"], code.word(1), [], several)
+    if variant.by_column:
+        code.loop(code["first"], code["last"], code.word(1), [], several)
+        return code.finish()
+    # Each family is a piece.
+    with build.if_else(can_go_abreast(code)) as (then, otherwise):
+        with then:
+            go_abreast(code, variant, code["first"], code["last"], one)
+        with otherwise:
+            code.loop(code["first"], code["last"], code.word(1), [], one)
     return code.finish()
 
 
