@@ -6,6 +6,7 @@
     tile.py         the register tile: a small matrix product in registers, emitted as LLVM vectors
     turn.py         a square of a matrix turned in registers
     machine.py      what compiled loops need of the machine
+    straight.py     rows of a matrix copied as they lie
     copies.py       copies between any two orders of memory
     axes.py         correlations along each axis
     amounts.py      how much of one to work on at a time
@@ -14,6 +15,7 @@
     blocks.py       the loops around tiles
     operands.py     an operation's arrays as a correlation takes them
     ways.py         what vectors hold, and what the depth goes over
+    steps.py        the depth and the taps of tiles
     correlation.py  plans of correlations
     dots.py         windows that take in a whole picture, as products of vectors
     direct.py       the strategy `direct`: convolution and its input gradient
@@ -38,12 +40,17 @@
     runs.py       what a pool reads along one axis; boxes.py and row_tables.py make tables of it
     lines.py      loops over lines of vectors, emitted; rows.py and wholes.py over rows and whole planes
     planes.py     small planes turned, so that lines lie along channels
+    pairs.py      rows taken two at a time, by windows of 2 x 2
+    pool_blocks.py  what can be said of them without Numba: when they are taken, and in what memory
     reductions.py what they do with vectors: reduce, find winners, collect gradients
     calls.py      emitted code, ready to be called
 
     norms.py         the norms, by the form in which data lie in memory (norm_forms.py)
-    norm_rows.py     runs of row_code.py and row_gradients.py: rows of numbers that share statistics, and of
-                     row_together.py: four of them at a time
+    norm_rows.py     runs of row_code.py and row_gradients.py: rows of numbers that share statistics; of
+                     row_together.py: a vector of them at a time; and of short ones a few abreast, row_moments.py
+                     forward and row_abreast.py for gradients
+    norm_totals.py   gradients of coefficients, added up
+    norm_available.py  what can be said of them without Numba
     norm_plans.py    what of a norm's call does not depend on where its arrays are
     norm_columns.py  runs of column_code.py: rows that go through many families of them, laid out in column_block.py
     code.py          what both are written with: loops over vectors, as LLVM assembly; function.py runs it
