@@ -91,6 +91,17 @@ def test_a_centre_far_from_the_mean_is_found_out():
         np.testing.assert_allclose(var, x.astype(float).var((0, 1, 2)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("factor", [0.0, 1e-25, 1e-15, 1.0])
+def test_sums_of_a_gradient_may_leave_float32_where_coefficients_hide_that(factor):
+    """Each half of dy adds up to eight times the largest number there is, and both to nothing."""
+    x = np.random.default_rng(0).standard_normal((16, 64, 1), np.float32)
+    dy = np.full(x.shape, 2e38, np.float32)
+    dy[8:] *= -1
+    gamma, beta = np.full(64, factor, np.float32), np.zeros(64, np.float32)
+    _, vjp = ck.layer_norm_vjp(x, gamma, beta, layout="NCW", strategy="direct")
+    np.testing.assert_array_equal(vjp(dy)[2], np.zeros(64, np.float32))
+
+
 def test_a_channel_of_zeros_leaves_the_others_to_float32():
     x = np.random.default_rng(0).normal(size=(1, 64, 64, 16)).astype(np.float32)
     y, *_ = ck.batch_norm_train(x, None, None, layout="NHWC", strategy="direct")

@@ -24,7 +24,7 @@ from convkernels.testing.problems import INPUTS, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import available, axes, isa, thread_count, toom_cook, winograd
+from convkernels.kernels.compiled import amounts, available, axes, isa, thread_count, toom_cook, winograd
 
 SQUARES = [
     "n2g1i16o33_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -285,6 +285,20 @@ def test_weights_may_be_views_in_reverse(layout, axes):
 
 LATE = [("n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 1), ("n1g1i192o192_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 2)]
 """Weights that one block of each group reads, and how many threads share those of a group."""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_groups_that_threads_share_unevenly_take_what_was_promised(threads):
+    problem = problem_of("conv", "n8g9i72o288_in9x9_k3x3_s1x1_p1+1x1+1_d1x1", ORDERS[1])
+    strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+    for limit in (2**26, 3_005_056):
+        given = problem.spec, *strides, problem.outputs()["out"].strides, limit, threads
+        plan = winograd.squares_plan(*given)
+        sizes = (problem.spec.batch, problem.spec.groups, problem.spec.group_in, problem.spec.group_out, 4, limit)
+        found = amounts.squares_amounts((axes.forward_axes(problem.spec),), *sizes, threads)
+        rooms = max(part.room for part in plan.parts)
+        assert plan.bytes + plan.threads * rooms <= max(each.bytes(threads, limit) for each in found)
+        strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
 
 
 @pytest.mark.parametrize(("text", "shares"), LATE)

@@ -1,8 +1,9 @@
 """Norms of families that are a short row with a coefficient each: a few abreast, their statistics as vectors.
 
 A short row's sums take less time than they wait for each other, for a root and a quotient. Numbers are summed, and then
-what they and their squares are about the rounded mean; that loses nothing, and the row is in the fastest cache. What a
-family comes to does not depend on those beside it; the slower way takes one whose numbers leave the data's type.
+what they and their squares are about the rounded mean; nothing is lost that shows beside eps, and the row is in the
+fastest cache. What a family comes to does not depend on those beside it; the slower way takes one whose numbers leave
+the data's type.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..norm_blocks import LEAST_EPS
-from .code import DOUBLE, Code
+from .code import DOUBLE, Code, Values
 from .row_code import FEW, Family, Variant, slope_and_offset
 
 ABREAST = 4
@@ -142,12 +142,11 @@ def write(block: Block, first: Any, last: Any, piece: Any) -> None:
     code, build = block.code, block.code.build
     line = build.mul(code["columns"], code.word(8))
     sums = code.at(code["sums"], (piece, build.mul(line, code.word(2))))
-    nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
 
     def strip(writes: bool, places: list[tuple[Any, Any]]) -> None:
         gammas = [code.load(code["gamma"], *place) for place in places]
 
-        def row(number: Any, *now: Any) -> list[Any]:
+        def row(wide: bool, number: Any, *now: Any) -> list[Any]:
             family, found = Family(code, block.variant, "backward", number), []
             place = build.sub(number, first)
             middle, rstd, shift, slope, offset = (
@@ -158,17 +157,21 @@ def write(block: Block, first: Any, last: Any, piece: Any) -> None:
                 dy, x = (code.load(family.start[name], *place) for name in ("dy", "x"))
                 off = build.fsub(x, middle)
                 normal = code.multiply_add(off, rstd, shift)
-                if writes:
+                if writes and (not wide or code.narrow == code.wide):
                     value = code.multiply_add(off, slope, offset)
                     value = code.multiply_add(build.fmul(dy, gamma), rstd, value)
                     code.store(value, family.start["out"], *place)
-                found += [code.multiply_add(dy, normal, products), build.fadd(total, dy)]
+                given, factor = (code.widened(value) if wide else value for value in (dy, normal))
+                found += [code.multiply_add(given, factor, products), build.fadd(total, given)]
             return found
 
-        found = code.loop(first, last, code.word(1), [nothing] * 2 * len(places), row)
+        def go(state: Values, wide: bool) -> Values:
+            return code.loop(first, last, code.word(1), state, partial(row, wide))
+
         targets = [(start, *place) for place in places for start in (sums, build.add(sums, line))]
-        for new, target in zip(found, targets, strict=True):
-            code.store(build.fadd(code.load(*target, code.wide), code.widened(new)), *target)
+        found = code.few([code.load(*target, code.wide) for target in targets], go)
+        for value, target in zip(found, targets, strict=True):
+            code.store(value, *target)
 
     with build.if_else(build.icmp_signed("!=", code["out"], code.word(0))) as ways:
         for way, writes in zip(ways, (True, False), strict=True):

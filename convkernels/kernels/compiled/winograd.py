@@ -159,7 +159,7 @@ def late_of(
     chunk = chunk_of(channels, each)
     even = -(-tile.panels // shares) * tile.width * shares <= UNEVEN * columns
     room = threads * (alone.each + chunk * each + 2 * LINE * places) <= promised
-    return Late(alone, chunk, shares) if shares == 1 or (even and room) else None
+    return Late(alone, chunk, shares) if room and (shares == 1 or even) else None
 
 
 def weights_of(
