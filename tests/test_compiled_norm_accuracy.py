@@ -93,7 +93,7 @@ def test_a_centre_far_from_the_mean_is_found_out():
 
 @pytest.mark.parametrize("factor", [0.0, 1e-25, 1e-15, 1.0])
 def test_sums_of_a_gradient_may_leave_float32_where_coefficients_hide_that(factor):
-    """Each half of dy adds up to eight times the largest number there is, and both to nothing."""
+    """Each half of dy adds up to more than float32 holds, and both to nothing."""
     x = np.random.default_rng(0).standard_normal((16, 64, 1), np.float32)
     dy = np.full(x.shape, 2e38, np.float32)
     dy[8:] *= -1

@@ -34,6 +34,7 @@ DOTS = [
     "n2g1i33o9_in4x4_k2x4_s3x1_p-1+0x0+0_d1x1_bias",
     "n2g1i24o30_in5_k3_s1_p0+0_d2",
     "n1g2i48o20_in3x2x2_k3x2x2_s1x1x1_p0+0x0+0x0+0_d1x1x1",
+    "n2g3i210o3_in1x1_k1x1_s1x1_p0+0x0+0_d1x1_bias",
 ]
 """Blocks of every size, groups, windows that leave some cells out, dilation, one axis and three."""
 
@@ -122,3 +123,20 @@ def test_a_plan_keeps_the_weights_where_they_are():
     implementation.run(problem.spec, *arrays, out=out, resources=Resources(2**26, 1))
     implementation.keep(problem.spec, *arrays, out=again, resources=Resources(2**26, 1))(*arrays, again)
     np.testing.assert_array_equal(out, again)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("part", [np.s_[..., :3], np.s_[::-1], np.s_[:, :, :, ::2], np.s_[::2, ..., ::-1]])
+@pytest.mark.parametrize("layout", ["OIHW", "HWIO", "IHWO"])
+def test_a_plan_of_weights_with_gaps_has_the_bits_of_a_call(layout, part, dtype):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal({"OIHW": (7, 130, 2, 6), "HWIO": (2, 6, 130, 7), "IHWO": (130, 2, 6, 7)}[layout]).astype(
+        dtype
+    )
+    w = w[part]
+    sizes = dict(zip(layout, w.shape, strict=True))
+    x = rng.standard_normal((3, sizes["I"], sizes["H"], sizes["W"])).astype(dtype)
+    options = {"weight_layout": layout, "strategy": "direct"}
+    y = ck.conv2d(x, w, **options)
+    np.testing.assert_array_equal(ck.plan("conv2d", x, w, **options)(x), y)
+    np.testing.assert_allclose(y, ck.conv2d(x, w, weight_layout=layout, strategy="im2col"), rtol=1e-3, atol=1e-3)

@@ -158,11 +158,17 @@ class Dots(NamedTuple):
     pieces: int
     threads: int
     zeros: Array
-    bytes: int = 0
+    bytes: int
 
-    def rearrange(self, w: Array, target: Array | None) -> Array:  # noqa: ARG002  # what a plan of others asks for
-        """Take the weights as they lie."""
-        return w
+    def rearrange(self, w: Array, target: Array | None) -> Array:
+        """Take the weights as they lie, or copied without gaps in the order of their memory."""
+        if target is None:
+            return w
+        order = sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis]))
+        dense = target[: w.nbytes].view(w.dtype).reshape([w.shape[axis] for axis in order])
+        copied: Array = dense.transpose(np.argsort(order))
+        copied[...] = w
+        return copied
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Multiply."""
@@ -176,6 +182,10 @@ def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: I
     """Plan products of whole pictures, if each output is one, along x and w from end to end."""
     batch, groups, channels, columns, taps, size = problem
     depth, x, lanes = channels * math.prod(taps), memory.x, isa.lanes(size)
+    # Filters with gaps are copied, so that a plan, whose copy has none, adds up in the same order.
+    dense = without_gaps(problem, memory)
+    copied = groups * columns * depth * size if (dense.w_group, *dense.w[1:]) != (memory.w_group, *memory.w[1:]) else 0
+    memory = dense
     offsets = offsets_of(problem, axes, memory, isa.registers // 2)
     if depth < LEAST * lanes or not batch or offsets is None:
         return None
@@ -198,7 +208,18 @@ def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: I
     start = sum(axis.lowest * stride for axis, stride in zip(axes, x[3:], strict=True))
     strides = (start, x.group, x.image, memory.w_group, memory.w[0], *memory.y[:3])
     words = np.array([*tables(*lists), depth // lanes, depth % lanes, size, columns, *strides], np.int64)
-    return Dots(address(words), (words, *lists), len(pieces), threads, np.zeros(groups * columns, f"f{size}"))
+    zeros = np.zeros(groups * columns, f"f{size}")
+    return Dots(address(words), (words, *lists), len(pieces), threads, zeros, copied)
+
+
+def without_gaps(problem: Problem, memory: Memory) -> Memory:
+    """The same with weights from end to end, in their order."""
+    counts = (problem.groups * problem.columns, problem.channels, *problem.taps)
+    strides, step = [memory.w_group // problem.columns, *memory.w[1:]], problem.size
+    for axis in sorted(range(len(counts)), key=lambda axis: (abs(strides[axis]), -axis)):
+        if counts[axis] > 1:
+            strides[axis], step = step, step * counts[axis]
+    return memory._replace(w=tuple(strides), w_group=problem.columns * strides[0])
 
 
 def offsets_of(problem: Problem, axes: Axes, memory: Memory, most: int) -> Array | None:
