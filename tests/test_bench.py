@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 from helpers import load_script
@@ -177,6 +179,10 @@ def test_our_calls_compute_the_task_in_both_layouts(problem, direction):
         assert len(found) == len(expected) == (3 if "norm" in problem and direction == "backward" else 1)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_calls_say_what_they_must():
+    assert doctest.testmod(ours) == doctest.TestResults(failed=0, attempted=1)
 
 
 def test_data_are_the_same_each_time():

@@ -283,14 +283,10 @@ def test_weights_may_be_views_in_reverse(layout, axes):
     np.testing.assert_allclose(dx, expected, atol=1e-6)
 
 
-LATE = [("n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 1), ("n1g1i192o192_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 2)]
-"""Weights that one block of each group reads, and how many threads share those of a group."""
-
-
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_groups_that_threads_share_unevenly_take_what_was_promised(threads):
     problem = problem_of("conv", "n8g9i72o288_in9x9_k3x3_s1x1_p1+1x1+1_d1x1", ORDERS[1])
-    strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+    strides = [problem.arrays[role].strides for role in INPUTS["conv"][:2]]
     for limit in (2**26, 3_005_056):
         given = problem.spec, *strides, problem.outputs()["out"].strides, limit, threads
         plan = winograd.squares_plan(*given)
@@ -298,7 +294,10 @@ def test_groups_that_threads_share_unevenly_take_what_was_promised(threads):
         found = amounts.squares_amounts((axes.forward_axes(problem.spec),), *sizes, threads)
         rooms = max(part.room for part in plan.parts)
         assert plan.bytes + plan.threads * rooms <= max(each.bytes(threads, limit) for each in found)
-        strides = (problem.arrays[role].strides for role in INPUTS["conv"][:2])
+
+
+LATE = [("n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 1), ("n1g1i192o192_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 2)]
+"""Weights that one block of each group reads, and how many threads share those of a group."""
 
 
 @pytest.mark.parametrize(("text", "shares"), LATE)

@@ -130,7 +130,7 @@ def multiply(
         depth = min(p.chunk, p.depth - k)
         for panel in range(first, first + count):
             is_last = panel == t.panels - 1
-            columns, code = (t.last, tiles) if is_last else (t.width, 0)
+            columns, code, gather = (t.last, tiles, p.gather_last) if is_last else (t.width, 0, p.gather)
             across = panel * t.width * t.size
             for i in range(piece.images):
                 for d in range(piece.ds):
@@ -143,9 +143,6 @@ def multiply(
                         b += k * p.b_depth + panel * p.b_panel
                         c = kept + i * t.kept_image + d * t.kept_d + h * t.kept_h + across
                         right, b_depth = b, p.b_depth
-                        gather = p.gather
-                        if is_last:
-                            gather = p.gather_last
                         if p.gather:
                             right, b_depth = memory, t.width * t.size
                             # Vectors of channels are the same for all rows.
@@ -184,9 +181,9 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
     """Compute some of the pieces.
 
     The arguments are the address of a plan, x, the weights, the bias, whether there is one, and the results; arrays are
-    given by their ``id``. The plan has nine tables, where in the memory a block begins behind a
-    panel of B, where copies of what tiles write do, where to begin in the results, and the strides of the bias between
-    groups, panels and rows of tiles.
+    given by their ``id``. The plan has nine tables, where in the memory a block begins behind a panel of B, where
+    copies of what tiles write do, where to begin in the results, and the strides of the bias between groups, panels and
+    rows of tiles.
     """
     arrays = words_at(words, 6)
     given, x, weights, biases = words_at(arrays[0], 24), data_of(arrays[1]), data_of(arrays[2]), data_of(arrays[3])

@@ -101,8 +101,7 @@ class Block(Emitter):
         for n in range(self.filters):
             if not whole:
                 count = self.build.sub(self.at(self.word(0), left, self.filters), self.word(n * self.lanes))
-                lanes = ir.Constant(self.many, list(range(self.lanes)))
-                self.masks = [self.build.icmp_signed("<", lanes, self.spread(count, self.many))]
+                self.masks = [self.below(count)]
             found += self.load_row(self.build.add(w, self.word(n * step)))
         self.masks = masks
         return found

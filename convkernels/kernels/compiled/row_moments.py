@@ -17,7 +17,7 @@ from llvmlite import ir
 from .code import DOUBLE, Code
 from .isa import Isa
 from .row_code import ARGUMENTS, FEW, Family, Variant, normalise, statistics
-from .row_together import ABREAST, can_go_together
+from .row_together import ABREAST, by_vectors, can_go_together
 
 SHORT = 128
 """Columns up to which rows are taken together: 2048 of 49 columns took 68 us one by one, and take 48. Of rows with
@@ -38,20 +38,7 @@ def can_take_moments(code: Code) -> Any:
 
 def take_moments(code: Code, variant: Variant, first: Any, last: Any, slowly: Callable[[Any], Any]) -> None:
     """Normalise families, a vector of them at a time; `slowly` takes one."""
-    build, block, lanes = code.build, Moments(code, variant), code.word(code.lanes)
-
-    def some(start: Any) -> list[Any]:
-        stop = code.least(build.add(start, lanes), last)
-        with build.if_then(build.not_(block.take(start, stop))):
-            code.loop(start, stop, code.word(1), [], alone)
-        return []
-
-    def alone(number: Any) -> list[Any]:
-        with build.if_then(build.not_(block.take(number, build.add(number, code.word(1))))):
-            slowly(number)
-        return []
-
-    code.loop(first, last, lanes, [], some)
+    by_vectors(code, first, last, Moments(code, variant).take, slowly)
 
 
 class Moments:

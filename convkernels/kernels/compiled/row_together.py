@@ -95,16 +95,24 @@ class Block:
 
 def go_together(code: Code, variant: Variant, piece: Any, first: Any, last: Any, slowly: Callable[[Any], None]) -> None:
     """Take some families back, and add to the sums of a piece; `slowly` takes one."""
-    build, block, lanes = code.build, Block(code, variant), code.word(code.lanes)
+    block = Block(code, variant)
+    by_vectors(code, first, last, lambda start, stop: block.take(start, stop, piece), slowly)
+
+
+def by_vectors(
+    code: Code, first: Any, last: Any, take: Callable[[Any, Any], Any], slowly: Callable[[Any], Any]
+) -> None:
+    """``take(start, stop)`` a vector of families; if that does not hold, each alone, or else ``slowly(number)``."""
+    build, lanes = code.build, code.word(code.lanes)
 
     def some(start: Any) -> list[Any]:
         stop = code.least(build.add(start, lanes), last)
-        with build.if_then(build.not_(block.take(start, stop, piece))):
+        with build.if_then(build.not_(take(start, stop))):
             code.loop(start, stop, code.word(1), [], alone)
         return []
 
     def alone(number: Any) -> list[Any]:
-        with build.if_then(build.not_(block.take(number, build.add(number, code.word(1)), piece))):
+        with build.if_then(build.not_(take(number, build.add(number, code.word(1))))):
             slowly(number)
         return []
 

@@ -111,10 +111,12 @@ class Emitter:
 
     def mask(self) -> Any:
         """The lanes of the last vector that exist."""
+        return self.below(self.build.sub(self.given["columns"], self.word((self.shape.vectors - 1) * self.lanes)))
+
+    def below(self, count: Any) -> Any:
+        """The mask of the lanes below a number."""
         places = ir.VectorType(WORD, self.lanes)
-        first = (self.shape.vectors - 1) * self.lanes
-        counts = ir.Constant(places, list(range(first, first + self.lanes)))
-        return self.build.icmp_signed("<", counts, self.spread(self.given["columns"], places))
+        return self.build.icmp_signed("<", ir.Constant(places, list(range(self.lanes))), self.spread(count, places))
 
     def load(self, address: Any, kind: Any) -> Any:
         """An element or vector at any address."""

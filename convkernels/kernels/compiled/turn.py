@@ -6,7 +6,7 @@ second the other way round: element (r, c) moves by the bit h from r to c, so al
 
 What is left of a matrix beside whole squares is turned in the same way under masks, which touch nothing outside. Where
 it is known beforehand how few elements all lines have, as with the taps of weights, lines that would be empty are not
-made: 9 taps of 16 channels in half of the time.
+made: input gradients of 3x3 in NCHW are 1.07 to 1.26 times as fast.
 """
 
 from __future__ import annotations

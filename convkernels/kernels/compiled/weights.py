@@ -187,7 +187,7 @@ class WeightPlan(NamedTuple):
     """A weight gradient as far as it is known without data.
 
     Arguments lack some addresses at the end; `kept` is what they point to. Sums that are made elsewhere than in w need
-    memory for `totals`, and `copying`; where threads share them they are of some parts.
+    memory for `totals`, and `copying`: they are of some parts, which threads share.
     """
 
     words: Array
@@ -309,7 +309,7 @@ def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
         totals = arena.empty(what.totals, x.dtype)
         words[-1] = address(totals)
         run(weigh, words, what.parts * what.panels, what.threads, what.room)
-        for part in totals[1 : what.parts if what.threads > 1 else 1]:
+        for part in totals[1:] if what.threads > 1 else ():
             totals[0] += part
         words = what.copying.copy()
         words[-2], words[-1] = address(dw), address(totals)
