@@ -27,6 +27,7 @@ if not util.find_spec("numba"):
 from convkernels.kernels.compiled import (
     amounts,
     axes,
+    choice,
     copies,
     correlation,
     direct,
@@ -36,7 +37,6 @@ from convkernels.kernels.compiled import (
     operands,
     scratch,
     thread_count,
-    ways,
     weights,
 )
 from convkernels.kernels.compiled.blocks import PRODUCTS, SOURCES, TARGETS
@@ -84,7 +84,7 @@ PIXELS = [
     "n1g2i6o8_in3x6x31_k2x3x3_s1x1x1_p1+0x1+1x1+1_d1x1x1_float64",
 ]
 """Vectors of pixels: few channels of groups, a row of panels, taps as the depth, weights in a panel."""
-REMAINDERS = ["n1g1i3o16_in31x35_k7x7_s2x2_p3+2x3+3_d1x1", "n2g2i6o20_in9x43_k5x5_s1x4_p2+2x1+0_d1x1_float64"]
+REMAINDERS = ["n1g1i3o16_in31x35_k7x7_s2x2_p3+2x3+3_d1x1", "n2g2i6o20_in9x171_k5x5_s1x4_p2+2x1+0_d1x1_float64"]
 """Input gradients by vectors of pixels, whose remainders are of different lengths."""
 
 ORDERS = [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI"), ("HNWC", "IOHW")]
@@ -122,7 +122,7 @@ def test_vectors_hold_pixels_where_channels_are_few(operation, text):
     else:
         sizes, memory = operands.backward(spec, y, w, x)
         every = axes.input_grad_axes(spec)
-    way, chosen, _ = ways.choose(sizes, every, memory, isa.ISAS[0])
+    way, chosen, _ = choice.choose(sizes, every, memory, isa.ISAS[0])
     assert way.pixels
     assert len(chosen) == len(axes.rests_apart(every))
 

@@ -48,8 +48,8 @@ def test_panels_are_gathered_where_there_is_memory(text, order, limit, threads):
 
 
 LATE = [
-    ("conv", "n1g2i80o130_in6x7_k3x3_s1x1_p1+1x1+1_d1x1_bias", ORDERS[0]),
-    ("conv", "n2g1i40o70_in9x9_k3x2_s2x2_p1+1x0+1_d1x1", ORDERS[0]),
+    ("conv", "n1g2i80o130_in6x7_k3x3_s1x1_p1+1x1+1_d1x1_bias", ("NHWC", "OIHW")),
+    ("conv", "n2g1i40o70_in9x9_k3x2_s2x2_p1+1x0+1_d1x1", ("NHWC", "OIHW")),
     ("conv_input_grad", "n1g1i70o40_in7x8_k4x4_s2x2_p1+1x1+1_d1x1", ORDERS[1]),
     ("conv_input_grad", "n1g1i70o40_in7x8_k2x5_s3x1_p0+0x2+2_d1x1", ORDERS[1]),
 ]

@@ -15,6 +15,9 @@
     blocks.py       the loops around tiles
     operands.py     an operation's arrays as a correlation takes them
     ways.py         what vectors hold, and what the depth goes over
+    choice.py       which of these ways is taken
+    spaced.py       rows of cells some steps apart, copied next to each other
+    lowering.py     blocks in which rows of outputs are one line
     steps.py        the depth and the taps of tiles
     correlation.py  plans of correlations
     dots.py         windows that take in a whole picture, as products of vectors

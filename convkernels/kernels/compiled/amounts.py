@@ -29,6 +29,10 @@ NARROW = 512
 """Columns of all groups above which panels are enough for threads to share."""
 PARTS, PARTED = 8, 2**20
 """The most parts of a sum, and the bytes that these take at most."""
+LOWERED = 2**18
+"""Bytes of a block of rows in one line."""
+FEW_PIXELS = 256
+"""Outputs of an image up to which blocks may be matrices of whole windows."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -134,7 +138,50 @@ def correlation_amounts(
     block = max(BLOCK, filter_bytes(channels, columns, taps, size))
     several = members(groups, channels, columns, size)
     counts = (batch, groups // several, several * channels, several * columns)
-    return amounts(blocks, *counts, shared, size, limit, threads, block)
+    found = amounts(blocks, *counts, shared, size, limit, threads, block)
+    least, most = lowered_bytes(axes, channels, columns, taps, size)
+    return found._replace(each=max(found.each, least, min(most, LOWERED, limit - shared)))
+
+
+def lowered_bytes(axes: Axes, channels: int, columns: int, taps: int, size: int) -> tuple[int, int]:
+    """The bytes of a panel's lowered block, and of a whole picture's; none where blocks are never lowered."""
+    panel, picture = PANEL // size, axes[1].outputs * axes[2].outputs
+    ways = [whole for whole, may in ((False, columns <= APART or taps == 1), (True, few_pixels(axes))) if may]
+    if not ways or not all(axis.taps and axis.outputs for axis in axes):
+        return 0, 0
+    least, most = (
+        max(lowered_cells(axes, outs_d, outputs, whole=whole) * channels + outs_d * outputs * columns for whole in ways)
+        for outs_d, outputs in ((1, panel), (axes[0].outputs, picture))
+    )
+    return least * size + LINES, most * size + LINES
+
+
+def few_pixels(axes: Axes) -> bool:
+    """Whether outputs are so few that copying weights takes a good part of the time."""
+    return len(axes[0].taps) == 1 and math.prod(axis.outputs for axis in axes) <= FEW_PIXELS
+
+
+def lowered_cells(axes: Axes, outs_d: int, outputs: int, *, whole: bool) -> int:
+    """The cells of a channel of a lowered block that is of so many outputs along d, and in a line along h and w.
+
+    It has a line of its own for each tap along h if it is of `whole` windows.
+
+    Examples
+    --------
+    >>> from convkernels.kernels.compiled.axes import ONE, Axis
+    >>> axis = Axis(14, 1, ((0, -1), (1, 0), (2, 1)), 14)
+    >>> lowered_cells((ONE, axis, axis), 1, 14 * 14, whole=False) == 3 * (14 + 2) * 14
+    True
+    """
+    d, h, w = axes
+    taps, more = (len(h.taps), 0) if whole else (min(h.step, h.span), (h.span - 1) // h.step)
+    return d.reach(outs_d) * taps * len(w.taps) * (rows_of(axes, outputs) + more) * w.outputs
+
+
+def rows_of(axes: Axes, outputs: int) -> int:
+    """How many rows so many outputs may be of that follow each other."""
+    _, h, w = axes
+    return min(h.outputs, (outputs + w.outputs - 2) // w.outputs + 1)
 
 
 @lru_cache(maxsize=512)

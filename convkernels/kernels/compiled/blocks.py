@@ -15,8 +15,10 @@ from numba import types
 from ...layout import Array
 from .copies import TURNER, Copy, Turner, copy_array, copy_matrix
 from .geometry import Piece, Product, Source, Target
+from .lowering import Lowering, lower, move_lines
 from .machine import array_in, data_of, entry, fixed, invoke, set_bytes, words_at
 from .scratch import LINE
+from .tile import AHEAD
 
 
 def words(kind: Any) -> types.Type:
@@ -27,7 +29,9 @@ def words(kind: Any) -> types.Type:
 WORD = types.int64
 LIST = types.int64[::1]
 SOURCE, TARGET, PRODUCT, PIECE = map(words, (Source, Target, Product, Piece))
-SOURCES, TARGETS, PRODUCTS, TURNERS, COPIES = (len(kind._fields) for kind in (Source, Target, Product, Turner, Copy))
+SOURCES, TARGETS, PRODUCTS, TURNERS, COPIES, LOWERINGS = (
+    len(kind._fields) for kind in (Source, Target, Product, Turner, Copy, Lowering)
+)
 """How many numbers there are of each; `together` strings them for a call."""
 
 
@@ -159,15 +163,24 @@ def multiply(
                             ahead = a + (starts[n] + p.ahead) * p.a_row
                             if p.ahead == 0:
                                 ahead = b + p.b_panel + (n * LINE) % p.b_panel + LINE - t.size
+                            following = c + t.kept_h + starts[tiles] * t.row
+                            if n < tiles - 1:
+                                following = c + starts[tiles + n + 1] * t.row
+                            elif h == piece.hs - 1:
+                                following += t.width * t.size - piece.hs * t.kept_h
                             # Vectors of pixels are kept by the first tile that reads them.
                             keeping = n == 0 and p.gather > 0 and p.channels > 0
                             source, step, run = right, b_depth, codes[code + n]
                             if keeping:
                                 source, step, run = b, p.b_depth, gather
+                            b_ahead = AHEAD * step
+                            if p.b_ahead:
+                                b_ahead = p.b_ahead
                             given = (
                                 *(a + starts[n] * p.a_row, source, tile, init),
                                 *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
-                                *(p.a_row, p.a_depth, step, t.next_row, init_row, columns),
+                                *(p.a_row, p.a_depth, step, b_ahead, t.next_row, init_row),
+                                *(columns, following),
                                 *(ahead, p.ahead_step),
                             )
                             if keeping:
@@ -202,13 +215,20 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
         first, count = pieces[9 * place + 7], pieces[9 * place + 8]
         origin = x + piece.group * s.group + piece.image * s.image
         target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * t.h
-        read = block
-        if s.lies:
+        across, many = first * t.width, (count - 1) * t.width + (t.last if first + count == t.panels else t.width)
+        kept, read = target if t.stored else results, block
+        if p.lowered:
+            lines = Lowering(*fixed(copies[2 * COPIES :], LOWERINGS))
+            row = across // lines.outputs
+            lower(s, lines, how, piece, origin, block, row, (across + many - 1) // lines.outputs + 1 - row)
+            read = block - row * lines.outputs * s.size
+            if t.stored == 0:
+                kept = results - across * t.size
+        elif s.lies:
             d, h = s.low_d + piece.d * s.out_step_d, s.low_h + piece.h * s.out_step_h
             read = origin + d * s.d + h * s.h + s.low_w * s.w
         else:
             fill(s, how, piece, origin, block)
-        kept = target if t.stored else results
         for member in range(p.members):
             group = piece.group * p.members + member
             several, right = count, weights + p.w_start + group * p.w_group
@@ -229,12 +249,12 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
                 )
         if t.stored:
             continue
-        if p.channels:
+        if p.lowered:
+            move_lines(t, lines, how, piece, results, target, across, across + many, p.channels)
+        elif p.channels:
             move(t, how, piece, results, target, p.channels, 0)
         else:
-            columns = (count - 1) * t.width + (t.last if first + count == t.panels else t.width)
-            across = first * t.width
-            move(t, how, piece, results + across * t.size, target + across * t.channel, columns, 0)
+            move(t, how, piece, results + across * t.size, target + across * t.channel, many, 0)
 
 
 @entry

@@ -30,30 +30,27 @@ from ...window import Ints
 from .amounts import Amounts, correlation_amounts, filter_bytes, members
 from .axes import APART, FEW_CHANNELS, PAGE, Axes, cut, direction
 from .blocks import correlate, pack, together
+from .choice import choose
 from .copies import turner
 from .filters import PACK_SERIAL, Filters, Tiling, by_rows, ends, lying, packed, tiling, vectors_for
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
+from .lowering import lowered
 from .machine import address, address_of, listed, tables
-from .operands import Memory, Problem, line_of, own_taps, rows_together
+from .operands import Memory, Problem, columns_apart, line_of, own_taps, rows_together, window_step
 from .parallel import SHARES, UNEVEN, run, run_at
 from .scratch import LINE, rounded
 from .steps import Steps, starts_of, steps_of
+from .tile import AHEAD
 from .tile import address as code
-from .ways import Walk, Way, choose, lies, row_bytes, stored, stretches_of
+from .ways import Walk, Way, lies, packs, row_bytes, stored, stretches_of, turned
 
 FEW_OUTPUTS = 256
 """Outputs up to which copying weights into panels takes longer than it saves."""
 EVEN = 1.1
 """How much longer the busiest thread may work than the mean of all."""
-TURNED, TURNED_PIXELS = 2**17, 256
-"""Bytes of the weights of one tap, and pixels, from which on it pays to turn weights whose columns follow each other:
-for each step of the depth, tiles of pixels read a line of them, or a page, and again for each panel.
-"""
 TURNED_COLUMNS = 64
 """The columns that are turned at a time."""
-NEAR = 2**15
-"""Bytes of weights up to which reading a line of the cache for each of their numbers does no harm."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
 GATHERED, GATHERED_PIXELS = 32, 48
@@ -128,6 +125,9 @@ def plan(
     promised = max(correlation_amounts(axes, *sizes).bytes(threads, limit) for axes in every)
     way, every, memory = choose(problem, every, memory, isa)
     chosen = [correlation_amounts(axes, *sizes) for axes in every]
+    if way.along is Walk.WINDOWS:
+        problem, memory = columns_apart(problem, memory, threads)
+        groups, columns = problem.groups, problem.columns
     if not way.pixels:
         every, memory, several = rows_together(every, memory, chosen[0].rows[1])
         chosen = [found._replace(rows=(found.rows[0], found.rows[1] // several)) for found in chosen]
@@ -135,7 +135,9 @@ def plan(
     reading = reading_of(problem, every[0], memory, outputs, way, kept=kept)
     # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
     if way.pixels:
-        matrices: list[tuple[Ints, int]] = [((columns,), axes[2].outputs) for axes in every]
+        matrices: list[tuple[Ints, int]] = [
+            ((columns,), axes[2].outputs * (axes[1].outputs if way.lowered else 1)) for axes in every
+        ]
         row = {Reading.LYING: memory.w[0], Reading.ROWS: channels * size}.get(reading, size)
     else:
         matrices = [(tuple(each.outputs for each in stretches_of(axes[2], way)), columns) for axes in every]
@@ -185,16 +187,14 @@ def plan(
 
 def reading_of(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: Way, *, kept: bool) -> Reading:
     """How tiles had better read w, which may be rearranged once for many calls."""
-    channels, w, taps, size = problem.channels, memory.w, math.prod(problem.taps), problem.size
     if way.pixels:
-        far = w[1] > w[0] == size and problem.columns * channels * size >= TURNED
-        if far and taps == 1 and math.prod(axis.outputs for axis in axes) >= TURNED_PIXELS:
+        if turned(problem, axes, memory):
             return Reading.ROWS
-        lying = taps == 1 or w[0] == size or problem.columns * channels * taps * size <= NEAR
+        lying = not packs(problem, memory, way)
     else:
-        forward = direction(axes[2], problem.taps[2]) == 1 and w[4] == channels * w[1]
+        forward = direction(axes[2], problem.taps[2]) == 1 and memory.w[4] == problem.channels * memory.w[1]
         straight = way.along is Walk.CHANNELS or (way.along is Walk.PIXELS and forward)
-        lying = w[0] == size and straight and outputs <= FEW_OUTPUTS and not kept
+        lying = memory.w[0] == problem.size and straight and outputs <= FEW_OUTPUTS and not kept
     return Reading.LYING if lying else Reading.PANELS
 
 
@@ -204,6 +204,8 @@ def filters_of(problem: Problem, axes: Axes, memory: Memory, tile: Tiling, way: 
     sizes, strides, start = (problem.columns, problem.channels, *problem.taps), memory.w, 0
     if reading is Reading.ROWS:
         return by_rows(strides, memory.w_group, sizes, problem.groups, tile, size)
+    if way.along is Walk.WINDOWS:
+        return lying((strides[0], window_step(problem, memory), 0, 0, 0), memory.w_group, 0, tile, size)
     if way.along is not Walk.CHANNELS and direction(axes[2], problem.taps[2]) < 0:
         start, strides = (problem.taps[2] - 1) * strides[4], (*strides[:4], -strides[4])
     if way.along is Walk.TAPS:
@@ -233,15 +235,23 @@ def part(
     batch, groups, channels, columns, _, size = problem
     whole, right = stored(problem, axes, memory, way), lies(axes, problem, memory, way)
     # Groups of few channels are copied together, where vectors do not hold those of one.
-    several = members(groups, channels, columns, size) if way.pixels and not (whole and right) else 1
+    several = members(groups, channels, columns, size) if way.pixels and not (way.lowered or (whole and right)) else 1
     groups, x, y = groups // several, *(each._replace(group=several * each.group) for each in (memory.x, memory.y))
-    read = source(axes, amounts, x, several * channels, size, lies=right, inner=way.inner)
-    written = target(axes, amounts, y, tile, several * columns, size, stored=whole, pixels=way.pixels)
+    lines: tuple[int, ...] = ()
+    if way.lowered:
+        given = (batch * groups, channels, 0 if whole else columns, size, tile, amounts, threads, isa)
+        axes, read, lines, amounts, panels = lowered(axes, x, *given, whole=way.along is Walk.WINDOWS)
+        block, outputs = rounded(read.read_image), min(axes[2].outputs, panels * tile.width)
+    else:
+        read = source(axes, amounts, x, several * channels, size, lies=right, inner=way.inner)
+        block, outputs, panels = block_bytes(read, axes, amounts), axes[2].places, tile.panels
+    written = target(axes, amounts, y, tile, several * columns, size, stored=whole, outputs=outputs, pixels=way.pixels)
     how = steps_of(axes, channels, size, read, filters, way)
-    counts = (amounts.images, *amounts.rows, axes[2].places)
-    block = block_bytes(read, axes, amounts)
+    counts = (amounts.images, *amounts.rows, outputs)
     results = 0 if whole else rounded(math.prod(counts) * several * columns * size)
-    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa)._replace(w_start=start)
+    sums = operands_of(problem, axes, filters, tile, read, written, how, several, way, isa)._replace(
+        w_start=start, lowered=int(way.lowered)
+    )
     offsets = how.read_offsets if way.pixels else how.w_offsets
     origins, places = np.unique(offsets, return_inverse=True)
     panel = 0
@@ -262,7 +272,6 @@ def part(
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
-    panels = tile.panels
     if not way.pixels or (whole and right):
         panels = panels_at_a_time(tile, heights, threads, lies=right)
     numbered = product(slices(groups, 1), *blocks_of, slices(tile.panels, panels))
@@ -271,7 +280,7 @@ def part(
         for group, *places in numbered
     ]
     numbers = together(
-        read, written, sums, turner(size, isa, line_of(memory, problem.taps, size)), filters.inner, filters.last
+        read, written, sums, turner(size, isa, line_of(memory, problem.taps, size)), filters.inner, filters.last, lines
     )
     places_of = np.array(pieces, np.int64).reshape(-1)
     offsets_of_a = how.w_offsets if way.pixels else how.read_offsets
@@ -307,7 +316,9 @@ def operands_of(
         channels, a, b = 0, (read.step_w * read.read_w, how.step), (filters.panel, filters.depth)
         lines, apart = taps * how.depth, not filters.bytes
     many = axes[2].outputs if way.pixels else problem.columns
-    depth = (how.depth, -(-how.depth // chunks_of(problem, lines, many, isa)))
+    # Blocks of windows are read by whole lines, as a second-level cache likes it.
+    chunks = 1 if way.along is Walk.WINDOWS else chunks_of(problem, lines, many, isa)
+    depth = (how.depth, -(-how.depth // chunks))
     # Rows of B where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
     # cache; else the next rows of A.
     ahead = (0, b[1])
@@ -315,7 +326,11 @@ def operands_of(
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
     rows = (axes[1].outputs, len(how.each))
-    return Product._make((channels, several, *apart_by, *depth, filters.group, *a, *b, *ahead, *(0,) * 5, *rows))
+    # B where it lies is fetched for the next panel if the next steps are another tap's.
+    b_ahead = tile.width * size if way.pixels and taps > 1 and how.depth < 2 * AHEAD else 0
+    return Product._make(
+        (channels, several, *apart_by, *depth, filters.group, *a, *b, b_ahead, *ahead, *(0,) * 6, *rows)
+    )
 
 
 def chunks_of(problem: Problem, lines: int, columns: int, isa: Isa) -> int:

@@ -23,6 +23,10 @@ PACK_SERIAL = 2**18
 """Bytes of weights below which one thread copies them."""
 UNEVEN = 0.25
 """What a panel narrower than the others costs, or all of one vector each, in vectors."""
+LONELY = 0.5
+"""What a last panel of one vector costs besides, which reads a number for each multiply-add."""
+TALL = 24
+"""Rows of a tile of one vector below which that takes its time in all panels."""
 VECTORS = {32: {3: 1.0, 4: 1.01, 6: 1.02, 2: 1.03, 1: 1.03}, 16: {2: 1.0, 3: 1.1, 1: 1.1}}
 """By the number of registers, the vectors that a row of tiles may have, and the time that a multiply-add takes then."""
 SHORT = 1.03
@@ -81,7 +85,9 @@ def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, 
         height = -(-rows // -(-rows // tallest(vectors, row, isa)))
         uneven = whole % vectors > 0 or vectors < min(2, whole)
         each = times[vectors] * (SHORT if apart and vectors < 3 else 1)
-        return whole * each * max(1, LATENCY / (height * vectors), low / height) + UNEVEN * uneven
+        lonely = LONELY if whole % vectors == 1 < vectors else 0
+        least = TALL if vectors == 1 else low
+        return whole * each * max(1, LATENCY / (height * vectors), least / height) + UNEVEN * uneven + lonely
 
     return min(times, key=cost)
 

@@ -110,6 +110,8 @@ class Product(NamedTuple):
     a_depth: int
     b_panel: int
     b_depth: int
+    # How far ahead B is fetched, if that is not some steps.
+    b_ahead: int
     # The rows of A that are fetched into the cache ahead of their turn, or 0 if that is the next panel of B, and by how
     # many bytes in a step.
     ahead: int
@@ -120,6 +122,8 @@ class Product(NamedTuple):
     # Whether each panel of w is copied right before its tiles run, and in w from one to the next.
     late: int
     late_panel: int
+    # Whether blocks are lowered.
+    lowered: int
     # Where in w, or in its copy, to begin.
     w_start: int
     # The rows of outputs along h, and of each the stretches that take other taps.
@@ -214,10 +218,11 @@ def target(
     size: int,
     *,
     stored: bool,
+    outputs: int | None = None,
     pixels: bool = False,
 ) -> Target:
-    """Describe what is written; `pixels` says that vectors hold these, and not channels."""
-    counts = (*amounts.rows, axes[2].places)
+    """Describe what is written, in rows of so many outputs; `pixels` says that vectors hold these, and not channels."""
+    counts = (*amounts.rows, outputs or axes[2].places)
     array = (*y[:3], *(stride * axis.stride for stride, axis in zip(y[3:], axes, strict=True)))
     if stored:
         kept = array[1:]

@@ -96,6 +96,42 @@ def line_of(memory: Memory, taps: Ints, size: int) -> int:
     return line if line > 1 else 0
 
 
+def window_step(problem: Problem, memory: Memory) -> int:
+    """How far apart the elements of a window in w are, channel by channel, if all are equally far; else 0.
+
+    Examples
+    --------
+    >>> array, problem = Array5(*[4] * 6), Problem(1, 1, 8, 16, (1, 3, 3), 4)
+    >>> [window_step(problem, Memory(array, (288, step, 36, 12, 4), array, 0)) for step in (36, 40)]
+    [4, 0]
+    """
+    along = [(memory.w[1 + place], count) for place, count in enumerate((problem.channels, *problem.taps)) if count > 1]
+    step = along[-1][0] if along else problem.size
+    expected = step
+    for stride, count in reversed(along):
+        if stride != expected:
+            return 0
+        expected = stride * count
+    return step
+
+
+def columns_apart(problem: Problem, memory: Memory, parts: int) -> tuple[Problem, Memory]:
+    """A correlation of one group as one of some, which read the same channels, where columns are enough for that.
+
+    Examples
+    --------
+    >>> array, problem = Array5(*[4] * 6), Problem(1, 1, 8, 16, (1, 3, 3), 4)
+    >>> found, memory = columns_apart(problem, Memory(array, (288, 36, 36, 12, 4), array, 0), 2)
+    >>> found.groups, found.columns, memory.x.group, memory.w_group, memory.y.group
+    (2, 8, 0, 2304, 32)
+    """
+    if problem.groups > 1 or problem.columns % parts:
+        return problem, memory
+    columns = problem.columns // parts
+    x, y = memory.x._replace(group=0), memory.y._replace(group=columns * memory.y.channel)
+    return problem._replace(groups=parts, columns=columns), Memory(x, memory.w, y, columns * memory.w[0])
+
+
 def rows_together(every: tuple[Axes, ...], memory: Memory, most: int) -> tuple[tuple[Axes, ...], Memory, int]:
     """A correlation by one tap, some rows of whose outputs are one, and how many: one, where they cannot be together.
 

@@ -13,6 +13,7 @@ from .copies import TURNER, Copy, Turner, copy_array
 from .geometry import Piece, Source, Target
 from .machine import array_in, entry, fixed, invoke, words_at
 from .scratch import LINE
+from .tile import AHEAD
 
 
 class Squares(NamedTuple):
@@ -188,7 +189,8 @@ def compute(
                             codes[code + n],
                             (
                                 *(v + xi * q.v_place + first * q.line + k * t.size, b + xi * q.u_place, c, init),
-                                *(zero, zero, 1, q.chunk, q.line, t.size, q.u_channel, width, init_row, columns),
+                                *(zero, zero, 1, q.chunk, q.line, t.size, q.u_channel, AHEAD * q.u_channel),
+                                *(width, init_row, columns, c),
                                 *(b + (xi + 1) * q.u_place, 2 * LINE),
                             ),
                         )

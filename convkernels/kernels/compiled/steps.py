@@ -46,6 +46,9 @@ def steps_of(axes: Axes, channels: int, size: int, read: Source, filters: Filter
     if way.along is Walk.CHANNELS:
         every, last = [(*outer, w._replace(taps=stretch.taps)) for stretch in stretches], read.read_w
         depth, step = channels, read.read_channel
+    elif way.along is Walk.WINDOWS:
+        every, last = [axes], 0
+        depth, step = channels * read.read_channel // read.read_w, read.read_w
     elif way.along is Walk.PIXELS:
         every, last = [tuple(outer)], 0
         depth, step = channels * len(w.taps), size

@@ -32,8 +32,9 @@ from .isa import Isa
 ARGUMENTS = (
     *("a", "b", "c", "init"),  # addresses
     *("a_offsets", "b_offsets", "taps", "depth"),
-    *("a_row", "a_depth", "b_depth", "c_row", "init_row"),  # strides in bytes
+    *("a_row", "a_depth", "b_depth", "b_ahead", "c_row", "init_row"),  # strides in bytes; B is fetched so far ahead
     "columns",  # elements of a row that exist
+    "next_c",  # where the tile writes that comes next, to be fetched meanwhile
     *("ahead", "ahead_step"),  # an address to fetch into the cache, and what it moves by in each step of the depth
 )
 """What a tile takes, all of them 64-bit integers."""
@@ -199,7 +200,7 @@ class Emitter:
         initial = [self.load_row(self.at(given["init"], given["init_row"], row)) for row in rows]
         sums = [value for row in initial for value in row]
         kept = [given["kept"]] if self.shape.keeping else []
-        state = given["c"], self.word(self.shape.rows), given["ahead"], *kept, *sums
+        state = given["next_c"], self.word(self.shape.rows), given["ahead"], *kept, *sums
         sums = self.loop(given["taps"], state, self.tap)[-len(sums) :]
         for row in rows:
             place = row * self.shape.vectors
@@ -208,7 +209,7 @@ class Emitter:
         return str(self.module)
 
     def tap(self, number: Any, c: Any, left: Any, ahead: Any, *state: Any) -> Sequence[Any]:
-        """Add what one tap contributes; so many rows of C are left to be fetched."""
+        """Add what one tap contributes; so many rows of the next C are left to be fetched."""
         build, given, keeping = self.build, self.given, self.shape.keeping
         place = build.mul(number, self.word(8))
         offsets = (self.load(build.add(given[name], place), WORD) for name in ("a_offsets", "b_offsets"))
@@ -218,7 +219,8 @@ class Emitter:
         fetching = self.least(left, given["depth"])
 
         def fetch_and_step(index: Any, c: Any, *state: Any) -> Sequence[Any]:
-            self.fetch_row(c, writing=True)  # storing it takes as long as some hundred multiplications
+            # Storing it takes as long as some hundred multiplications, as many as few channels with their taps make.
+            self.fetch_row(c, writing=True)
             return [build.add(c, given["c_row"]), *self.step(index, *state)]
 
         c, *following = self.loop(fetching, [c, ahead, *kept, b, *near, *sums], fetch_and_step)
@@ -231,7 +233,7 @@ class Emitter:
         others, sums = state[: -rows * vectors], state[-rows * vectors :]
         kept, (b, *bases) = others[: self.shape.keeping], others[self.shape.keeping :]
         self.fetch(ahead, 2)  # the first-level cache is full
-        self.fetch_row(self.at(b, given["b_depth"], AHEAD))
+        self.fetch_row(build.add(b, given["b_ahead"]))
         row_of_b = self.load_row(b)
         for place in kept:
             self.store_row(row_of_b, place)

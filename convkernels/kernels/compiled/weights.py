@@ -33,6 +33,7 @@ from .machine import address, array_in, doubles_at, entry, fixed, invoke, single
 from .operands import Memory, Problem, lying, rows_together, sizes, spread
 from .parallel import run
 from .scratch import arena, rounded
+from .tile import AHEAD
 
 GATHERED = 64
 """Rows of sums from which on copying the row of dy that they all read takes a few hundredths of the time."""
@@ -129,8 +130,8 @@ def weigh_group(
                             (
                                 *(a + starts[n] * sums.row, b, tile, init),
                                 *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, depth),
-                                *(sums.row, step, t.kept_w, sums.channel, init_row),
-                                *(wide, a, 0),
+                                *(sums.row, step, t.kept_w, AHEAD * t.kept_w, sums.channel, init_row),
+                                *(wide, tile, a, 0),
                             ),
                         )
         init_row = sums.channel

@@ -43,6 +43,7 @@ from .machine import address, array_in, entry, fixed, invoke, tables, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
 from .scratch import LINE, arena
+from .tile import AHEAD
 from .toom_cook import transforms
 from .transform import Square
 from .transform import address as transform_address
@@ -176,7 +177,8 @@ def add_block(words: int, begin: int, end: int, memory: int) -> None:
                         codes[kind * tiles + n],
                         (
                             *(a + start * size, b, tile, init, zeros, zeros, 1, count),
-                            *(size, rows * size, columns * size, columns * size, init_row, columns),
+                            *(size, rows * size, columns * size, AHEAD * columns * size, columns * size),
+                            *(init_row, columns, tile),
                             *(b + room * columns * size + n * LINE, columns * size),
                         ),
                     )
