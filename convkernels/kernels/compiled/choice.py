@@ -69,11 +69,11 @@ def pixel_ways(
     if few and all(axes[2].block.step == 1 for axes in apart):
         line = in_one_line(apart[0], memory, problem.size) if len(apart) == 1 else None
         yield Way(along, pixels=True), *(line or (apart, memory))
-    if len(apart) > 1 or any(axis.stride > 1 for axis in apart[0]) or last.step > FARTHEST or seen.y.w != problem.size:
+    if len(apart) > 1 or any(axis.stride > 1 for axis in apart[0]) or last.step > FARTHEST:
         return
     if problem.taps == (1, 1, 1) and all(axis.step == 1 for axis in apart[0]):
         return  # a line as it lies
-    if few:
+    if few and seen.y.w == problem.size:
         yield Way(along, pixels=True, lowered=True), apart, memory
     used = tuple(tuple(tap for tap, _ in axis.taps) for axis in apart[0])
     if (

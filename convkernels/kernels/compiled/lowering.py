@@ -169,12 +169,12 @@ def lower(s: Source, how: Lowering, turner: Turner, piece: Piece, x: int, block:
                     left = max(0, -(in_w // how.step_w))
                     right = max(left, min(how.outputs, (s.in_w - 1 - in_w) // how.step_w + 1))
                     for channel in range(s.channels):
-                        there = to + channel * s.read_channel
-                        set_bytes(there, count * line, 0)
+                        set_bytes(to + channel * s.read_channel, count * line, 0)
+                    for inside in range(below - above):
                         copy_matrix(
-                            *(turner, there + above * line + left * s.size, line, s.size),
-                            *(cell + channel * s.channel + left * how.step_w * s.w, step, how.step_w * s.w),
-                            *(below - above, right - left),
+                            *(turner, to + (above + inside) * line + left * s.size, s.read_channel, s.size),
+                            *(cell + inside * step + left * how.step_w * s.w, s.channel, how.step_w * s.w),
+                            *(s.channels, right - left),
                         )
 
 
