@@ -34,7 +34,9 @@ from convkernels.kernels.compiled import (
     filters,
     geometry,
     isa,
+    lowering,
     operands,
+    scattered,
     scratch,
     thread_count,
     weights,
@@ -359,6 +361,10 @@ def test_narrower_instruction_sets(forced):
         "for operation in ('conv', 'conv_input_grad', 'conv_weight_grad'):\n"
         "    for text in WIDE[:6]:\n"
         "        for order in ORDERS[:2]: test_many_channels(operation, text, order)\n"
+        "from pytest import MonkeyPatch\n"
+        "from test_lowering import FEW, ROWS, test_lines_of_pixels_give_the_definition as lines\n"
+        "for text in ROWS[:6]: lines(text, False, 1, MonkeyPatch())\n"
+        "for text in FEW[:3]: lines(text, True, 1, MonkeyPatch())\n"
     )
     try:
         isa.find(forced)
@@ -380,11 +386,16 @@ def test_the_loops_run_uncompiled_too():
         "        test_many_channels(operation, 'n2g2i6o10_in5x9_k3x3_s1x2_p1+1x1+0_d1x1', order)\n"
         "from test_winograd import check\n"
         "check('conv', 'n1g1i4o6_in7x9_k3x3_s1x1_p1+1x1+1_d1x1', ORDERS[0])\n"
+        "from test_scattered import FEW, test_products_are_scattered_where_pixels_are_few as scattered\n"
+        "scattered(FEW[2])\n"
+        "from pytest import MonkeyPatch\n"
+        "from test_lowering import FEW, test_lines_of_pixels_give_the_definition as lines\n"
+        "for windows in (False, True): lines(FEW[0], windows, 1, MonkeyPatch())\n"
     )
     child(code, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
-@pytest.mark.parametrize("module", [axes, copies, filters, operands])
+@pytest.mark.parametrize("module", [amounts, axes, copies, filters, lowering, operands, scattered])
 def test_examples(module):
     failed, attempted = doctest.testmod(module)
     assert attempted

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from guard import flush_arrays
 from test_direct import problem_of
 
 from convkernels.operation import OPERATIONS
@@ -102,6 +103,18 @@ def test_lines_of_pixels_give_the_definition(text, windows, threads, monkeypatch
             assert plan.bytes + plan.threads * max(rooms) <= promised.bytes(threads, max(limit, least))
             execute(plan, source, w, b, out)
             assert_same(out, expected)
+
+
+@pytest.mark.parametrize(("text", "windows"), [*product(ROWS[:6], [False]), *product(FEW[:4], [True])], ids=str)
+def test_nothing_outside_of_arrays_is_touched(text, windows, monkeypatch):
+    problem = Problem.read(f"conv:{text}")
+    monkeypatch.setattr(correlation, "choose", forced(windows))
+    expected = run(OPERATIONS["conv"].find("im2col"), problem)["out"]
+    for arrays, outputs in flush_arrays(problem):
+        (x, w, b), out = (arrays.get(role) for role in INPUTS["conv"]), outputs["out"]
+        plan = direct.conv_plan.__wrapped__(problem.spec, x.strides, w.strides, out.strides, LIMIT, 1)
+        execute(plan, x, w, b, out)
+        assert_same(out, expected)
 
 
 @pytest.mark.parametrize(

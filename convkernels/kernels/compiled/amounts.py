@@ -33,6 +33,8 @@ LOWERED = 2**18
 """Bytes of a block of rows in one line."""
 FEW_PIXELS = 256
 """Outputs of an image up to which blocks may be matrices of whole windows."""
+SCATTERED = 8
+"""Channels for each pixel from which on products of pixels are scattered."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -159,6 +161,22 @@ def lowered_bytes(axes: Axes, channels: int, columns: int, taps: int, size: int)
 def few_pixels(axes: Axes) -> bool:
     """Whether outputs are so few that copying weights takes a good part of the time."""
     return len(axes[0].taps) == 1 and math.prod(axis.outputs for axis in axes) <= FEW_PIXELS
+
+
+def scatters(axes: Axes, groups: int, channels: int) -> bool:
+    """Whether an input gradient of so many channels had better scatter products, with `axes` of the convolution.
+
+    Pixels are few, and some apart.
+    """
+    pixels, apart = math.prod(axis.outputs for axis in axes), any(axis.step > 1 for axis in axes)
+    several = math.prod(len(axis.taps) for axis in axes) > 1 and (apart or pixels == 1)
+    return groups == 1 and several and 0 < SCATTERED * pixels <= channels
+
+
+def scattered_bytes(axes: Axes, columns: int, size: int) -> int:
+    """The bytes of the products of an image's pixels."""
+    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
+    return pixels * (columns * taps * size + LINE)
 
 
 def lowered_cells(axes: Axes, outs_d: int, outputs: int, *, whole: bool) -> int:

@@ -12,8 +12,16 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .amounts import correlation_amounts, squares_amounts, weight_amounts, winograd_weight_amounts
+from .amounts import (
+    correlation_amounts,
+    scattered_bytes,
+    scatters,
+    squares_amounts,
+    weight_amounts,
+    winograd_weight_amounts,
+)
 from .axes import (
+    ONE,
     PLACES,
     Axes,
     cut,
@@ -268,7 +276,15 @@ def workspace(spec: ConvSpec, limit: int) -> int:
 
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
-    return correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
+    needed = correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
+    axes = forward_axes(spec)
+    if not scatters(axes, spec.groups, spec.group_out):
+        return needed
+    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
+    pixels = tuple(ONE._replace(outputs=axis.outputs, size=axis.outputs) for axis in axes)
+    room = scattered_bytes(axes, spec.group_in, size)
+    problem = (1, 1, spec.group_out, spec.group_in * spec.window.taps, 1, size, limit - room, threads)
+    return max(needed, room + correlation_amounts(pixels, *problem).bytes(threads, limit - room))
 
 
 def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:

@@ -12,6 +12,7 @@ from .correlation import plan
 from .dots import dots_plan
 from .isa import host
 from .operands import backward, forward
+from .scattered import scattered_plan
 from .weighted import Weighted
 
 
@@ -29,7 +30,9 @@ def input_grad_plan(
 ) -> Weighted:
     """The plan of an input gradient: correlations for the remainders of the strides."""
     problem, memory = backward(spec, dy, w, out)
-    return plan(problem, input_grad_axes(spec), memory, limit, threads, host(), kept=kept)
+    given = (memory, limit, threads, host())
+    scattered = scattered_plan(problem, forward_axes(spec), *given, kept=kept)
+    return scattered or plan(problem, input_grad_axes(spec), *given, kept=kept)
 
 
 conv = partial(run_forward, conv_plan)

@@ -1,0 +1,98 @@
+"""Input gradients of few pixels by scattered products."""
+
+from __future__ import annotations
+
+from importlib import util
+from itertools import product
+
+import numpy as np
+import pytest
+
+import convkernels as ck
+from convkernels.errors import WorkspaceError
+from convkernels.testing.numeric import assert_same
+from convkernels.testing.problems import INPUTS, Problem, run
+
+if not util.find_spec("numba"):
+    pytest.skip("Numba is not installed", allow_module_level=True)
+
+from convkernels.kernels.compiled import direct, scattered
+from convkernels.operation import OPERATIONS
+
+FEW = [
+    "n2g1i5o64_in4x6_k4x4_s2x2_p1+1x1+1_d1x1",
+    "n1g1i9o130_in5x7_k3x2_s2x3_p2+0x0+1_d2x1_float64",
+    "n3g1i7o16_in4x3_k4x3_s1x1_p0+0x0+0_d1x1",
+    "n1g1i3o40_in9_k3_s2_p0+0_d1",
+    "n1g1i4o70_in3x4x5_k2x3x3_s2x2x2_p0+0x1+1x1+1_d1x1x1",
+    "n1g1i40o33_in6x6_k2x2_s3x3_p0+-1x0+-1_d1x1_float64",
+    "n1g1i3o16_in1x4_k1x3_s1x2_p0+0x3+-1_d1x1",
+]
+"""Windows that overlap and that do not, cells that none reaches, padding on either side, 1-D and 3-D, one pixel."""
+
+
+def plan_of(problem, **options):
+    """The plan of an input gradient."""
+    strides = (problem.arrays[role].strides for role in INPUTS["conv_input_grad"][:2])
+    return direct.input_grad_plan(problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 2, **options)
+
+
+@pytest.mark.parametrize("text", FEW)
+def test_products_are_scattered_where_pixels_are_few(text):
+    problem = Problem.read(f"conv_input_grad:{text}")
+    assert isinstance(plan_of(problem), scattered.Scattered)
+    implementation = OPERATIONS["conv_input_grad"].find("direct")
+    expected = run(OPERATIONS["conv_input_grad"].find("naive"), problem)["out"]
+    assert_same(run(implementation, problem)["out"], expected)
+
+
+@pytest.mark.parametrize(("text", "layout", "threads"), [*product(FEW[:3], ["NCHW", "NHWC"], [1, 3])])
+def test_a_transposed_convolution_adds_its_bias_once(text, layout, threads):
+    spec = Problem.read(f"conv_input_grad:{text}").spec
+    rng = np.random.default_rng(0)
+    shapes = [tuple(spec.y_shape["NCHW".index(axis)] for axis in layout), spec.w_shape, spec.x_shape[1:2]]
+    x, w, b = (rng.integers(-3, 4, shape).astype(spec.dtype) for shape in shapes)
+    window = spec.window
+    size = {"output_size": window.in_size} if all(step > 1 for step in window.stride) else {}
+    options = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation, **size}
+    options |= {"layout": layout, "weight_layout": "IOHW"}
+    got = ck.conv_transpose2d(x, w, b, strategy="direct", threads=threads, **options)
+    assert_same(got, ck.conv_transpose2d(x, w, b, strategy="naive", **options))
+    planned = ck.plan("conv_transpose2d", x, w, b, strategy="direct", threads=threads, **options)
+    assert_same(planned(x), got)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n1g1i5o64_in10x6_k4x4_s2x2_p1+1x1+1_d1x1",
+        "n1g2i10o128_in4x6_k4x4_s2x2_p1+1x1+1_d1x1",
+        "n1g1i5o64_in3x3_k2x2_s1x1_p0+0x0+0_d1x1",
+        "n1g1i5o64_in4x6_k1x1_s2x2_p0+-1x0+-1_d1x1",
+        "n0g1i5o64_in4x6_k4x4_s2x2_p1+1x1+1_d1x1",
+    ],
+)
+def test_they_are_not_elsewhere(text):
+    """For more pixels, groups, no steps, single taps, or no image."""
+    assert not isinstance(plan_of(Problem.read(f"conv_input_grad:{text}")), scattered.Scattered)
+
+
+def test_one_image_has_the_bits_of_many():
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 100, 3, 2), (100, 9, 4, 4)))
+    options = {"stride": 2, "padding": 1, "strategy": "direct", "weight_layout": "IOHW"}
+    many = ck.conv_transpose2d(x, w, **options)
+    for image in range(5):
+        assert np.array_equal(many[image : image + 1], ck.conv_transpose2d(x[image : image + 1], w, **options))
+
+
+def test_memory_is_as_promised():
+    problem = Problem.read(f"conv_input_grad:{FEW[0]}")
+    implementation = OPERATIONS["conv_input_grad"].find("direct")
+    needed = implementation.workspace(problem.spec, 0)
+    x, w = (problem.arrays[role] for role in INPUTS["conv_input_grad"][:2])
+    options = {"x_shape": problem.spec.x_shape, "stride": 2, "padding": 1, "strategy": "direct"}
+    expected = run(OPERATIONS["conv_input_grad"].find("naive"), problem)["out"]
+    assert_same(ck.conv2d_input_grad(x, w, max_workspace=needed, **options), expected)
+    with pytest.raises(WorkspaceError, match="max_workspace"):
+        ck.conv2d_input_grad(x, w, max_workspace=needed - 1, **options)
