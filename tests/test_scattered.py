@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import util
 from itertools import product
 
@@ -10,13 +11,15 @@ import pytest
 
 import convkernels as ck
 from convkernels.errors import WorkspaceError
+from convkernels.layout import Layout
 from convkernels.testing.numeric import assert_same
 from convkernels.testing.problems import INPUTS, Problem, run
 
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import direct, scattered
+from convkernels.kernels.compiled import amounts, direct, scattered
+from convkernels.kernels.compiled.weighted import execute
 from convkernels.operation import OPERATIONS
 
 FEW = [
@@ -29,6 +32,14 @@ FEW = [
     "n1g1i3o16_in1x4_k1x3_s1x2_p0+0x3+-1_d1x1",
 ]
 """Windows that overlap and that do not, cells that none reaches, padding on either side, 1-D and 3-D, one pixel."""
+THIN = [
+    "n2g1i3o64_in30x37_k4x4_s2x2_p1+1x1+1_d1x1",
+    "n1g1i3o48_in119x120_k9x8_s4x4_p2+3x0+1_d1x1_float64",
+    "n1g1i2o50_in150x111_k3x3_s4x3_p0+0x1+0_d2x1_float64",
+    "n1g1i1o60_in3000_k50_s7_p3+2_d1_float64",
+    "n1g1i4o48_in9x14x21_k3x4x5_s2x1x2_p1+0x1+1x2+2_d1x1x1_float64",
+]
+"""Few columns, and one block of pixels or several, between which windows overlap or leave rows that none reaches."""
 
 
 def plan_of(problem, **options):
@@ -44,6 +55,26 @@ def test_products_are_scattered_where_pixels_are_few(text):
     implementation = OPERATIONS["conv_input_grad"].find("direct")
     expected = run(OPERATIONS["conv_input_grad"].find("naive"), problem)["out"]
     assert_same(run(implementation, problem)["out"], expected)
+
+
+@pytest.mark.parametrize("block", [2**12, 2**19])
+@pytest.mark.parametrize(("text", "order"), [*product(THIN, ["OIHW", "HWIO", "OHWI", "HOWI"])])
+def test_and_where_columns_are(text, order, block, monkeypatch):
+    problem = Problem.read(f"conv_input_grad:{text}")
+    given = replace(problem, weight_layout=Layout(order.replace("HW", problem.layout.axes[2:]), "OI"))
+    if "OW" in order:
+        given = replace(problem, weight_layout=Layout(problem.layout.axes[2:-1] + "OWI", "OI"))
+    monkeypatch.setattr(amounts, "BLOCK", block)
+    expected = run(OPERATIONS["conv_input_grad"].find("im2col"), problem)["out"]
+    dy, w = (given.arrays[role] for role in INPUTS["conv_input_grad"][:2])
+    for threads in (1, 3):
+        out = np.full_like(expected, np.nan)
+        plan = direct.input_grad_plan.__wrapped__(given.spec, dy.strides, w.strides, out.strides, 2**26, threads)
+        assert isinstance(plan, scattered.Scattered) == (order != "HOWI" or given.spec.window.rank == 1)
+        if order == "OIHW" and block < 2**19:
+            assert len(plan.blocks) > 1
+        execute(plan, dy, w, None, out)
+        assert_same(out, expected)
 
 
 @pytest.mark.parametrize(("text", "layout", "threads"), [*product(FEW[:3], ["NCHW", "NHWC"], [1, 3])])

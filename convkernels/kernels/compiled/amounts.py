@@ -35,6 +35,8 @@ FEW_PIXELS = 256
 """Outputs of an image up to which blocks may be matrices of whole windows."""
 SCATTERED = 8
 """Channels for each pixel from which on products of pixels are scattered."""
+SCATTERED_COLUMNS, SCATTERED_CHANNELS, SCATTERED_BYTES = 4, 48, 384
+"""So few columns for which they are, too, from so many channels on, and of so many bytes if taps are many."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -163,20 +165,39 @@ def few_pixels(axes: Axes) -> bool:
     return len(axes[0].taps) == 1 and math.prod(axis.outputs for axis in axes) <= FEW_PIXELS
 
 
-def scatters(axes: Axes, groups: int, channels: int) -> bool:
+def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) -> bool:
     """Whether an input gradient of so many channels had better scatter products, with `axes` of the convolution.
 
-    Pixels are few, and some apart.
+    Pixels are few, and some apart; or the columns are, and channels many, or taps few that come to the same place.
     """
-    pixels, apart = math.prod(axis.outputs for axis in axes), any(axis.step > 1 for axis in axes)
-    several = math.prod(len(axis.taps) for axis in axes) > 1 and (apart or pixels == 1)
-    return groups == 1 and several and 0 < SCATTERED * pixels <= channels
+    pixels, taps, steps = (
+        math.prod(each) for each in zip(*((a.outputs, len(a.taps), a.step) for a in axes), strict=True)
+    )
+    many = channels * size >= SCATTERED_BYTES or taps <= 4 * steps
+    few = columns <= SCATTERED_COLUMNS and channels >= SCATTERED_CHANNELS and steps > 1 and many
+    apart = SCATTERED * pixels <= channels and (steps > 1 or pixels == 1)
+    return groups == 1 and taps > 1 and pixels > 0 and (few or apart)
+
+
+def rows_along(axes: Axes) -> int:
+    """The first axis that results have several places along, or the last."""
+    return next((number for number, axis in enumerate(axes) if axis.size > 1), 2)
+
+
+def scattered_rows(axes: Axes, columns: int, size: int) -> int:
+    """The rows of pixels whose products are scattered at a time: all, if they are few."""
+    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
+    rows = axes[rows_along(axes)].outputs
+    if columns > SCATTERED_COLUMNS:
+        return rows
+    return max(1, min(rows, BLOCK // (pixels // rows * columns * taps * size)))
 
 
 def scattered_bytes(axes: Axes, columns: int, size: int) -> int:
-    """The bytes of the products of an image's pixels."""
+    """The bytes of the products of some rows of pixels."""
     pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
-    return pixels * (columns * taps * size + LINE)
+    several = pixels // axes[rows_along(axes)].outputs * scattered_rows(axes, columns, size)
+    return several * columns * taps * size + max(several, columns * taps) * LINE
 
 
 def lowered_cells(axes: Axes, outs_d: int, outputs: int, *, whole: bool) -> int:

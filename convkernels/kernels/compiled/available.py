@@ -14,7 +14,9 @@ from ...layout import Order
 from ...spec import ConvSpec
 from .amounts import (
     correlation_amounts,
+    rows_along,
     scattered_bytes,
+    scattered_rows,
     scatters,
     squares_amounts,
     weight_amounts,
@@ -278,11 +280,13 @@ def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
     needed = correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
     axes = forward_axes(spec)
-    if not scatters(axes, spec.groups, spec.group_out):
+    if not scatters(axes, spec.groups, spec.group_out, spec.group_in, spec.compute_dtype.itemsize):
         return needed
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    pixels = tuple(ONE._replace(outputs=axis.outputs, size=axis.outputs) for axis in axes)
-    room = scattered_bytes(axes, spec.group_in, size)
+    room, rows = scattered_bytes(axes, spec.group_in, size), scattered_rows(axes, spec.group_in, size)
+    counts = [axis.outputs for axis in axes]
+    counts[rows_along(axes)] = rows
+    pixels = tuple(ONE._replace(outputs=count, size=count) for count in counts)
     problem = (1, 1, spec.group_out, spec.group_in * spec.window.taps, 1, size, limit - room, threads)
     return max(needed, room + correlation_amounts(pixels, *problem).bytes(threads, limit - room))
 

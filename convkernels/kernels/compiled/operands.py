@@ -96,23 +96,26 @@ def line_of(memory: Memory, taps: Ints, size: int) -> int:
     return line if line > 1 else 0
 
 
-def window_step(problem: Problem, memory: Memory) -> int:
-    """How far apart the elements of a window in w are, channel by channel, if all are equally far; else 0.
+def nested(strides: Ints, counts: Ints, size: int) -> int:
+    """The stride of the innermost of some axes if each steps over all of the next, as if they were one; else 0.
 
     Examples
     --------
-    >>> array, problem = Array5(*[4] * 6), Problem(1, 1, 8, 16, (1, 3, 3), 4)
-    >>> [window_step(problem, Memory(array, (288, step, 36, 12, 4), array, 0)) for step in (36, 40)]
-    [4, 0]
+    >>> nested((36, 12, 4), (8, 3, 3), 4), nested((40, 12, 4), (8, 3, 3), 4), nested((8, 0), (5, 1), 4)
+    (4, 0, 8)
     """
-    along = [(memory.w[1 + place], count) for place, count in enumerate((problem.channels, *problem.taps)) if count > 1]
-    step = along[-1][0] if along else problem.size
-    expected = step
+    along = [(stride, count) for stride, count in zip(strides, counts, strict=True) if count > 1]
+    step = expected = along[-1][0] if along else size
     for stride, count in reversed(along):
         if stride != expected:
             return 0
         expected = stride * count
     return step
+
+
+def window_step(problem: Problem, memory: Memory) -> int:
+    """How far apart the elements of a window in w are, channel by channel, if all are equally far; else 0."""
+    return nested(memory.w[1:], (problem.channels, *problem.taps), problem.size)
 
 
 def columns_apart(problem: Problem, memory: Memory, parts: int) -> tuple[Problem, Memory]:
