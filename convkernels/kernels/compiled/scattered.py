@@ -145,7 +145,7 @@ def scattered_plan(
         pieces = shares(columns, lists[0].size, threads)
         added = (first_row - begin) * math.prod(axis.size for axis in here[place + 1 :])
         numbers = (columns, column_step * step, memory.y.channel, memory.y.image, added, begin * memory.y[3 + place])
-        words = np.array([*tables(pieces, *lists), size, *numbers], np.int64)
+        words = np.array([*tables(pieces, *lists), size, *numbers, lists[2].max(initial=0) + 1], np.int64)
         blocks.append(Block(products, first, behind, address(words), pieces.size // 4))
         kept_arrays += [words, pieces, *lists]
         first_row = last
@@ -209,10 +209,10 @@ def add_up(words: int, begin: int, end: int, unused: int) -> None:
     The arguments are the address of a plan, by their ``id`` the products, the bias or zeros, and the results, and the
     image. The plan has four tables: `shares`, and those of `terms`. Then there are the size of an element, the columns,
     the strides of products along columns and of results along columns and images, how many places are added to what is
-    there, and where in the results to begin.
+    there, where in the results to begin, and how many products of a column may be read.
     """
     arrays = words_at(words, 5)
-    given = words_at(arrays[0], 15)
+    given = words_at(arrays[0], 16)
     pieces, results, starts, terms = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     size, columns, added = given[8], given[9], given[13]
     products, bias, out = data_of(arrays[1]), data_of(arrays[2]), data_of(arrays[3]) + arrays[4] * given[12] + given[14]
@@ -221,13 +221,13 @@ def add_up(words: int, begin: int, end: int, unused: int) -> None:
         for column in range(first, behind):
             y, p = out + column * given[11], products + column * given[10]
             if size == 4:
-                singles = singles_at(p, 1)
+                singles = singles_at(p, given[15])
                 for place in range(low, high):
                     single = singles_at(y + results[place], 1)
                     start = single[0] if place < added else singles_at(bias, columns)[column]
                     single[0] = total(singles, terms, starts[place], starts[place + 1], start)
             else:
-                doubles = doubles_at(p, 1)
+                doubles = doubles_at(p, given[15])
                 for place in range(low, high):
                     double = doubles_at(y + results[place], 1)
                     begun = double[0] if place < added else doubles_at(bias, columns)[column]
