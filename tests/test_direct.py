@@ -386,9 +386,9 @@ def test_the_loops_run_uncompiled_too():
         "        test_many_channels(operation, 'n2g2i6o10_in5x9_k3x3_s1x2_p1+1x1+0_d1x1', order)\n"
         "from test_winograd import check\n"
         "check('conv', 'n1g1i4o6_in7x9_k3x3_s1x1_p1+1x1+1_d1x1', ORDERS[0])\n"
-        "from test_scattered import FEW, test_products_are_scattered_where_pixels_are_few as scattered\n"
-        "scattered(FEW[2])\n"
         "from pytest import MonkeyPatch\n"
+        "from test_scattered import THIN, test_products_are_scattered_where_columns_are_few as scattered\n"
+        "scattered(THIN[-1], 'OIHW', 2**12, MonkeyPatch())\n"
         "from test_lowering import FEW, test_lines_of_pixels_give_the_definition as lines\n"
         "for windows in (False, True): lines(FEW[0], windows, 1, MonkeyPatch())\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import tracemalloc
 from importlib import util
 from itertools import product
 
@@ -11,6 +12,7 @@ import pytest
 from guard import flush_arrays
 from test_direct import problem_of
 
+import convkernels as ck
 from convkernels.operation import OPERATIONS
 from convkernels.testing.numeric import assert_same
 from convkernels.testing.problems import INPUTS, Problem, run
@@ -115,6 +117,29 @@ def test_nothing_outside_of_arrays_is_touched(text, windows, monkeypatch):
         plan = direct.conv_plan.__wrapped__(problem.spec, x.strides, w.strides, out.strides, LIMIT, 1)
         execute(plan, x, w, b, out)
         assert_same(out, expected)
+
+
+@pytest.mark.parametrize("view", [np.s_[..., :3], np.s_[:, ::-1, :, :3], np.s_[:, ::-1, ::-1, 2::-1]], ids=str)
+def test_a_plan_has_the_bits_of_a_call_by_weights_with_gaps(view):
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 256, 10, 6), (128, 256, 3, 4)))
+    called = ck.conv2d(x, w[view], stride=(3, 1), strategy="direct")
+    assert np.array_equal(called, ck.plan("conv2d", x, w[view], stride=(3, 1), strategy="direct")(x))
+    assert np.array_equal(called, ck.conv2d(x, w[view].copy(), stride=(3, 1), strategy="direct"))
+
+
+def test_the_bias_of_all_groups_is_within_what_is_promised():
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 64, 9, 9), (64 * 96, 1, 3, 3)))
+    b, out = np.ones(64 * 96, np.float32), np.empty((1, 64 * 96, 7, 7), np.float32)
+    for _ in range(2):
+        ck.conv2d(x, w, b, groups=64, strategy="direct", threads=1, out=out)
+    tracemalloc.start()
+    ck.conv2d(x, w, b, groups=64, strategy="direct", threads=1, out=out)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    spec = Problem.read("conv:n1g64i64o6144_in9x9_k3x3_s1x1_p0+0x0+0_d1x1").spec
+    assert peak <= OPERATIONS["conv"].find("direct").workspace(spec, LIMIT)
 
 
 @pytest.mark.parametrize(

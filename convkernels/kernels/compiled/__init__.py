@@ -21,7 +21,7 @@
     steps.py        the depth and the taps of tiles
     correlation.py  plans of correlations
     dots.py         windows that take in a whole picture, as products of vectors
-    scattered.py    input gradients of few pixels or columns, as products that are added up where they overlap
+    scattered.py    input gradients by pictures, as products that are added up where windows overlap
     direct.py       the strategy `direct`: convolution and its input gradient
     weights.py      and its weight gradient
     toom_cook.py    Winograd's algebra

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import APART, Axes, Picture, pictures, pixel_channels, winograd_axes
+from .axes import APART, Axes, Axis, Picture, pictures, pixel_channels, winograd_axes
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -33,10 +33,8 @@ LOWERED = 2**18
 """Bytes of a block of rows in one line."""
 FEW_PIXELS = 256
 """Outputs of an image up to which blocks may be matrices of whole windows."""
-SCATTERED = 8
-"""Channels for each pixel from which on products of pixels are scattered."""
 SCATTERED_COLUMNS, SCATTERED_CHANNELS, SCATTERED_BYTES = 4, 48, 384
-"""So few columns for which they are, too, from so many channels on, and of so many bytes if taps are many."""
+"""So few columns for which products are scattered, from so many channels on, and of so many bytes if taps are many."""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -135,7 +133,7 @@ def correlation_amounts(
 ) -> Amounts:
     """The amounts of a correlation from so many channels to so many columns, by w of so many taps."""
     # Where vectors may hold pixels, the bias of all groups is repeated along a tile.
-    repeated = (groups if taps == 1 or columns <= APART else 1) * columns * PANEL
+    repeated = (groups if taps == 1 or columns <= APART or few_pixels(axes) else 1) * columns * PANEL
     shared = groups * filter_bytes(channels, columns, taps, size) + groups * columns * size + repeated
     blocks = tuple(axis.block for axis in axes)
     # All weights are read for each block: the more they are, the larger the block that pays.
@@ -168,15 +166,28 @@ def few_pixels(axes: Axes) -> bool:
 def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) -> bool:
     """Whether an input gradient of so many channels had better scatter products, with `axes` of the convolution.
 
-    Pixels are few, and some apart; or the columns are, and channels many, or taps few that come to the same place.
+    Columns are few, and channels many, or taps few that come to the same place.
     """
     pixels, taps, steps = (
         math.prod(each) for each in zip(*((a.outputs, len(a.taps), a.step) for a in axes), strict=True)
     )
-    many = channels * size >= SCATTERED_BYTES or taps <= 4 * steps
-    few = columns <= SCATTERED_COLUMNS and channels >= SCATTERED_CHANNELS and steps > 1 and many
-    apart = SCATTERED * pixels <= channels and (steps > 1 or pixels == 1)
-    return groups == 1 and taps > 1 and pixels > 0 and (few or apart)
+    if (
+        groups > 1
+        or columns > SCATTERED_COLUMNS
+        or channels < SCATTERED_CHANNELS
+        or min(pixels, steps - 1, taps - 1) < 1
+    ):
+        return False
+    # Nearly all taps come to some place, and these are not many more, as each has an entry in tables.
+    reached, places = (math.prod(each) for each in zip(*((along(a), a.size) for a in axes), strict=True))
+    if 2 * reached < pixels * taps or places > 4 * pixels * taps:
+        return False
+    return channels * size >= SCATTERED_BYTES or taps <= 4 * steps
+
+
+def along(axis: Axis) -> int:
+    """How many pairs of an output and a tap there are inside."""
+    return sum(behind - first for first, behind in axis.reached)
 
 
 def rows_along(axes: Axes) -> int:
@@ -185,11 +196,9 @@ def rows_along(axes: Axes) -> int:
 
 
 def scattered_rows(axes: Axes, columns: int, size: int) -> int:
-    """The rows of pixels whose products are scattered at a time: all, if they are few."""
+    """The rows of pixels whose products are scattered at a time."""
     pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
     rows = axes[rows_along(axes)].outputs
-    if columns > SCATTERED_COLUMNS:
-        return rows
     return max(1, min(rows, BLOCK // (pixels // rows * columns * taps * size)))
 
 
@@ -197,7 +206,7 @@ def scattered_bytes(axes: Axes, columns: int, size: int) -> int:
     """The bytes of the products of some rows of pixels."""
     pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
     several = pixels // axes[rows_along(axes)].outputs * scattered_rows(axes, columns, size)
-    return several * columns * taps * size + max(several, columns * taps) * LINE
+    return columns * taps * (several * size + 2 * LINE)
 
 
 def lowered_cells(axes: Axes, outs_d: int, outputs: int, *, whole: bool) -> int:

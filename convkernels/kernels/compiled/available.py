@@ -35,6 +35,7 @@ from .axes import (
 )
 from .isa import host, paired
 from .reach import depthwise_amounts
+from .scratch import rounded
 from .thread_count import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
@@ -283,7 +284,8 @@ def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     if not scatters(axes, spec.groups, spec.group_out, spec.group_in, spec.compute_dtype.itemsize):
         return needed
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    room, rows = scattered_bytes(axes, spec.group_in, size), scattered_rows(axes, spec.group_in, size)
+    copied = rounded(spec.group_out * spec.group_in * spec.window.taps * size)
+    room, rows = copied + scattered_bytes(axes, spec.group_in, size), scattered_rows(axes, spec.group_in, size)
     counts = [axis.outputs for axis in axes]
     counts[rows_along(axes)] = rows
     pixels = tuple(ONE._replace(outputs=count, size=count) for count in counts)

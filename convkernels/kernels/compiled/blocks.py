@@ -193,13 +193,14 @@ def multiply(
 def correlate(words: int, begin: int, end: int, memory: int) -> None:
     """Compute some of the pieces.
 
-    The arguments are the address of a plan, x, the weights, the bias, whether there is one, and the results; arrays are
-    given by their ``id``. The plan has nine tables, where in the memory a block begins behind a panel of B, where
-    copies of what tiles write do, where to begin in the results, and the strides of the bias between groups, panels and
-    rows of tiles.
+    The arguments are the address of a plan, x, the weights, the bias, whether there is one, the results, and how many
+    bytes behind where x begins to; arrays are given by their ``id``. The plan has nine tables, where in the memory a
+    block begins behind a panel of B, where copies of what tiles write do, where to begin in the results, and the
+    strides of the bias between groups, panels and rows of tiles.
     """
-    arrays = words_at(words, 6)
-    given, x, weights, biases = words_at(arrays[0], 24), data_of(arrays[1]), data_of(arrays[2]), data_of(arrays[3])
+    arrays = words_at(words, 7)
+    given, x = words_at(arrays[0], 24), data_of(arrays[1]) + arrays[6]
+    weights, biases = data_of(arrays[2]), data_of(arrays[3])
     numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     a_offsets, b_offsets, origins = array_in(given, 4), array_in(given, 5), array_in(given, 6)
     pieces, spans = array_in(given, 7), array_in(given, 8)

@@ -58,7 +58,7 @@ GATHERED, GATHERED_PIXELS = 32, 48
 pixels, which the first tile keeps."""
 
 
-ARGUMENTS = listed(6)
+ARGUMENTS = listed(7)
 
 
 class Reading(Enum):
@@ -104,11 +104,11 @@ class Plan(NamedTuple):
         run(pack, words, self.panels, self.threads if self.bytes > PACK_SERIAL else 1)
         return target
 
-    def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
-        """Correlate by rearranged weights."""
+    def compute(self, x: Array, weights: Array, bias: Array | None, out: Array, start: int = 0) -> None:
+        """Correlate by rearranged weights, from so many bytes behind where x begins."""
         given = self.zeros if bias is None else np.repeat(bias, self.repeat)
         for each in self.parts:
-            words = ARGUMENTS(each.at, id(x), id(weights), id(given), bias is not None, id(out))
+            words = ARGUMENTS(each.at, id(x), id(weights), id(given), bias is not None, id(out), start)
             run_at(correlate, address_of(words), each.pieces, self.threads, each.room)
 
 

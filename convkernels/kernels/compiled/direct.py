@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache, partial
 
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import forward_axes, input_grad_axes
+from .axes import Axes, forward_axes, input_grad_axes
+from .choice import choose
 from .conv_plans import keep, plan_backward, plan_forward, run_backward, run_forward
 from .correlation import plan
 from .dots import dots_plan
-from .isa import host
-from .operands import backward, forward
+from .isa import Isa, host
+from .operands import Memory, Problem, backward, forward, without_gaps
 from .scattered import scattered_plan
-from .weighted import Weighted
+from .ways import Walk
+from .weighted import Copied, Weighted
 
 
 @lru_cache(maxsize=512)
@@ -21,7 +24,7 @@ def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: 
     """The plan of a convolution."""
     (problem, memory), axes = forward(spec, x, w, out), forward_axes(spec)
     dots = dots_plan(problem, axes, memory, threads, host())
-    return dots or plan(problem, (axes,), memory, limit, threads, host(), kept=kept)
+    return dots or correlations(problem, (axes,), memory, limit, threads, host(), kept=kept)
 
 
 @lru_cache(maxsize=512)
@@ -31,8 +34,30 @@ def input_grad_plan(
     """The plan of an input gradient: correlations for the remainders of the strides."""
     problem, memory = backward(spec, dy, w, out)
     given = (memory, limit, threads, host())
-    scattered = scattered_plan(problem, forward_axes(spec), *given, kept=kept)
-    return scattered or plan(problem, input_grad_axes(spec), *given, kept=kept)
+    scattered = scattered_plan(problem, forward_axes(spec), *given)
+    return scattered or correlations(problem, input_grad_axes(spec), *given, kept=kept, backward=True)
+
+
+def correlations(
+    problem: Problem,
+    every: tuple[Axes, ...],
+    memory: Memory,
+    limit: int,
+    threads: int,
+    isa: Isa,
+    *,
+    kept: bool,
+    backward: bool = False,
+) -> Weighted:
+    """Plan correlations, by weights that are copied first where those without gaps are read as they lie.
+
+    A plan's copy has no gaps, and must add up in the same order.
+    """
+    dense = without_gaps(problem, memory, backward=backward)
+    if dense.w == memory.w or choose(problem, every, dense, isa)[0].along is not Walk.WINDOWS:
+        return plan(problem, every, memory, limit, threads, isa, kept=kept)
+    size = problem.groups * problem.columns * problem.channels * math.prod(problem.taps) * problem.size
+    return Copied(plan(problem, every, dense, limit, threads, isa, kept=kept), size)
 
 
 conv = partial(run_forward, conv_plan)

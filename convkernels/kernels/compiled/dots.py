@@ -28,9 +28,10 @@ from .axes import Axes
 from .filters import split
 from .isa import Isa
 from .machine import address, address_of, array_in, data_of, entry, fixed, invoke, listed, tables, words_at
-from .operands import Memory, Problem
+from .operands import Memory, Problem, without_gaps
 from .parallel import run_at
 from .tile import INDEX, WORD, Emitter, Shape, compiled
+from .weighted import without_gaps_in
 
 LEAST = 4
 """Vectors of a sum from which on adding up its lanes is little."""
@@ -163,11 +164,7 @@ class Dots(NamedTuple):
         """Take the weights as they lie, or copied without gaps in the order of their memory."""
         if target is None:
             return w
-        order = sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis]))
-        dense = target[: w.nbytes].view(w.dtype).reshape([w.shape[axis] for axis in order])
-        copied: Array = dense.transpose(np.argsort(order))
-        copied[...] = w
-        return copied
+        return without_gaps_in(w, target)
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Multiply."""
@@ -209,16 +206,6 @@ def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: I
     words = np.array([*tables(*lists), depth // lanes, depth % lanes, size, columns, *strides], np.int64)
     zeros = np.zeros(groups * columns, f"f{size}")
     return Dots(address(words), (words, *lists), len(pieces), threads, zeros, copied)
-
-
-def without_gaps(problem: Problem, memory: Memory) -> Memory:
-    """The same with weights from end to end, in their order."""
-    counts = (problem.groups * problem.columns, problem.channels, *problem.taps)
-    strides, step = [memory.w_group // problem.columns, *memory.w[1:]], problem.size
-    for axis in sorted(range(len(counts)), key=lambda axis: (abs(strides[axis]), -axis)):
-        if counts[axis] > 1:
-            strides[axis], step = step, step * counts[axis]
-    return memory._replace(w=tuple(strides), w_group=problem.columns * strides[0])
 
 
 def offsets_of(problem: Problem, axes: Axes, memory: Memory, most: int) -> Array | None:

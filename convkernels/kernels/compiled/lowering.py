@@ -85,7 +85,7 @@ def lowered(
 ) -> Lowered:
     """Lower the blocks of a correlation of so many images and groups, the depth of which goes over `whole` windows.
 
-    Besides, so many channels are `written` to memory of the same thread first.
+    So many channels are `written` to memory of the same thread, and from there to where they belong.
     """
     d, h, w = axes
     outs_d, panels = d.outputs, tile.panels

@@ -96,6 +96,24 @@ def line_of(memory: Memory, taps: Ints, size: int) -> int:
     return line if line > 1 else 0
 
 
+def without_gaps(problem: Problem, memory: Memory, *, backward: bool = False) -> Memory:
+    """The same with weights from end to end, in their order; groups are of columns, or `backward` of channels.
+
+    Examples
+    --------
+    >>> array = Array5(*[4] * 6)
+    >>> without_gaps(Problem(1, 2, 8, 16, (1, 3, 3), 4), Memory(array, (320, -40, 40, 12, 4), array, 5120)).w
+    (288, 36, 40, 12, 4)
+    """
+    counts, strides, place = [problem.columns, problem.channels, *problem.taps], list(memory.w), int(backward)
+    each = counts[place]
+    counts[place], strides[place], step = problem.groups * each, memory.w_group // each, problem.size
+    for axis in sorted(range(len(counts)), key=lambda axis: (abs(strides[axis]), -axis)):
+        if counts[axis] > 1:
+            strides[axis], step = step, step * counts[axis]
+    return memory._replace(w=tuple(strides), w_group=each * strides[place])
+
+
 def nested(strides: Ints, counts: Ints, size: int) -> int:
     """The stride of the innermost of some axes if each steps over all of the next, as if they were one; else 0.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ...layout import Array
-from .scratch import arena
+from .scratch import arena, rounded
 
 BYTE = np.dtype(np.uint8)
 
@@ -33,3 +33,34 @@ def execute(what: Weighted, x: Array, w: Array, bias: Array | None, out: Array) 
         return
     with arena:
         what.compute(x, what.rearrange(w, arena.empty((what.bytes,), BYTE)), bias, out)
+
+
+def without_gaps_in(w: Array, target: Array) -> Array:
+    """Copy weights from end to end in the order of their memory."""
+    order = sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis]))
+    dense = target[: w.nbytes].view(w.dtype).reshape([w.shape[axis] for axis in order])
+    copied: Array = dense.transpose(np.argsort(order))
+    copied[...] = w
+    return copied
+
+
+class Copied(NamedTuple):
+    """What is done with weights that are copied first, as so many bytes without gaps."""
+
+    inner: Weighted
+    copy: int
+
+    @property
+    def bytes(self) -> int:
+        """Of the copy, and of the weights rearranged from it."""
+        return rounded(self.copy) + self.inner.bytes
+
+    def rearrange(self, w: Array, target: Array | None) -> Array:
+        """Copy, and rearrange."""
+        assert target is not None, "there are bytes"
+        rest = target[rounded(self.copy) :] if self.inner.bytes else None
+        return self.inner.rearrange(without_gaps_in(w, target), rest)
+
+    def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
+        """Compute by rearranged weights."""
+        self.inner.compute(x, weights, bias, out)
