@@ -87,7 +87,8 @@ def pixel_ways(
 def in_order(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Memory:
     """How arrays would lie without gaps, by the order of their channels and pixels alone.
 
-    The way decides the order of sums, which must not depend on the batch, and with images innermost all strides do.
+    The way decides the order of sums, which must not depend on the batch, and with images innermost all strides do; nor
+    on gaps between weights, of which a plan's copy has none.
     """
     last = every[0][2]
 
@@ -99,7 +100,11 @@ def in_order(problem: Problem, every: tuple[Axes, ...], memory: Memory) -> Memor
         return array._replace(h=row, w=channels * problem.size, channel=problem.size)
 
     x = dense(memory.x, problem.groups * problem.channels, last.size)
-    return memory._replace(x=x, y=dense(memory.y, problem.groups * problem.columns, last.places))
+    # Of weights it counts whether columns are innermost.
+    counts = (problem.columns, problem.channels, *problem.taps)
+    others = (abs(stride) for stride, count in zip(memory.w[1:], counts[1:], strict=True) if count > 1)
+    w = (problem.size if abs(memory.w[0]) <= min(others, default=abs(memory.w[0])) else 2 * problem.size, *memory.w[1:])
+    return Memory(x, w, dense(memory.y, problem.groups * problem.columns, last.places), memory.w_group)
 
 
 def cost(problem: Problem, every: tuple[Axes, ...], memory: Memory, way: Way, isa: Isa) -> float:
