@@ -26,7 +26,7 @@ UNEVEN = 0.25
 LONELY = 0.5
 """What a last panel of one vector costs besides, which reads a number for each multiply-add."""
 TALL = 24
-"""Rows of a tile of one vector below which that takes its time in all panels."""
+"""Rows of a tile of one vector below which that takes its time in all panels, of which there are several."""
 VECTORS = {32: {3: 1.0, 4: 1.01, 6: 1.02, 2: 1.03, 1: 1.03}, 16: {2: 1.0, 3: 1.1, 1: 1.1}}
 """By the number of registers, the vectors that a row of tiles may have, and the time that a multiply-add takes then."""
 SHORT = 1.03
@@ -86,7 +86,7 @@ def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, 
         uneven = whole % vectors > 0 or vectors < min(2, whole)
         each = times[vectors] * (SHORT if apart and vectors < 3 else 1)
         lonely = LONELY if whole % vectors == 1 < vectors else 0
-        least = TALL if vectors == 1 else low
+        least = TALL if vectors == 1 < whole else low
         return whole * each * max(1, LATENCY / (height * vectors), least / height) + UNEVEN * uneven + lonely
 
     return min(times, key=cost)
