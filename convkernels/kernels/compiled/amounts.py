@@ -179,13 +179,13 @@ def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) ->
     ):
         return False
     # Nearly all taps come to some place, and these are not many more, as each has an entry in tables.
-    reached, places = (math.prod(each) for each in zip(*((along(a), a.size) for a in axes), strict=True))
+    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
     if 2 * reached < pixels * taps or places > 4 * pixels * taps:
         return False
     return channels * size >= SCATTERED_BYTES or taps <= 4 * steps
 
 
-def along(axis: Axis) -> int:
+def inside(axis: Axis) -> int:
     """How many pairs of an output and a tap there are inside."""
     return sum(behind - first for first, behind in axis.reached)
 
@@ -222,8 +222,13 @@ def lowered_cells(axes: Axes, outs_d: int, outputs: int, *, whole: bool) -> int:
     True
     """
     d, h, w = axes
-    taps, more = (len(h.taps), 0) if whole else (min(h.step, h.span), (h.span - 1) // h.step)
+    taps, more = lines_of(h, whole=whole)
     return d.reach(outs_d) * taps * len(w.taps) * (rows_of(axes, outputs) + more) * w.outputs
+
+
+def lines_of(h: Axis, *, whole: bool) -> tuple[int, int]:
+    """How many taps along h have lines of their own, and the rows that these read beyond those of the outputs."""
+    return (len(h.taps), 0) if whole else (min(h.step, h.span), (h.span - 1) // h.step)
 
 
 def rows_of(axes: Axes, outputs: int) -> int:

@@ -6,8 +6,6 @@ matrix: blocks that stay in the second-level cache, chunks of the depth, panels 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 from numba import types
@@ -16,15 +14,9 @@ from ...layout import Array
 from .copies import TURNER, Copy, Turner, copy_array, copy_matrix
 from .geometry import Piece, Product, Source, Target
 from .lowering import Lowering, lower, move_lines
-from .machine import array_in, data_of, entry, fixed, invoke, set_bytes, words_at
+from .machine import array_in, data_of, entry, fixed, invoke, set_bytes, words, words_at
 from .scratch import LINE
 from .tile import AHEAD
-
-
-def words(kind: Any) -> types.Type:
-    """The compiled type of a named tuple of integers."""
-    return types.NamedUniTuple(types.int64, len(kind._fields), kind)
-
 
 WORD = types.int64
 LIST = types.int64[::1]

@@ -8,9 +8,9 @@ import numba
 from numba import types
 
 from ...layout import Array
-from .blocks import COPIES, LIST, TURNERS, WORD, words
+from .blocks import COPIES, LIST, TURNERS, WORD
 from .copies import TURNER, Copy, Turner, copy_array
-from .machine import array_in, entry, fixed, invoke, set_bytes, words_at
+from .machine import array_in, entry, fixed, invoke, set_bytes, words, words_at
 
 
 class Steps(NamedTuple):

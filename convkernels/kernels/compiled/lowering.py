@@ -20,13 +20,13 @@ from typing import NamedTuple
 import numba
 from numba import types
 
-from .amounts import LINES, Amounts, lowered_cells, rows_of
+from .amounts import LINES, Amounts, lines_of, lowered_cells, rows_of
 from .axes import ONE, Axes, Axis, contiguous
 from .copies import TURNER, Turner, copy_matrix
 from .filters import Tiling
 from .geometry import Array5, Piece, Source, Target, source
 from .isa import Isa
-from .machine import invoke, set_bytes
+from .machine import invoke, set_bytes, words
 from .parallel import SHARES
 from .spaced import address
 
@@ -102,7 +102,7 @@ def lowered(
         else:
             panels = -(-panels // 2)
     rows = rows_of(axes, panels * tile.width)
-    taps_h, more = (len(h.taps), 0) if whole else (min(h.step, h.span), (h.span - 1) // h.step)
+    taps_h, more = lines_of(h, whole=whole)
     cells = (1, d.reach(outs_d), channels, taps_h, len(w.taps), rows + more, w.outputs)
     image, at_d, channel, apart_h, apart_w, row, _ = contiguous(cells, size)
     strides = {"read_image": image, "read_d": at_d, "read_channel": channel, "read_h": row, "read_w": apart_w}
@@ -140,8 +140,7 @@ def in_lines(h: Axis, w: Axis, apart: int) -> tuple[Axis, Axis]:
     return Axis(1, 1, taps, h.step * apart), Axis(line, 1, along, line + len(along))
 
 
-LOWERING = types.NamedUniTuple(types.int64, len(Lowering._fields), Lowering)
-SOURCE, TARGET, PIECE = (types.NamedUniTuple(types.int64, len(kind._fields), kind) for kind in (Source, Target, Piece))
+LOWERING, SOURCE, TARGET, PIECE = map(words, (Lowering, Source, Target, Piece))
 
 
 @numba.njit(types.void(SOURCE, LOWERING, TURNER, PIECE, *[types.int64] * 4), nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -147,6 +147,11 @@ def fixed(typing_context, array, count):  # type: ignore[no-untyped-def]
     return several(array, count), generate
 
 
+def words(kind: Any) -> types.Type:
+    """The compiled type of a named tuple of integers."""
+    return types.NamedUniTuple(WORDS, len(kind._fields), kind)
+
+
 if DISABLED:
 
     def numbers_at(kind: Any, address: int, count: int) -> Array:

@@ -123,7 +123,7 @@ def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thr
         strides = (pixels[1] * pixels[2] * size, pixels[2] * size, size)
         lying = Memory(memory.x, (unit, channel, 0, 0, 0), Array5(0, 0, step, *strides), 0)
         every = tuple(ONE._replace(outputs=each, size=each) for each in pixels)
-        product = plan(wide, (every,), lying, limit - room, threads, isa)
+        products = plan(wide, (every,), lying, limit - room, threads, isa)
         # Rows of results that other pixels have come to already are added to.
         axis = axes[place]
         lowest = max(0, first * axis.step + axis.lowest)
@@ -139,7 +139,7 @@ def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thr
         added = (first_row - begin) * math.prod(axis.size for axis in here[place + 1 :])
         numbers = (columns, column_step * step, memory.y.channel, memory.y.image, added, begin * memory.y[3 + place])
         words = np.array([*tables(pieces, *lists), size, *numbers, lists[2].max(initial=0) + 1], np.int64)
-        blocks.append(Block(first * memory.x[3 + place], product, address(words), pieces.size // 4))
+        blocks.append(Block(first * memory.x[3 + place], products, address(words), pieces.size // 4))
         kept_arrays += [words, pieces, *lists]
         first_row = last
     zeros = np.zeros(columns, f"f{size}")

@@ -8,10 +8,10 @@ import numba
 from numba import types
 
 from ...layout import Array
-from .blocks import COPIES, LIST, PIECE, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, words
+from .blocks import COPIES, LIST, PIECE, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move
 from .copies import TURNER, Copy, Turner, copy_array
 from .geometry import Piece, Source, Target
-from .machine import array_in, entry, fixed, invoke, words_at
+from .machine import array_in, entry, fixed, invoke, words, words_at
 from .scratch import LINE
 from .tile import AHEAD
 

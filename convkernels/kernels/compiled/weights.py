@@ -23,13 +23,13 @@ from ...spec import ConvSpec
 from ...window import Ints
 from .amounts import BLOCK, PANEL, weight_amounts
 from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
-from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together, words
+from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together
 from .conv_plans import plan_weights, run_to_weights
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tallest, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
 from .isa import Isa, host
-from .machine import address, array_in, doubles_at, entry, fixed, invoke, singles_at, tables, words_at
+from .machine import address, array_in, doubles_at, entry, fixed, invoke, singles_at, tables, words, words_at
 from .operands import Memory, Problem, lying, rows_together, sizes, spread
 from .parallel import run
 from .scratch import arena, rounded

@@ -33,13 +33,13 @@ from ...views import slices
 from ...window import Ints
 from .amounts import STRIPE, SquareSums, winograd_weight_amounts
 from .axes import Axes, Axis, contiguous, forward_axes, winograd_axes
-from .blocks import COPIES, PIECE, SOURCE, SOURCES, TURNERS, WORD, fill, together, words
+from .blocks import COPIES, PIECE, SOURCE, SOURCES, TURNERS, WORD, fill, together
 from .conv_plans import plan_weights, run_to_weights
 from .copies import Copy, Turner, copy_array, copy_plan, turner
 from .filters import padded, tiling, vectors_for
 from .geometry import Array5, Piece, Source, block_bytes, source
 from .isa import Isa, host
-from .machine import address, array_in, entry, fixed, invoke, tables, words_at
+from .machine import address, array_in, entry, fixed, invoke, tables, words, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
 from .scratch import LINE, arena
