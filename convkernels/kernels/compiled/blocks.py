@@ -121,13 +121,14 @@ def multiply(
     `starts` has for each tile what its first row reads, and then for each the row that it writes. `memory` is for a
     chunk of a panel of B, which may be gathered from these `origins` of its taps.
     """
-    tiles = starts.size // 2
+    tiles, lines = starts.size // 2, -(-p.b_panel // LINE)
     for k in range(0, p.depth, p.chunk):
         depth = min(p.chunk, p.depth - k)
         for panel in range(first, first + count):
             is_last = panel == t.panels - 1
             columns, code, gather = (t.last, tiles, p.gather_last) if is_last else (t.width, 0, p.gather)
             across = panel * t.width * t.size
+            line = 0
             for i in range(piece.images):
                 for d in range(piece.ds):
                     for h in range(piece.hs):
@@ -152,9 +153,10 @@ def multiply(
                             init, init_row = tile, t.next_row
                             if k == 0:
                                 init, init_row = biases + panel * bias_panel + starts[n] * bias_row, bias_row
-                            ahead = a + (starts[n] + p.ahead) * p.a_row
+                            ahead, ahead_tap = a + (starts[n] + p.ahead) * p.a_row, 0
                             if p.ahead == 0:
-                                ahead = b + p.b_panel + (n * LINE) % p.b_panel + LINE - t.size
+                                ahead = b + p.b_panel + line * LINE + LINE - t.size
+                                line, ahead_tap = (line + 1) % lines, p.b_tap - depth * p.b_depth
                             following = c + t.kept_h + starts[tiles] * t.row
                             if n < tiles - 1:
                                 following = c + starts[tiles + n + 1] * t.row
@@ -173,7 +175,7 @@ def multiply(
                                 *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
                                 *(p.a_row, p.a_depth, step, b_ahead, t.next_row, init_row),
                                 *(columns, following),
-                                *(ahead, p.ahead_step),
+                                *(ahead, p.ahead_step, ahead_tap),
                             )
                             if keeping:
                                 invoke(run, (*given, right, b_depth))

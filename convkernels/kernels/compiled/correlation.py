@@ -328,8 +328,10 @@ def operands_of(
     rows = (axes[1].outputs, len(how.each))
     # B where it lies is fetched for the next panel if the next steps are another tap's.
     b_ahead = tile.width * size if way.pixels and taps > 1 and how.depth < 2 * AHEAD else 0
+    offsets = how.read_offsets if way.pixels else how.w_offsets
+    tap = offsets[1] - offsets[0] if len(offsets) > 1 else 0
     return Product._make(
-        (channels, several, *apart_by, *depth, filters.group, *a, *b, b_ahead, *ahead, *(0,) * 6, *rows)
+        (channels, several, *apart_by, *depth, filters.group, *a, *b, b_ahead, *ahead, tap, *(0,) * 6, *rows)
     )
 
 

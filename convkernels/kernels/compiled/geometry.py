@@ -116,6 +116,8 @@ class Product(NamedTuple):
     # many bytes in a step.
     ahead: int
     ahead_step: int
+    # From a tap to the next in B, where these are equally far apart.
+    b_tap: int
     # The code that gathers a panel of B, before its tiles run or as the first of them, and that for the last, or 0.
     gather: int
     gather_last: int

@@ -191,7 +191,7 @@ def compute(
                                 *(v + xi * q.v_place + first * q.line + k * t.size, b + xi * q.u_place, c, init),
                                 *(zero, zero, 1, q.chunk, q.line, t.size, q.u_channel, AHEAD * q.u_channel),
                                 *(width, init_row, columns, c),
-                                *(b + (xi + 1) * q.u_place, 2 * LINE),
+                                *(b + (xi + 1) * q.u_place, 2 * LINE, 0),
                             ),
                         )
         transform_back(t, q, piece, columns, m, bias + panel * width, kept + panel * width)

@@ -35,7 +35,8 @@ ARGUMENTS = (
     *("a_row", "a_depth", "b_depth", "b_ahead", "c_row", "init_row"),  # strides in bytes; B is fetched so far ahead
     "columns",  # elements of a row that exist
     "next_c",  # where the tile writes that comes next, to be fetched meanwhile
-    *("ahead", "ahead_step"),  # an address to fetch into the cache, and what it moves by in each step of the depth
+    # An address to fetch into the cache, what it moves by in each step of the depth, and from tap to tap besides.
+    *("ahead", "ahead_step", "ahead_tap"),
 )
 """What a tile takes, all of them 64-bit integers."""
 KEEPING = ("kept", "kept_row")
@@ -225,6 +226,7 @@ class Emitter:
 
         c, *following = self.loop(fetching, [c, ahead, *kept, b, *near, *sums], fetch_and_step)
         ahead, *following = self.loop(build.sub(given["depth"], fetching), following, self.step)
+        ahead = build.add(ahead, given["ahead_tap"])
         return [c, build.sub(left, fetching), ahead, *following[:keeping], *following[-len(sums) :]]
 
     def step(self, _: Any, ahead: Any, *state: Any) -> Sequence[Any]:

@@ -32,7 +32,7 @@ from .isa import Isa, host
 from .machine import address, array_in, doubles_at, entry, fixed, invoke, singles_at, tables, words, words_at
 from .operands import Memory, Problem, lying, rows_together, sizes, spread
 from .parallel import run
-from .scratch import arena, rounded
+from .scratch import LINE, arena, rounded
 from .tile import AHEAD
 
 GATHERED = 64
@@ -79,7 +79,8 @@ def weigh_group(
     along_h, along_d = -(-sums.outs_h // sums.block_h), -(-sums.outs_d // sums.block_d)
     blocks = -(-sums.images // sums.block_images) * along_d * along_h
     init_row, step = 0, s.step_w * s.read_w
-    for number in range(blocks * part // sums.parts, blocks * (part + 1) // sums.parts):
+    behind = blocks * (part + 1) // sums.parts
+    for number in range(blocks * part // sums.parts, behind):
         h = number % along_h * sums.block_h
         d = number // along_h % along_d * sums.block_d
         image = number // (along_h * along_d) * sums.block_images
@@ -93,6 +94,13 @@ def weigh_group(
         elif not filled:
             fill(s, how, piece, origin, block)
         given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
+        # What the next block reads is fetched meanwhile, a line in each step, if its rows follow this one's.
+        coming_x = origin + (s.low_d + d * s.out_step_d) * s.d + (s.low_h + (h + hs) * s.out_step_h) * s.h
+        coming_y, bytes_x, bytes_y, fetched = given + hs * t.h, 0, 0, 0
+        if number < behind - 1 and s.channel == s.size:
+            bytes_x = hs * s.out_step_h * s.h
+        if number < behind - 1 and t.channel == t.size:
+            bytes_y = hs * t.h
         if not t.stored:
             for panel in range(end - begin):
                 columns = t.last if begin + panel == t.panels - 1 else t.width
@@ -125,13 +133,19 @@ def weigh_group(
                         b = given + panel * sums.panel_y + first * t.kept_w
                         tile = c + panel * t.width * t.size + starts[n] * sums.channel
                         init = tile if init_row else zeros
+                        ahead, ahead_step = coming_x + fetched, LINE
+                        if fetched >= bytes_x + bytes_y:
+                            ahead, ahead_step = a, 0
+                        elif fetched >= bytes_x:
+                            ahead = coming_y + fetched - bytes_x
+                        fetched += row * depth * LINE
                         invoke(
                             codes[code + n],
                             (
                                 *(a + starts[n] * sums.row, b, tile, init),
                                 *(a_offsets.ctypes.data, b_offsets.ctypes.data, row, depth),
                                 *(sums.row, step, t.kept_w, AHEAD * t.kept_w, sums.channel, init_row),
-                                *(wide, tile, a, 0),
+                                *(wide, tile, ahead, ahead_step, 0),
                             ),
                         )
         init_row = sums.channel
