@@ -37,7 +37,7 @@ from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .lowering import lowered
 from .machine import address, address_of, listed, tables
-from .operands import Memory, Problem, columns_apart, line_of, own_taps, rows_together, window_step
+from .operands import Memory, Problem, columns_apart, images_together, line_of, own_taps, rows_together, window_step
 from .parallel import SHARES, UNEVEN, run, run_at
 from .scratch import LINE, rounded
 from .steps import Steps, starts_of, steps_of
@@ -53,6 +53,10 @@ TURNED_COLUMNS = 64
 """The columns that are turned at a time."""
 CHUNK = 2**17
 """Bytes of a panel of weights that are worked on at a time, an eighth of a second-level cache."""
+FAR_WEIGHTS, FEW_ROWS = 2**22, 128
+"""Bytes of weights that lie in no near cache, and the rows of these to go through at a time for all panels, each a
+page or so: few enough for a processor to guess the next line of all.
+"""
 GATHERED, GATHERED_PIXELS = 32, 48
 """Rows of the result from which on copying a row of B that all read pays: one of weights, which come from far, or of
 pixels, which the first tile keeps."""
@@ -129,8 +133,11 @@ def plan(
         problem, memory = columns_apart(problem, memory, threads)
         groups, columns = problem.groups, problem.columns
     if not way.pixels:
-        every, memory, several = rows_together(every, memory, chosen[0].rows[1])
-        chosen = [found._replace(rows=(found.rows[0], found.rows[1] // several)) for found in chosen]
+        every, memory, chosen = in_longer_rows(every, memory, chosen)
+        if lies(every[0], problem, memory, way) and stored(problem, every[0], memory, way):
+            problem, every, memory = images_together(problem, every, memory)
+            batch, sizes = problem.batch, (problem.batch, *sizes[1:])
+            every, memory, chosen = in_longer_rows(every, memory, [correlation_amounts(axes, *sizes) for axes in every])
     outputs = batch * sum(math.prod(axis.places for axis in axes) for axes in every)
     reading = reading_of(problem, every[0], memory, outputs, way, kept=kept)
     # The rows and columns of the matrices that tiles cover, and how far apart rows of A are.
@@ -183,6 +190,14 @@ def plan(
     copying = (groups * panels.panels, packing, copies)
     rearranged = (0, *copying, 0) if reading is Reading.LATE else (filters.bytes, *copying, filters.start)
     return Plan(tuple(parts), np.zeros(tiles[0].width, f"f{size}"), repeat, threads, *rearranged)
+
+
+def in_longer_rows(
+    every: tuple[Axes, ...], memory: Memory, chosen: list[Amounts]
+) -> tuple[tuple[Axes, ...], Memory, list[Amounts]]:
+    """The same, with as many rows as one as are worked on at a time."""
+    every, memory, several = rows_together(every, memory, chosen[0].rows[1])
+    return every, memory, [found._replace(rows=(found.rows[0], found.rows[1] // several)) for found in chosen]
 
 
 def reading_of(problem: Problem, axes: Axes, memory: Memory, outputs: int, way: Way, *, kept: bool) -> Reading:
@@ -318,6 +333,9 @@ def operands_of(
     many = axes[2].outputs if way.pixels else problem.columns
     # Blocks of windows are read by whole lines, as a second-level cache likes it.
     chunks = 1 if way.along is Walk.WINDOWS else chunks_of(problem, lines, many, isa)
+    weights = problem.columns * problem.channels * size
+    if apart and not way.pixels and problem.taps == (1, 1, 1) and weights >= FAR_WEIGHTS:
+        chunks = max(chunks, problem.channels // FEW_ROWS)
     depth = (how.depth, -(-how.depth // chunks))
     # Rows of B where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
     # cache; else the next rows of A.

@@ -178,6 +178,29 @@ def rows_together(every: tuple[Axes, ...], memory: Memory, most: int) -> tuple[t
     return ((d, h, w),), memory, several
 
 
+def images_together(
+    problem: Problem, every: tuple[Axes, ...], memory: Memory
+) -> tuple[Problem, tuple[Axes, ...], Memory]:
+    """The same with images as rows of one, if all the outputs of each are a row, as `rows_together` leaves them.
+
+    So tiles may go on from one small image to the next.
+
+    Examples
+    --------
+    >>> line, dense = Axis(16, 1, ((0, 0),), 16), Array5(0, 16 * 64, 4, 0, 0, 64)
+    >>> problem, [axes], memory = images_together(
+    ...     Problem(8, 1, 16, 16, (1, 1, 1), 4), ((ONE, ONE, line),), Memory(dense, (), dense, 0))
+    >>> problem.batch, axes[1].outputs, axes[2].outputs, memory.x.h == 16 * 64
+    (1, 8, 16, True)
+    """
+    (d, h, w), x, y = every[0], memory.x, memory.y
+    if problem.batch < 2 or len(every) > 1 or (d, h) != (ONE, ONE) or w.taps != ((0, 0),) or w.stride != 1 or w.rests:
+        return problem, every, memory
+    images = Axis(problem.batch, 1, ((0, 0),), problem.batch)
+    memory = memory._replace(x=x._replace(h=x.image), y=y._replace(h=y.image))
+    return problem._replace(batch=1), ((d, images, w),), memory
+
+
 def own_taps(problem: Problem, axes: Axes, memory: Memory) -> tuple[tuple[Problem, Axes, Memory], int]:
     """A correlation by some taps of w as one by all of a smaller w, and where in w that begins.
 
