@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from importlib import util
-from itertools import product
 
 import numpy as np
 import pytest
@@ -33,6 +33,17 @@ THIN = [
 """Blocks of pixels, between which windows overlap or leave rows that none reaches; 1-D and 3-D; one pixel."""
 
 
+FEW = [
+    "n7g1i6o64_in8x8_k4x4_s2x2_p1+1x1+1_d1x1",
+    "n1g1i9o50_in4x4_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n4g1i7o49_in5x3_k2x3_s1x1_p0+1x1+1_d1x1_float64",
+    "n5g1i5o48_in9_k4_s2_p1+2_d1",
+    "n3g1i17o48_in2x3x4_k2x3x2_s1x2x1_p0+1x1+1x0+0_d1x1x1_float64",
+    "n2g1i5o53_in9x4_k3x2_s2x1_p0+0x0+0_d2x1",
+]
+"""Few pixels from many channels to more than four columns."""
+
+
 def plan_of(problem, **options):
     """The plan of an input gradient."""
     strides = (problem.arrays[role].strides for role in INPUTS["conv_input_grad"][:2])
@@ -40,7 +51,7 @@ def plan_of(problem, **options):
 
 
 @pytest.mark.parametrize("block", [2**12, 2**19])
-@pytest.mark.parametrize(("text", "order"), [*product(THIN, ["OIHW", "HWIO", "OHWI", "HOWI"])])
+@pytest.mark.parametrize(("text", "order"), [*itertools.product(THIN, ["OIHW", "HWIO", "OHWI", "HOWI"])])
 def test_products_are_scattered_where_columns_are_few(text, order, block, monkeypatch):
     problem = Problem.read(f"conv_input_grad:{text}")
     given = replace(problem, weight_layout=Layout(order.replace("HW", problem.layout.axes[2:]), "OI"))
@@ -59,7 +70,56 @@ def test_products_are_scattered_where_columns_are_few(text, order, block, monkey
         assert_same(out, expected)
 
 
-@pytest.mark.parametrize(("text", "layout", "threads"), [*product([*THIN[:3], THIN[-1]], ["NCHW", "NHWC"], [1, 3])])
+@pytest.mark.parametrize("together", [1, 3 * 2**14])
+@pytest.mark.parametrize(("text", "order"), [*itertools.product(FEW, ["OIHW", "HWIO", "OHWI", "IOHW"])])
+def test_products_are_scattered_where_pixels_are_few(text, order, together, monkeypatch):
+    """One image or several at a time, of which there may be fewer at last; by weights whose columns are one axis."""
+    monkeypatch.setattr(amounts, "SCATTERED_WEIGHTS", 0)
+    monkeypatch.setattr(amounts, "SCATTERED_TOGETHER", together)
+    problem = Problem.read(f"conv_input_grad:{text}")
+    given = replace(problem, weight_layout=Layout(order.replace("HW", problem.layout.axes[2:]), "OI"))
+    expected = run(OPERATIONS["conv_input_grad"].find("im2col"), problem)["out"]
+    dy, w = (given.arrays[role] for role in INPUTS["conv_input_grad"][:2])
+    for place, threads in itertools.product(itertools.permutations(range(dy.ndim)), (1, 3)):
+        order_of = np.argsort(place)
+        here, out = (np.ascontiguousarray(each.transpose(place)).transpose(order_of) for each in (dy, expected))
+        out = np.full_like(out, np.nan)
+        plan = direct.input_grad_plan.__wrapped__(given.spec, here.strides, w.strides, out.strides, 2**26, threads)
+        assert isinstance(plan, scattered.Scattered) == (order != "IOHW")
+        if order != "IOHW":
+            assert together == 1 or plan.several > 1 or given.spec.batch == 1
+        for _ in range(2):
+            execute(plan, here, w, None, out)
+            assert_same(out, expected)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN"])
+@pytest.mark.parametrize("order", ["IOHW", "HWOI"])
+def test_few_pixels_have_the_same_bits_in_any_batch_by_a_plan_and_by_weights_with_gaps(layout, order):
+    rng = np.random.default_rng(0)
+    counts, sizes = {"N": 9, "C": 256, "H": 4, "W": 3}, {"I": 256, "O": 80, "H": 4, "W": 4}
+    x = rng.standard_normal([counts[axis] for axis in layout]).astype(np.float32)
+    w = rng.standard_normal([sizes[axis] for axis in order]).astype(np.float32)
+    gaps = np.repeat(w, 2, axis=0)[::2]
+    b = rng.standard_normal(80).astype(np.float32)
+    options = {"stride": 2, "padding": 1, "strategy": "direct", "layout": layout, "weight_layout": order}
+    called = ck.conv_transpose2d(x, w, b, **options)
+    expected = ck.conv_transpose2d(
+        x.astype(float), w.astype(float), b.astype(float), **{**options, "strategy": "im2col"}
+    )
+    np.testing.assert_allclose(called, expected, rtol=0, atol=2e-3)
+    for threads in (1, 2):
+        assert np.array_equal(called, ck.conv_transpose2d(x, gaps, b, threads=threads, **options))
+        assert np.array_equal(called, ck.plan("conv_transpose2d", x, gaps, b, threads=threads, **options)(x))
+        for image in (0, 8):
+            one = np.take(x, [image], axis=layout.index("N"))
+            found = ck.conv_transpose2d(one, w, b, threads=threads, **options)
+            assert np.array_equal(found, np.take(called, [image], axis=layout.index("N")))
+
+
+@pytest.mark.parametrize(
+    ("text", "layout", "threads"), [*itertools.product([*THIN[:3], THIN[-1]], ["NCHW", "NHWC"], [1, 3])]
+)
 def test_a_transposed_convolution_adds_its_bias_once(text, layout, threads):
     spec = Problem.read(f"conv_input_grad:{text}").spec
     rng = np.random.default_rng(0)
@@ -134,8 +194,9 @@ def test_one_image_has_the_bits_of_many():
         assert np.array_equal(many[image : image + 1], ck.conv_transpose2d(x[image : image + 1], w, **options))
 
 
-def test_memory_is_as_promised():
-    problem = Problem.read(f"conv_input_grad:{THIN[0]}")
+@pytest.mark.parametrize("text", [THIN[0], "n5g1i40o256_in8x8_k4x4_s2x2_p1+1x1+1_d1x1"])
+def test_memory_is_as_promised(text):
+    problem = Problem.read(f"conv_input_grad:{text}")
     implementation = OPERATIONS["conv_input_grad"].find("direct")
     needed = implementation.workspace(problem.spec, 0)
     x, w = (problem.arrays[role] for role in INPUTS["conv_input_grad"][:2])

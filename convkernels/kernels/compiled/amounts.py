@@ -35,6 +35,10 @@ FEW_PIXELS = 256
 """Outputs of an image up to which blocks may be matrices of whole windows."""
 SCATTERED_COLUMNS, SCATTERED_CHANNELS, SCATTERED_BYTES = 4, 48, 384
 """So few columns for which products are scattered, from so many channels on, and of so many bytes if taps are many."""
+SCATTERED_PIXELS, SCATTERED_ROW, SCATTERED_WEIGHTS, SCATTERED_TOGETHER = 25, 5, 2**20, 2**21
+"""Pixels of an image, and of its rows, up to which products of many columns are scattered, and bytes of weights from
+which on; bytes of the products of several images.
+"""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -185,6 +189,30 @@ def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) ->
     return channels * size >= SCATTERED_BYTES or taps <= 4 * steps
 
 
+def scattered_images(axes: Axes, groups: int, channels: int, columns: int, size: int) -> int:
+    """How many images to take together in an input gradient of so few pixels that it had better scatter products.
+
+    Rearranging weights would take longer than these products, of which less than two in three are of no use. It is 0
+    for other problems.
+    """
+    pixels, taps = (math.prod(each) for each in zip(*((a.outputs, len(a.taps)) for a in axes), strict=True))
+    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
+    products = pixels * columns * taps * size
+    if (
+        groups > 1
+        or columns <= SCATTERED_COLUMNS
+        or channels < SCATTERED_CHANNELS
+        or not 0 < pixels <= SCATTERED_PIXELS
+        or axes[2].outputs > SCATTERED_ROW
+        or taps == 1
+        or channels * columns * taps * size < SCATTERED_WEIGHTS
+        or 3 * reached < pixels * taps
+        or places > 4 * pixels * taps
+    ):
+        return 0
+    return max(1, int(SCATTERED_TOGETHER // products))
+
+
 def inside(axis: Axis) -> int:
     """How many pairs of an output and a tap there are inside."""
     return sum(behind - first for first, behind in axis.reached)
@@ -207,6 +235,11 @@ def scattered_bytes(axes: Axes, columns: int, size: int) -> int:
     pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
     several = pixels // axes[rows_along(axes)].outputs * scattered_rows(axes, columns, size)
     return columns * taps * (several * size + 2 * LINE)
+
+
+def scattered_few_bytes(images: int, pixels: int, channels: int, count: int, size: int) -> tuple[int, int]:
+    """The bytes of the pixels of some images, and of so many products of each."""
+    return images * pixels * channels * size, images * pixels * (count * size + 2 * LINE)
 
 
 def lowered_cells(axes: Axes, outs_d: int, outputs: int, *, whole: bool) -> int:

@@ -16,6 +16,8 @@ from .amounts import (
     correlation_amounts,
     rows_along,
     scattered_bytes,
+    scattered_few_bytes,
+    scattered_images,
     scattered_rows,
     scatters,
     squares_amounts,
@@ -280,10 +282,22 @@ def workspace(spec: ConvSpec, limit: int) -> int:
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
     needed = correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
-    axes = forward_axes(spec)
-    if not scatters(axes, spec.groups, spec.group_out, spec.group_in, spec.compute_dtype.itemsize):
+    axes, size, threads = forward_axes(spec), spec.compute_dtype.itemsize, usable(None, spec.flops)
+    several = min(spec.batch, scattered_images(axes, spec.groups, spec.group_out, spec.group_in, size))
+    if several:
+        count, outputs = spec.group_in * spec.window.taps, math.prod(axis.outputs for axis in axes)
+        room = rounded(spec.group_out * count * size)
+        room += sum(map(rounded, scattered_few_bytes(several, outputs, spec.group_out, count, size)))
+        product = (1, 1, spec.group_out, count, 1, size, limit - room, threads)
+        lines = [
+            ONE._replace(outputs=images * outputs, size=images * outputs)
+            for images in (several, spec.batch % several)
+            if images
+        ]
+        found = (correlation_amounts((ONE, ONE, line), *product).bytes(threads, limit - room) for line in lines)
+        return max(needed, room + max(found))
+    if not scatters(axes, spec.groups, spec.group_out, spec.group_in, size):
         return needed
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
     copied = rounded(spec.group_out * spec.group_in * spec.window.taps * size)
     room, rows = copied + scattered_bytes(axes, spec.group_in, size), scattered_rows(axes, spec.group_in, size)
     counts = [axis.outputs for axis in axes]

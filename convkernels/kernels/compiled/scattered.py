@@ -6,6 +6,9 @@
 That is the gradient of im2col, and how matrix libraries take it. Tiles of the three columns that pictures have would be
 three rows high; here they have as many rows as there are columns and taps. Rows of pixels are taken a block at a time:
 11 x 11 taps of 3 to 96 channels take 4.3 ms in float64, not 8.1, and 2.9 in float32, not 4.0.
+
+So are gradients by pictures of a few pixels from many channels to many columns: their weights are read as they lie,
+once for some images, where others would rearrange them first, which takes longer than all multiplications.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ import numpy as np
 
 from ...layout import Array
 from ...window import Ints
-from .amounts import rows_along, scattered_bytes, scattered_rows, scatters
-from .axes import ONE, Axes
+from .amounts import rows_along, scattered_bytes, scattered_few_bytes, scattered_images, scattered_rows, scatters
+from .axes import ONE, Axes, contiguous
+from .blocks import pack, together
+from .copies import copy_plan, turner
 from .correlation import Plan, plan
 from .geometry import Array5
 from .isa import Isa
@@ -39,34 +44,42 @@ from .machine import (
     words_at,
 )
 from .operands import Memory, Problem, nested, without_gaps
-from .parallel import SHARES, run_at
+from .parallel import SHARES, run, run_at
 from .scratch import LINE, arena
 from .weighted import BYTE, Copied, Weighted
 
-WORDS = listed(5)
+WORDS = listed(6)
 
 
 class Block(NamedTuple):
-    """Some rows of pixels: how far in dy they begin, their products, and where the numbers of sums are, with pieces."""
+    """Some rows of pixels: how far in dy they begin, their products, and where the numbers of sums are, with pieces.
+
+    Pixels of several images are copied first, so that they are one line: arguments of that but for two addresses.
+    """
 
     start: int
     product: Plan
     at: int
     pieces: int
+    copying: Array | None
 
 
 class Scattered(NamedTuple):
     """An input gradient by products and sums of them; a `Weighted` plan."""
 
+    # For some images at a time, and for as many as are left at last.
     blocks: tuple[Block, ...]
+    rest: tuple[Block, ...]
     # What the numbers of blocks point to.
     kept: tuple[Array, ...]
     batch: int
+    several: int
     # How far it is from an image to the next.
     image: int
     threads: int
-    # The bytes of products, and zeros in place of a bias.
+    # The bytes of products, and of pixels that are copied, and zeros in place of a bias.
     room: int
+    line: int
     zeros: Array
 
     @property
@@ -83,16 +96,24 @@ class Scattered(NamedTuple):
         given = self.zeros if bias is None else np.ascontiguousarray(bias)
         with arena:
             found = arena.empty((self.room // given.itemsize,), given.dtype)
-            for image in range(self.batch):
-                for block in self.blocks:
-                    start = image * self.image + block.start
+            line = arena.empty((self.line,), BYTE) if self.line else None
+            for first in range(0, self.batch, self.several):
+                images = range(first, min(self.batch, first + self.several))
+                for block in self.blocks if len(images) == self.several else self.rest:
+                    # Of arrays only addresses count here, for their axes may be in any order.
+                    pixels, start = x, first * self.image + block.start
+                    if line is not None and block.copying is not None:
+                        words = block.copying.copy()
+                        words[-2:] = address(line), address(x) + start
+                        run(pack, words, 1, 1)
+                        pixels, start = line, 0
                     with arena:
                         copied = arena.empty((block.product.bytes,), BYTE) if block.product.bytes else None
                         own = block.product.rearrange(weights, copied)
-                        # Of arrays only addresses count here, for their axes may be in any order.
-                        block.product.compute(x, own, None, found, start)
-                    words = WORDS(block.at, id(found), id(given), id(out), image)
-                    run_at(add_up, address_of(words), block.pieces, self.threads)
+                        block.product.compute(pixels, own, None, found, start)
+                    for place, image in enumerate(images):
+                        given_words = WORDS(block.at, id(found), id(given), id(out), image, place)
+                        run_at(add_up, address_of(given_words), block.pieces, self.threads)
 
 
 def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa) -> Weighted | None:
@@ -109,9 +130,13 @@ def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thr
         nested((*along, column), (*taps, columns), size),
     )
     unit = by_columns or by_taps
+    column_step, tap_step = (count, 1) if by_columns else (1, columns)
+    several = scattered_images(axes, problem.groups, channels, columns, size)
+    if several and batch and unit:
+        few = few_pixels_plan(problem, axes, dense, several, (unit, column_step, tap_step), limit, threads, isa)
+        return few if dense.w == memory.w else Copied(few, channels * columns * count * size)
     if not (scatters(axes, problem.groups, channels, columns, size) and batch and unit):
         return None
-    column_step, tap_step = (count, 1) if by_columns else (1, columns)
     rows, room, place = scattered_rows(axes, columns, size), scattered_bytes(axes, columns, size), rows_along(axes)
     wide = Problem(1, 1, channels, columns * count, (1, 1, 1), size)
     blocks, kept_arrays, first_row = list[Block](), list[Array](), 0
@@ -138,14 +163,53 @@ def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thr
         pieces = shares(columns, lists[0].size, threads)
         added = (first_row - begin) * math.prod(axis.size for axis in here[place + 1 :])
         numbers = (columns, column_step * step, memory.y.channel, memory.y.image, added, begin * memory.y[3 + place])
-        words = np.array([*tables(pieces, *lists), size, *numbers, lists[2].max(initial=0) + 1], np.int64)
-        blocks.append(Block(first * memory.x[3 + place], products, address(words), pieces.size // 4))
+        words = np.array([*tables(pieces, *lists), size, *numbers, lists[2].max(initial=0) + 1, 0], np.int64)
+        blocks.append(Block(first * memory.x[3 + place], products, address(words), pieces.size // 4, None))
         kept_arrays += [words, pieces, *lists]
         first_row = last
     zeros = np.zeros(columns, f"f{size}")
     threads = min(block.product.threads for block in blocks)
-    found = Scattered(tuple(blocks), tuple(kept_arrays), batch, memory.x.image, threads, room, zeros)
+    found = Scattered(tuple(blocks), (), tuple(kept_arrays), batch, 1, memory.x.image, threads, room, 0, zeros)
     return found if dense.w == memory.w else Copied(found, channels * columns * count * size)
+
+
+def few_pixels_plan(
+    problem: Problem, axes: Axes, memory: Memory, several: int, steps: Ints, limit: int, threads: int, isa: Isa
+) -> Scattered:
+    """Plan an input gradient by so many images together.
+
+    The steps are those from a column of the product to the next in w, and from a column of the gradient and a tap to
+    the next in columns of the product.
+    """
+    batch, _, channels, columns, taps, size = problem
+    unit, column_step, tap_step = steps
+    count, counts, several = columns * math.prod(taps), tuple(axis.outputs for axis in axes), min(several, batch)
+    wide, pixels = Problem(1, 1, channels, count, (1, 1, 1), size), math.prod(counts)
+    line, room = scattered_few_bytes(several, pixels, channels, count, size)
+    blocks, kept = list[Block](), list[Array]()
+    for images in (several, batch % several):
+        if not images:
+            continue
+        # Of products, pixels lie innermost, or columns if those of w do; then a pixel has an odd number of lines.
+        many = images * pixels
+        step, place = (size, (count * size // LINE + 1 | 1) * LINE) if unit == size else (many * size, size)
+        read, written = Array5(0, 0, many * size, 0, 0, size), Array5(0, 0, step, 0, 0, place)
+        every = ((ONE, ONE, ONE._replace(outputs=many, size=many)),)
+        lying = Memory(read, (unit, memory.w[1], 0, 0, 0), written, 0)
+        products = plan(wide, every, lying, limit - line - room, threads, isa)
+        lists = terms(axes, contiguous(counts, place), tap_step * step, memory.y[3:], size)
+        pieces = shares(columns, lists[0].size, threads)
+        numbers = (columns, column_step * step, memory.y.channel, memory.y.image, 0, 0, lists[2].max() + 1)
+        words = np.array([*tables(pieces, *lists), size, *numbers, pixels * place], np.int64)
+        to = (pixels * size, many * size, *contiguous(counts, size))
+        copy = copy_plan((images, channels, *counts), to, memory.x[1:], size)
+        how = together(turner(size, isa), copy, copy)
+        copying = np.array([*tables(how), 1, *[0] * 6], np.int64)
+        blocks.append(Block(0, products, address(words), pieces.size // 4, copying))
+        kept += [words, pieces, *lists, how]
+    zeros, threads = np.zeros(columns, f"f{size}"), min(block.product.threads for block in blocks)
+    full, rest = tuple(blocks[:1]), tuple(blocks[1:])
+    return Scattered(full, rest, tuple(kept), batch, several, memory.x.image, threads, room, line, zeros)
 
 
 def shares(columns: int, places: int, threads: int) -> Array:
@@ -200,16 +264,18 @@ def total(products: Array, terms: Array, begin: int, end: int, start: float) -> 
 def add_up(words: int, begin: int, end: int, unused: int) -> None:
     """Add up some pieces.
 
-    The arguments are the address of a plan, by their ``id`` the products, the bias or zeros, and the results, and the
-    image. The plan has four tables: `shares`, and those of `terms`. Then there are the size of an element, the
-    columns, the strides of products along columns and of results along columns and images, how many places are added to
-    what is there, where in the results to begin, and how many products of a column may be read.
+    The arguments are the address of a plan, by their ``id`` the products, the bias or zeros, and the results, the
+    image, and its place among those of the products. The plan has four tables: `shares`, and those of `terms`. Then
+    there are the size of an element, the columns, the strides of products along columns and of results along columns
+    and images, how many places are added to what is there, where in the results to begin, how many products of a column
+    may be read, and the stride of products along images.
     """
-    arrays = words_at(words, 5)
-    given = words_at(arrays[0], 16)
+    arrays = words_at(words, 6)
+    given = words_at(arrays[0], 17)
     pieces, results, starts, terms = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     size, columns, added = given[8], given[9], given[13]
-    products, bias, out = data_of(arrays[1]), data_of(arrays[2]), data_of(arrays[3]) + arrays[4] * given[12] + given[14]
+    products, bias = data_of(arrays[1]) + arrays[5] * given[16], data_of(arrays[2])
+    out = data_of(arrays[3]) + arrays[4] * given[12] + given[14]
     for piece in range(begin, end):
         first, behind, low, high = fixed(pieces[4 * piece :], 4)
         for column in range(first, behind):
