@@ -18,7 +18,7 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import amounts, direct, scattered
+from convkernels.kernels.compiled import direct, scattered, scattering
 from convkernels.kernels.compiled.weighted import execute
 from convkernels.operation import OPERATIONS
 
@@ -28,6 +28,9 @@ THIN = [
     "n1g1i2o50_in150x111_k3x3_s4x3_p0+0x1+0_d2x1_float64",
     "n1g1i1o60_in3000_k50_s7_p3+2_d1_float64",
     "n1g1i4o48_in9x14x21_k3x4x5_s2x1x2_p1+0x1+1x2+2_d1x1x1_float64",
+    "n2g1i3o36_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n1g1i8o40_in21x40_k3x4_s2x3_p1+1x2+0_d1x2",
+    "n1g1i1o8_in9x12x31_k2x3x5_s1x1x2_p1+0x1+1x2+2_d1x1x1_float64",
     "n3g1i3o50_in2x3_k2x2_s1x2_p0+0x0+-1_d1x1",
 ]
 """Blocks of pixels, between which windows overlap or leave rows that none reaches; 1-D and 3-D; one pixel."""
@@ -57,7 +60,7 @@ def test_products_are_scattered_where_columns_are_few(text, order, block, monkey
     given = replace(problem, weight_layout=Layout(order.replace("HW", problem.layout.axes[2:]), "OI"))
     if "OW" in order:
         given = replace(problem, weight_layout=Layout(problem.layout.axes[2:-1] + "OWI", "OI"))
-    monkeypatch.setattr(amounts, "BLOCK", block)
+    monkeypatch.setattr(scattering, "BLOCK", block)
     expected = run(OPERATIONS["conv_input_grad"].find("im2col"), problem)["out"]
     dy, w = (given.arrays[role] for role in INPUTS["conv_input_grad"][:2])
     for threads in (1, 3):
@@ -74,8 +77,8 @@ def test_products_are_scattered_where_columns_are_few(text, order, block, monkey
 @pytest.mark.parametrize(("text", "order"), [*itertools.product(FEW, ["OIHW", "HWIO", "OHWI", "IOHW"])])
 def test_products_are_scattered_where_pixels_are_few(text, order, together, monkeypatch):
     """One image or several at a time, of which there may be fewer at last; by weights whose columns are one axis."""
-    monkeypatch.setattr(amounts, "SCATTERED_WEIGHTS", 0)
-    monkeypatch.setattr(amounts, "SCATTERED_TOGETHER", together)
+    monkeypatch.setattr(scattering, "WEIGHTS", 0)
+    monkeypatch.setattr(scattering, "TOGETHER", together)
     problem = Problem.read(f"conv_input_grad:{text}")
     given = replace(problem, weight_layout=Layout(order.replace("HW", problem.layout.axes[2:]), "OI"))
     expected = run(OPERATIONS["conv_input_grad"].find("im2col"), problem)["out"]
@@ -173,7 +176,11 @@ def test_a_plan_has_the_bits_of_a_call_by_weights_with_gaps(view):
         "n1g1i3o40_in10x6_k4x4_s2x2_p1+1x1+1_d1x1",
         "n1g2i6o128_in10x6_k4x4_s2x2_p1+1x1+1_d1x1",
         "n1g1i3o64_in10x6_k3x3_s1x1_p1+1x1+1_d1x1",
-        "n1g1i3o64_in30x30_k5x5_s2x2_p1+1x1+1_d1x1",
+        "n1g1i3o64_in10x16_k5x5_s2x2_p1+1x1+1_d1x1",
+        "n1g1i9o64_in30x30_k5x5_s2x2_p1+1x1+1_d1x1",
+        "n1g1i3o14_in30x30_k5x5_s2x2_p1+1x1+1_d1x1",
+        "n1g1i3o35_in30x30_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n1g1i3o64_in9x9_k3x3_s1x1_p1+1x1+1_d1x1",
         "n1g1i3o64_in10x6_k1x1_s2x2_p0+-1x0+-1_d1x1",
         "n1g1i3o64_in500x500_k2x2_s100x100_p0+-98x0+-98_d1x1",
         "n1g1i3o64_in1x1_k3x3_s2x2_p1+1x1+1_d1x1",
@@ -181,7 +188,7 @@ def test_a_plan_has_the_bits_of_a_call_by_weights_with_gaps(view):
     ],
 )
 def test_they_are_not_elsewhere(text):
-    """For more columns, fewer channels, groups, no steps, many taps, single ones, far steps, padding, or no image."""
+    """For many columns, few channels, groups, few products, single taps, far steps, padding, or no image."""
     assert not isinstance(plan_of(Problem.read(f"conv_input_grad:{text}")), scattered.Scattered)
 
 

@@ -33,12 +33,6 @@ LOWERED = 2**18
 """Bytes of a block of rows in one line."""
 FEW_PIXELS = 256
 """Outputs of an image up to which blocks may be matrices of whole windows."""
-SCATTERED_COLUMNS, SCATTERED_CHANNELS, SCATTERED_BYTES = 4, 48, 384
-"""So few columns for which products are scattered, from so many channels on, and of so many bytes if taps are many."""
-SCATTERED_PIXELS, SCATTERED_ROW, SCATTERED_WEIGHTS, SCATTERED_TOGETHER = 25, 5, 2**20, 2**21
-"""Pixels of an image, and of its rows, up to which products of many columns are scattered, and bytes of weights from
-which on; bytes of the products of several images.
-"""
 LINES = 1024
 """Bytes for what is small or lost to alignment."""
 
@@ -165,81 +159,6 @@ def lowered_bytes(axes: Axes, channels: int, columns: int, taps: int, size: int)
 def few_pixels(axes: Axes) -> bool:
     """Whether outputs are so few that copying weights takes a good part of the time."""
     return len(axes[0].taps) == 1 and math.prod(axis.outputs for axis in axes) <= FEW_PIXELS
-
-
-def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) -> bool:
-    """Whether an input gradient of so many channels had better scatter products, with `axes` of the convolution.
-
-    Columns are few, and channels many, or taps few that come to the same place.
-    """
-    pixels, taps, steps = (
-        math.prod(each) for each in zip(*((a.outputs, len(a.taps), a.step) for a in axes), strict=True)
-    )
-    if (
-        groups > 1
-        or columns > SCATTERED_COLUMNS
-        or channels < SCATTERED_CHANNELS
-        or min(pixels, steps - 1, taps - 1) < 1
-    ):
-        return False
-    # Nearly all taps come to some place, and these are not many more, as each has an entry in tables.
-    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
-    if 2 * reached < pixels * taps or places > 4 * pixels * taps:
-        return False
-    return channels * size >= SCATTERED_BYTES or taps <= 4 * steps
-
-
-def scattered_images(axes: Axes, groups: int, channels: int, columns: int, size: int) -> int:
-    """How many images to take together in an input gradient of so few pixels that it had better scatter products.
-
-    Rearranging weights would take longer than these products, of which less than two in three are of no use. It is 0
-    for other problems.
-    """
-    pixels, taps = (math.prod(each) for each in zip(*((a.outputs, len(a.taps)) for a in axes), strict=True))
-    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
-    products = pixels * columns * taps * size
-    if (
-        groups > 1
-        or columns <= SCATTERED_COLUMNS
-        or channels < SCATTERED_CHANNELS
-        or not 0 < pixels <= SCATTERED_PIXELS
-        or axes[2].outputs > SCATTERED_ROW
-        or taps == 1
-        or channels * columns * taps * size < SCATTERED_WEIGHTS
-        or 3 * reached < pixels * taps
-        or places > 4 * pixels * taps
-    ):
-        return 0
-    return max(1, int(SCATTERED_TOGETHER // products))
-
-
-def inside(axis: Axis) -> int:
-    """How many pairs of an output and a tap there are inside."""
-    return sum(behind - first for first, behind in axis.reached)
-
-
-def rows_along(axes: Axes) -> int:
-    """The first axis that results have several places along, or the last."""
-    return next((number for number, axis in enumerate(axes) if axis.size > 1), 2)
-
-
-def scattered_rows(axes: Axes, columns: int, size: int) -> int:
-    """The rows of pixels whose products are scattered at a time."""
-    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
-    rows = axes[rows_along(axes)].outputs
-    return max(1, min(rows, BLOCK // (pixels // rows * columns * taps * size)))
-
-
-def scattered_bytes(axes: Axes, columns: int, size: int) -> int:
-    """The bytes of the products of some rows of pixels."""
-    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
-    several = pixels // axes[rows_along(axes)].outputs * scattered_rows(axes, columns, size)
-    return columns * taps * (several * size + 2 * LINE)
-
-
-def scattered_few_bytes(images: int, pixels: int, channels: int, count: int, size: int) -> tuple[int, int]:
-    """The bytes of the pixels of some images, and of so many products of each."""
-    return images * pixels * channels * size, images * pixels * (count * size + 2 * LINE)
 
 
 def lowered_cells(axes: Axes, outs_d: int, outputs: int, *, whole: bool) -> int:

@@ -14,12 +14,6 @@ from ...layout import Order
 from ...spec import ConvSpec
 from .amounts import (
     correlation_amounts,
-    rows_along,
-    scattered_bytes,
-    scattered_few_bytes,
-    scattered_images,
-    scattered_rows,
-    scatters,
     squares_amounts,
     weight_amounts,
     winograd_weight_amounts,
@@ -37,6 +31,14 @@ from .axes import (
 )
 from .isa import host, paired
 from .reach import depthwise_amounts
+from .scattering import (
+    rows_along,
+    scattered_bytes,
+    scattered_few_bytes,
+    scattered_images,
+    scattered_rows,
+    scatters,
+)
 from .scratch import rounded
 from .thread_count import usable
 
@@ -76,6 +78,8 @@ DEPTHWISE_WORTH = 20_000
 """Operations below which compiling a depthwise convolution is not worth it, though it is faster once compiled."""
 MANY = 16
 """Outputs of a single channel from which on a matrix product was measured to be faster, 1.2 to 8 times."""
+MANY_TO_ONE, MANY_TAPS = 48, 25
+"""Channels and taps of a gradient by one channel from which on products are faster, 1.5 to 2.2 times."""
 DEPTHWISE_TAPS = 64
 """Taps along the last axis up to which there is code for each."""
 
@@ -99,8 +103,8 @@ def prefers(spec: ConvSpec, order: Order) -> str | None:
 
 
 def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
-    """The same, where the columns are the input channels."""
-    return thin(spec, spec.group_in)
+    """The same, where the columns are the input channels, or taps make them many."""
+    return None if by_products(spec) else thin(spec, spec.group_in)
 
 
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
@@ -109,6 +113,11 @@ def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     if each_image(spec) > SMALL and min(rows, spec.group_out) < FEW:
         return f"groups of {spec.group_in} to {spec.group_out} channels fill few rows or columns of a tile"
     return None
+
+
+def by_products(spec: ConvSpec) -> bool:
+    """Whether an input gradient is by products of pixels and taps, which are scattered."""
+    return scatters(forward_axes(spec), spec.groups, spec.group_out, spec.group_in, spec.compute_dtype.itemsize)
 
 
 def each_image(spec: ConvSpec) -> int:
@@ -244,11 +253,19 @@ def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
     """All but small problems, and one channel that becomes many: that is a product."""
     if spec.groups == 1 and spec.group_out >= MANY:
         return f"{spec.group_out} outputs of one channel are a product"
-    return depthwise_prefers_input_grad(spec, order)
+    return too_small(spec)
 
 
 def depthwise_prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
-    """All but small problems."""
+    """All but small problems, and many taps of many channels that come to one: these are a product."""
+    channels, taps = spec.group_out, spec.window.taps
+    if channels >= MANY_TO_ONE and taps >= MANY_TAPS and by_products(spec):
+        return f"{taps} taps of {channels} channels for one are a product"
+    return too_small(spec)
+
+
+def too_small(spec: ConvSpec) -> str | None:
+    """Whether code for it alone would not pay."""
     if each_image(spec) < DEPTHWISE_WORTH:
         return f"{each_image(spec)} operations of an image are too few to pay for code of their own"
     return None
@@ -296,7 +313,7 @@ def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
         ]
         found = (correlation_amounts((ONE, ONE, line), *product).bytes(threads, limit - room) for line in lines)
         return max(needed, room + max(found))
-    if not scatters(axes, spec.groups, spec.group_out, spec.group_in, size):
+    if not by_products(spec):
         return needed
     copied = rounded(spec.group_out * spec.group_in * spec.window.taps * size)
     room, rows = copied + scattered_bytes(axes, spec.group_in, size), scattered_rows(axes, spec.group_in, size)

@@ -77,6 +77,16 @@ def pointer(typing_context, address, kind):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def pointer_like(typing_context, address, array):  # type: ignore[no-untyped-def]
+    """Take an address for that of numbers of an array's kind."""
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(array.dtype)(types.int64, array), generate
+
+
+@intrinsic
 def read(typing_context, address):  # type: ignore[no-untyped-def]
     """Read a word that other threads write."""
 
@@ -130,6 +140,13 @@ def doubles_at(address: int, count: int) -> Array:
     return found
 
 
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def like(array: Array, address: int, count: int) -> Array:
+    """The numbers of an array's kind at an address."""
+    found: Array = numba.carray(pointer_like(address, array), count)
+    return found
+
+
 @intrinsic(prefer_literal=True)
 def fixed(typing_context, array, count):  # type: ignore[no-untyped-def]
     """The first words of an array as a tuple of a constant length.
@@ -161,6 +178,10 @@ if DISABLED:
     words_at = partial(numbers_at, ctypes.c_int64)
     singles_at = partial(numbers_at, ctypes.c_float)
     doubles_at = partial(numbers_at, ctypes.c_double)
+
+    def like(array, address, count):  # type: ignore[no-untyped-def]
+        """The numbers of an array's kind at an address."""
+        return numbers_at(ctypes.c_float if array.itemsize == 4 else ctypes.c_double, address, count)
 
     def fixed(array, count):  # type: ignore[no-untyped-def]
         """The first numbers of an array."""

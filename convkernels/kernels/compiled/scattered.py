@@ -14,16 +14,13 @@ once for some images, where others would rearrange them first, which takes longe
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from itertools import pairwise, product
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from ...layout import Array
 from ...window import Ints
-from .amounts import rows_along, scattered_bytes, scattered_few_bytes, scattered_images, scattered_rows, scatters
+from .adding import add_up, tables_of
 from .axes import ONE, Axes, contiguous
 from .blocks import pack, together
 from .copies import copy_plan, turner
@@ -33,18 +30,20 @@ from .isa import Isa
 from .machine import (
     address,
     address_of,
-    array_in,
-    data_of,
-    doubles_at,
-    entry,
-    fixed,
     listed,
-    singles_at,
     tables,
-    words_at,
 )
 from .operands import Memory, Problem, nested, without_gaps
-from .parallel import SHARES, run, run_at
+from .parallel import run, run_at
+from .scattering import (
+    in_runs,
+    rows_along,
+    scattered_bytes,
+    scattered_few_bytes,
+    scattered_images,
+    scattered_rows,
+    scatters,
+)
 from .scratch import LINE, arena
 from .weighted import BYTE, Copied, Weighted
 
@@ -159,13 +158,13 @@ def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thr
         shifted = tuple((tap, offset + first * axis.step - begin) for tap, offset in axis.taps)
         some = axis._replace(outputs=behind - first, taps=shifted, size=last - begin)
         here = tuple(some if number == place else axis for number, axis in enumerate(axes))
-        lists = terms(here, strides, tap_step * step, memory.y[3:], size)
-        pieces = shares(columns, lists[0].size, threads)
-        added = (first_row - begin) * math.prod(axis.size for axis in here[place + 1 :])
+        given = (here, strides, tap_step * step, memory.y[3:], size, columns, threads)
+        lists = tables_of(*given, rows=in_runs(axes))
+        added = (first_row - begin) * (lists[1].size // here[place].size)
         numbers = (columns, column_step * step, memory.y.channel, memory.y.image, added, begin * memory.y[3 + place])
-        words = np.array([*tables(pieces, *lists), size, *numbers, lists[2].max(initial=0) + 1, 0], np.int64)
-        blocks.append(Block(first * memory.x[3 + place], products, address(words), pieces.size // 4, None))
-        kept_arrays += [words, pieces, *lists]
+        words = np.array([*tables(*lists), size, *numbers, columns * count * step // size, 0], np.int64)
+        blocks.append(Block(first * memory.x[3 + place], products, address(words), lists[0].size // 4, None))
+        kept_arrays += [words, *lists]
         first_row = last
     zeros = np.zeros(columns, f"f{size}")
     threads = min(block.product.threads for block in blocks)
@@ -197,98 +196,16 @@ def few_pixels_plan(
         every = ((ONE, ONE, ONE._replace(outputs=many, size=many)),)
         lying = Memory(read, (unit, memory.w[1], 0, 0, 0), written, 0)
         products = plan(wide, every, lying, limit - line - room, threads, isa)
-        lists = terms(axes, contiguous(counts, place), tap_step * step, memory.y[3:], size)
-        pieces = shares(columns, lists[0].size, threads)
-        numbers = (columns, column_step * step, memory.y.channel, memory.y.image, 0, 0, lists[2].max() + 1)
-        words = np.array([*tables(pieces, *lists), size, *numbers, pixels * place], np.int64)
+        given = (axes, contiguous(counts, place), tap_step * step, memory.y[3:], size, columns, threads)
+        lists = tables_of(*given, rows=False)
+        numbers = (columns, column_step * step, memory.y.channel, memory.y.image, 0, 0, lists[3].max() + 1)
+        words = np.array([*tables(*lists), size, *numbers, pixels * place], np.int64)
         to = (pixels * size, many * size, *contiguous(counts, size))
         copy = copy_plan((images, channels, *counts), to, memory.x[1:], size)
         how = together(turner(size, isa), copy, copy)
         copying = np.array([*tables(how), 1, *[0] * 6], np.int64)
-        blocks.append(Block(0, products, address(words), pieces.size // 4, copying))
-        kept += [words, pieces, *lists, how]
+        blocks.append(Block(0, products, address(words), lists[0].size // 4, copying))
+        kept += [words, *lists, how]
     zeros, threads = np.zeros(columns, f"f{size}"), min(block.product.threads for block in blocks)
     full, rest = tuple(blocks[:1]), tuple(blocks[1:])
     return Scattered(full, rest, tuple(kept), batch, several, memory.x.image, threads, room, line, zeros)
-
-
-def shares(columns: int, places: int, threads: int) -> Array:
-    """Pieces for threads to share: the first column of each and the one behind its last, and the same of places."""
-    parts = min(columns, SHARES * threads)
-    cuts = -(-SHARES * threads // parts) if threads > 1 else 1
-    along = (
-        [number * many // count for number in range(count + 1)] for many, count in ((columns, parts), (places, cuts))
-    )
-    ends = [list(pairwise(each)) for each in along]
-    return np.array([(*some, *these) for some, these in product(*ends)], np.int64).ravel()
-
-
-@lru_cache(maxsize=16)
-def terms(axes: Axes, pixels: Ints, step: int, places: Ints, size: int) -> tuple[Array, Array, Array]:
-    """Where results of a column lie, in bytes, the first of each one's terms, and where all these lie in its products.
-
-    Pixels and places are so many bytes apart along the axes, taps are by a `step`.
-
-    Examples
-    --------
-    >>> from convkernels.kernels.compiled.axes import Axis
-    >>> axis = Axis(2, 2, ((0, -1), (1, 0), (2, 1)), 4)  # 4 results of 2 pixels with 3 taps
-    >>> [each.tolist() for each in terms((ONE, ONE, axis), (0, 0, 12), 4, (0, 0, 4), 4)]
-    [[0, 4, 8, 12], [0, 1, 3, 4, 5], [1, 2, 3, 4, 5]]
-    """
-    results, found, taps = np.zeros(1, np.int64), np.zeros((1, 2), np.int64), step // size
-    for axis, pixel, place in zip(reversed(axes), reversed(pixels), reversed(places), strict=True):
-        along = [
-            (output * axis.step + offset, output * pixel // size + tap * taps)
-            for output in range(axis.outputs)
-            for tap, offset in axis.taps
-            if 0 <= output * axis.step + offset < axis.size
-        ]
-        inner = results.size
-        table = np.array(along, np.int64).reshape(-1, 1, 2) * (inner, 1) + found
-        results = np.add.outer(place * np.arange(axis.size), results).ravel()
-        found, taps = table.reshape(-1, 2), taps * len(axis.taps)
-    found = found[np.argsort(found[:, 0], kind="stable")]
-    return results, np.searchsorted(found[:, 0], np.arange(results.size + 1)), np.ascontiguousarray(found[:, 1])
-
-
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def total(products: Array, terms: Array, begin: int, end: int, start: float) -> float:
-    """The sum of some terms."""
-    for term in range(begin, end):
-        start += products[terms[term]]
-    return start
-
-
-@entry
-def add_up(words: int, begin: int, end: int, unused: int) -> None:
-    """Add up some pieces.
-
-    The arguments are the address of a plan, by their ``id`` the products, the bias or zeros, and the results, the
-    image, and its place among those of the products. The plan has four tables: `shares`, and those of `terms`. Then
-    there are the size of an element, the columns, the strides of products along columns and of results along columns
-    and images, how many places are added to what is there, where in the results to begin, how many products of a column
-    may be read, and the stride of products along images.
-    """
-    arrays = words_at(words, 6)
-    given = words_at(arrays[0], 17)
-    pieces, results, starts, terms = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
-    size, columns, added = given[8], given[9], given[13]
-    products, bias = data_of(arrays[1]) + arrays[5] * given[16], data_of(arrays[2])
-    out = data_of(arrays[3]) + arrays[4] * given[12] + given[14]
-    for piece in range(begin, end):
-        first, behind, low, high = fixed(pieces[4 * piece :], 4)
-        for column in range(first, behind):
-            y, p = out + column * given[11], products + column * given[10]
-            if size == 4:
-                singles = singles_at(p, given[15])
-                for place in range(low, high):
-                    single = singles_at(y + results[place], 1)
-                    start = single[0] if place < added else singles_at(bias, columns)[column]
-                    single[0] = total(singles, terms, starts[place], starts[place + 1], start)
-            else:
-                doubles = doubles_at(p, given[15])
-                for place in range(low, high):
-                    double = doubles_at(y + results[place], 1)
-                    begun = double[0] if place < added else doubles_at(bias, columns)[column]
-                    double[0] = total(doubles, terms, starts[place], starts[place + 1], begun)

@@ -1,0 +1,106 @@
+"""When an input gradient had better scatter products, and how many of them at a time; see `scattered`."""
+
+from __future__ import annotations
+
+import math
+
+from .amounts import BLOCK
+from .axes import Axes, Axis
+from .scratch import LINE
+
+COLUMNS, FEW_COLUMNS, CHANNELS = 8, 4, 48
+"""Columns up to which pictures may be scattered, whatever their channels up to the second number, if these are many."""
+STEPPED, DENSE = 5, 12
+"""Channels for each column from which on adding up by runs costs less than the tiles of few rows that are spared: some
+40 multiply-adds for each product, where pixels stand apart and where they do not.
+"""
+LEAST_CHANNELS, LEAST_PRODUCTS = 8, 2**13
+"""The fewest channels of these, and the fewest products where pixels do not stand apart."""
+RUN = 8
+"""Pixels of a row from which on it is added up by runs."""
+SPARED_BYTES = 384
+"""Bytes of channels from which on adding up by a table pays, or less if few taps come to the same place."""
+PIXELS, ROW, WEIGHTS, TOGETHER = 25, 5, 2**20, 2**21
+"""Pixels of an image, and of its rows, up to which products of many columns are scattered, and bytes of weights from
+which on; bytes of the products of several images.
+"""
+
+
+def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) -> bool:
+    """Whether an input gradient of so many channels had better scatter products, with `axes` of the convolution.
+
+    Columns are few, as tiles of few rows are slow, and channels many, as each product has to be added.
+    """
+    pixels, taps, steps = (
+        math.prod(each) for each in zip(*((a.outputs, len(a.taps), a.step) for a in axes), strict=True)
+    )
+    if groups > 1 or columns > COLUMNS or min(pixels, taps - 1) < 1:
+        return False
+    # Nearly all taps come to some place, and these are not many more, as each has an entry in tables.
+    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
+    if 2 * reached < pixels * taps or places > 4 * pixels * taps:
+        return False
+    if not in_runs(axes):
+        many = channels >= CHANNELS and (channels * size >= SPARED_BYTES or taps <= 4 * steps)
+        return steps > 1 and columns <= FEW_COLUMNS and many
+    if steps > 1:
+        return channels >= max(LEAST_CHANNELS, STEPPED * columns)
+    return columns <= FEW_COLUMNS and channels >= DENSE * columns and pixels * taps * columns >= LEAST_PRODUCTS
+
+
+def in_runs(axes: Axes) -> bool:
+    """Whether products are added up by runs: rows of pixels are long enough, and a block has whole ones."""
+    return rows_along(axes) < 2 and axes[2].outputs >= RUN
+
+
+def scattered_images(axes: Axes, groups: int, channels: int, columns: int, size: int) -> int:
+    """How many images to take together in an input gradient of so few pixels that it had better scatter products.
+
+    Rearranging weights would take longer than these products, of which less than two in three are of no use. It is 0
+    for other problems.
+    """
+    pixels, taps = (math.prod(each) for each in zip(*((a.outputs, len(a.taps)) for a in axes), strict=True))
+    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
+    products = pixels * columns * taps * size
+    if (
+        groups > 1
+        or columns <= FEW_COLUMNS
+        or channels < CHANNELS
+        or not 0 < pixels <= PIXELS
+        or axes[2].outputs > ROW
+        or taps == 1
+        or channels * columns * taps * size < WEIGHTS
+        or 3 * reached < pixels * taps
+        or places > 4 * pixels * taps
+    ):
+        return 0
+    return max(1, int(TOGETHER // products))
+
+
+def inside(axis: Axis) -> int:
+    """How many pairs of an output and a tap there are inside."""
+    return sum(behind - first for first, behind in axis.reached)
+
+
+def rows_along(axes: Axes) -> int:
+    """The first axis that results have several places along, or the last."""
+    return next((number for number, axis in enumerate(axes) if axis.size > 1), 2)
+
+
+def scattered_rows(axes: Axes, columns: int, size: int) -> int:
+    """The rows of pixels whose products are scattered at a time."""
+    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
+    rows = axes[rows_along(axes)].outputs
+    return max(1, min(rows, BLOCK // (pixels // rows * columns * taps * size)))
+
+
+def scattered_bytes(axes: Axes, columns: int, size: int) -> int:
+    """The bytes of the products of some rows of pixels."""
+    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
+    several = pixels // axes[rows_along(axes)].outputs * scattered_rows(axes, columns, size)
+    return columns * taps * (several * size + 2 * LINE)
+
+
+def scattered_few_bytes(images: int, pixels: int, channels: int, count: int, size: int) -> tuple[int, int]:
+    """The bytes of the pixels of some images, and of so many products of each."""
+    return images * pixels * channels * size, images * pixels * (count * size + 2 * LINE)
