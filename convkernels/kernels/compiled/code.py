@@ -169,23 +169,33 @@ class Code:
     def totals(self, vectors: Values) -> list[Any]:
         """The sums of 1, 2, 4 or 8 wide vectors, in the order of one alone, in half the instructions."""
         lanes, found = self.lanes, [*vectors]
-
-        def picked(one: Any, other: Any, places: range) -> Any:
-            return self.build.shuffle_vector(one, other, ir.Constant(ir.VectorType(INDEX, len(places)), list(places)))
-
         while lanes > EIGHT:
             lanes //= 2
             halves = range(lanes), range(lanes, 2 * lanes)
-            found = [self.build.fadd(*(picked(vector, vector, half) for half in halves)) for vector in found]
+            found = [self.build.fadd(*(self._picked(vector, vector, half) for half in halves)) for vector in found]
         for _ in range(lanes.bit_length() - 1):
-            # Neighbours are added up, those of two vectors together, the first's in front.
             pairs = [*zip(found[::2], found[1::2], strict=True)] if len(found) > 1 else [(found[0], found[0])]
-            parts = [[picked(*pair, range(first, 2 * lanes, 2)) for first in (0, 1)] for pair in pairs]
-            found = [self.build.fadd(*part) for part in parts]
+            found = [self._neighbours(*pair) for pair in pairs]
         return [
             self.build.extract_element(found[place // lanes], ir.Constant(INDEX, place % lanes))
             for place in range(len(vectors))
         ]
+
+    def vector_of_totals(self, vectors: Values) -> Any:
+        """The sums of as many vectors as each has lanes."""
+        found = [*vectors]
+        while len(found) > 1:
+            found = [self._neighbours(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+        return found[0]
+
+    def _neighbours(self, one: Any, other: Any) -> Any:
+        """The sums of neighbouring lanes of two vectors, the first's in front."""
+        lanes = one.type.count
+        return self.build.fadd(*(self._picked(one, other, range(first, 2 * lanes, 2)) for first in (0, 1)))
+
+    def _picked(self, one: Any, other: Any, places: range) -> Any:
+        """The lanes at some places of two vectors."""
+        return self.build.shuffle_vector(one, other, ir.Constant(ir.VectorType(INDEX, len(places)), list(places)))
 
     def fit(self, value: Any, wide: bool) -> Any:
         """A float64 in wide arithmetic, or in the data's own."""

@@ -14,7 +14,7 @@ import numpy as np
 from ...layout import Array
 from ...norm_spec import NormSpec
 from ...window import Ints
-from .column_block import FIRST, LINES, MEAN, SETTLE, SUM, WRITE, Variant
+from .column_block import FIRST, GROUP, LINES, MEAN, SETTLE, SUM, WRITE, Variant
 from .column_code import compiled_for
 from .function import Step, Work
 from .isa import Isa, paired
@@ -23,8 +23,6 @@ from .norm_totals import Shares, add_up
 
 PIECE = 256 * 2**10
 """Bytes of an array in a piece."""
-GROUP = 16
-"""Rows taken together, as a rule: as many streams as are prefetched, and sums are written once for all of them."""
 WAY = 4096
 """Bytes after which memory falls on the same lines of the fastest cache."""
 SUMMED = {False: {1: 4}, True: {1: 8}}
