@@ -249,7 +249,10 @@ class Code:
     def all_finite(self, *vectors: Any) -> Any:
         """Whether no lane is infinite or NaN, and none so large that sums of them are."""
         zeros = ir.Constant(vectors[0].type, [0.0] * self.lanes)
-        total = reduce(self.build.fadd, vectors)
+        found = [*vectors]
+        while len(found) > 1:  # by pairs, which wait for each other less
+            found = [reduce(self.build.fadd, found[place : place + 2]) for place in range(0, len(found), 2)]
+        (total,) = found
         return self._all(self.build.fcmp_ordered("==", self.build.fsub(total, total), zeros))
 
     def all_hold(self, holds: Any) -> Any:
@@ -285,25 +288,25 @@ class Code:
         """``for index in range(stop)``."""
         return self.loop(self.word(0), stop, self.word(1), state, body)
 
-    def few(self, state: Values, go: Callable[[Values, bool], Values]) -> list[Any]:
-        """``go(state, True)``, which adds to wide vectors: by float32's sums of a few numbers, if these will do.
+    def few(self, count: int, state: Callable[[], Values], go: Callable[[Values, bool], Values]) -> list[Any]:
+        """``go(state(), True)``, which adds to `count` wide vectors: by float32's sums of a few numbers, if these do.
 
         They do if no lane overflows, and `eps` is not so small that it matters what vanishes in float32. Where `wide`
-        is not true, ``go(state, wide)`` goes on from a state in float32.
+        is not true, ``go(state, wide)`` goes on from a state in float32. The other is looked at behind that, for there
+        are no registers for both.
         """
         if self.itemsize == 8:
-            return [*go(state, True)]
-        nothing = ir.Constant(self.narrow, [0.0] * self.lanes)
-        found = go([nothing] * len(state), False)
+            return [*go(state(), True)]
+        found = go([ir.Constant(self.narrow, [0.0] * self.lanes)] * count, False)
 
         def widened() -> Values:
             return [
-                self.build.fadd(old, self.build.fpext(new, self.wide)) for old, new in zip(state, found, strict=True)
+                self.build.fadd(old, self.build.fpext(new, self.wide)) for old, new in zip(state(), found, strict=True)
             ]
 
         large = self.build.fcmp_ordered(">=", self.number("eps"), self.double(LEAST_EPS))
         holds = self.build.and_(large, self.all_finite(*found))
-        return self.choice(holds, widened, lambda: go(state, True))
+        return self.choice(holds, widened, lambda: go(state(), True))
 
     def least(self, first: Any, second: Any) -> Any:
         """The smaller integer."""

@@ -16,7 +16,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..norm_blocks import LEAST_EPS
-from .code import DOUBLE, HUGE, TINY, Code, Values
+from .code import HUGE, TINY, Code, Values
 from .column_block import (
     ARGUMENTS,
     FIRST,
@@ -128,7 +128,9 @@ def settle_backward(block: Block) -> None:
     code, build, variant = block.code, block.code.build, block.variant
 
     def family(number: Any) -> Values:
-        rstd, (middle, residual) = rstd_of(block, number), mean_of(block, number)
+        middle, residual = mean_of(block, number)
+        # Sums along rows had it written, in front of the time that a root and a quotient take.
+        rstd = block.get(block.line(1), block.first_column(number)) if variant.by_row else rstd_of(block, number)
         total, products = family_sums(block, number, not variant.by_row)
         if not variant.by_row:
             products = build.fmul(build.fsub(products, build.fmul(residual, total)), rstd)
@@ -248,9 +250,10 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
         with wanted(FIRST):
             put_line(block, 0, partial(first_number if variant.itemsize == 8 else middle_of_some, block))
         with wanted(MEAN):
-            put_line(block, 0, lambda family: mean_of(block, family)[0])
             if which == "backward" and variant.by_row:
                 put_factors(block)
+            else:
+                put_line(block, 0, lambda family: mean_of(block, family)[0])
         with wanted(SUM):
             pieces(lambda piece: add_up(block, piece))
         with wanted(SETTLE):

@@ -1,15 +1,15 @@
-"""Sums down the columns of rows that go through many families, and along the rows where coefficients differ by these."""
+"""Sums down the columns of rows that go through many families; and along rows, where coefficients differ by these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
 
 from .code import Values
-from .column_block import GROUP, SUMMED, Block, Places, mean_of, put_line, rstd_of
+from .column_block import GROUP, SUMMED, Block, Places, mean_of, rstd_of
 
 
 def add_up(block: Block, piece: Any, *, few: bool = True) -> None:
@@ -40,19 +40,21 @@ def add_up(block: Block, piece: Any, *, few: bool = True) -> None:
     def group(start: Any, stop: Any) -> None:
         def strip(places: Places) -> None:
             targets = [(block.sums(piece, which), *place) for which in (0, 1) for place in places]
-            before = [code.load(*target, code.wide) for target in targets]
 
             def go(state: Values, wide: bool) -> list[Any]:
                 return code.loop(start, stop, code.word(1), state, adder(places, wide))
 
+            def before() -> Values:
+                return [code.load(*target, code.wide) for target in targets]
+
             if backward:
-                found = code.few(before, go)
+                found = code.few(len(targets), before, go)
             elif few:
                 nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
                 sums = go([nothing] * len(targets), wide=False)
-                found = [build.fadd(old, code.widened(new)) for old, new in zip(before, sums, strict=True)]
+                found = [build.fadd(old, code.widened(new)) for old, new in zip(before(), sums, strict=True)]
             else:
-                found = go(before, wide=True)
+                found = go(before(), wide=True)
             for target, value in zip(targets, found, strict=True):
                 code.store(value, *target)
 
@@ -114,7 +116,7 @@ class Both:
             ]
             return sums + [build.fadd(old, new) for old, new in zip(state[down:], found, strict=True)]
 
-        found = code.few([code.load(*target, code.wide) for target in targets], go)
+        found = code.few(len(targets), lambda: [code.load(*target, code.wide) for target in targets], go)
         for value, target in zip(found, targets, strict=True):
             code.store(value, *target)
 
@@ -125,7 +127,7 @@ class Both:
 
     def adder(self, start: Any, places: Places, wide: bool) -> Callable[..., list[Any]]:
         """What adds up a row down the columns, and puts its sums along the row into the room."""
-        code, build, block, many = self.code, self.code.build, self.block, len(places)
+        code, build, block = self.code, self.code.build, self.block
         kind = code.wide if wide else code.narrow
         factors = [[code.load(line, *place, kind) for line in block.factors(wide)] for place in places]
 
@@ -151,19 +153,24 @@ class Both:
 
 
 def put_factors(block: Block) -> None:
-    """Write what sums along rows take: the mean, 1 by the root of the variance, and a shift."""
+    """Write what sums along rows take: the mean, rounded, 1 by the root of the variance, and a shift."""
     code, build = block.code, block.code.build
-    put_line(block, 1, partial(rstd_of, block))
-    put_line(block, 2, lambda family: build.fneg(build.fmul(mean_of(block, family)[1], rstd_of(block, family))))
-    if code.itemsize == 8:
-        return
 
-    def strip(places: Places) -> None:
-        for source, target in zip(block.factors(wide=True), block.factors(wide=False), strict=True):
-            for place in places:
-                code.store(code.fit(code.load(source, *place, code.wide), wide=False), target, *place)
+    def family(number: Any) -> Values:
+        middle, residual = mean_of(block, number)
+        rstd = rstd_of(block, number)
+        values = middle, rstd, build.fneg(build.fmul(residual, rstd))
 
-    code.strips(code.word(0), block.columns, 1, strip)
+        def put(place: Any) -> Values:
+            for wide in (True, False) if code.itemsize == 4 else (True,):
+                for value, line in zip(values, block.factors(wide), strict=True):
+                    code.store(code.fit(code.all_lanes(value), wide), line, *place)
+            return []
+
+        block.by_member(number, [], put)
+        return []
+
+    block.families([], family)
 
 
 def join_pieces(block: Block) -> None:
