@@ -61,11 +61,10 @@ def are_near(block: Block) -> Any:
     """Whether float32's sums will do: of families whose centre is near the mean, and whose squares did not vanish."""
     code, build = block.code, block.code.build
     large = build.fcmp_ordered(">=", code.number("eps"), code.double(LEAST_EPS))
+    share = build.fdiv(code.double(1.0), code.number("count"))  # as quotients of vectors take long
 
     def check(family: Any, holds: Any) -> list[Any]:
-        off, square = (
-            build.fdiv(each, code.like(each, code.number("count"))) for each in family_sums(block, family, False)
-        )
+        off, square = (build.fmul(each, code.like(each, share)) for each in family_sums(block, family, False))
         off = build.fmul(off, off) if block.variant.centred else code.like(square, code.double(0.0))
         var = build.fsub(square, off)
 
@@ -126,6 +125,7 @@ def settle_forward(block: Block) -> None:
 def settle_backward(block: Block) -> None:
     """Make factors: centre, factor, slope, offset; the products are scaled to what gamma's gradient is the sum of."""
     code, build, variant = block.code, block.code.build, block.variant
+    single = build.fdiv(code.double(1.0), code.number("count"))
 
     def family(number: Any) -> Values:
         middle, residual = mean_of(block, number)
@@ -134,7 +134,7 @@ def settle_backward(block: Block) -> None:
         total, products = family_sums(block, number, not variant.by_row)
         if not variant.by_row:
             products = build.fmul(build.fsub(products, build.fmul(residual, total)), rstd)
-        share = build.fdiv(rstd, code.like(rstd, code.number("count")))
+        share = build.fmul(rstd, code.like(rstd, single))
         slope = build.fneg(build.fmul(build.fmul(products, share), rstd))
         offset = build.fneg(build.fmul(residual, slope))
         if variant.centred:

@@ -188,4 +188,5 @@ def join_pieces(block: Block) -> None:
                 first = [code.load(line, *place, code.wide)]
                 code.store(code.loop(code.word(1), code["pieces"], code.word(1), first, add)[0], line, *place)
 
-    code.strips(code.word(0), block.columns, 1, strip)
+    with code.build.if_then(code.build.icmp_signed(">", code["pieces"], code.word(1))):
+        code.strips(code.word(0), block.columns, 1, strip)
