@@ -119,7 +119,8 @@ class Passes:
         for block, phase in product(range(blocks), phases):
             given = {**self.arguments, "phases": phase, "first": block, "last": block + 1}
             threads, span = self.threads if phase in (SUM, WRITE) else 1, ("first_piece", "last_piece")
-            self.add(given, threads, self.pieces, span)
+            # In one part each: a thread that writes what it summed finds it in its own cache.
+            self.add(given, threads, self.pieces, span, None, 1)
 
     def add(self, given: Mapping[str, Any], *how: Any) -> None:
         """Note a step, which is made when all numbers were asked for."""
