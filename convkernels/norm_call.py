@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,10 +117,12 @@ class Problem(NamedTuple):
             shape[axis] = size
         return array.reshape(shape).transpose(self.layout.permutation)
 
-    def gathered(self, spread: Array, shape: tuple[int, ...]) -> Array:
-        """A coefficient of that shape again, of what `spread` makes of it."""
-        ordered = len(shape) == 1 or self.spec.kind not in ("layer", "rms")
-        return (spread if ordered else spread.transpose(self.layout.inverse)).reshape(shape)
+    def gatherer(self, shape: tuple[int, ...]) -> Callable[[Array], Array]:
+        """What makes a coefficient of that shape again of what `spread` makes of it."""
+        if len(shape) == 1 or self.spec.kind not in ("layer", "rms"):
+            return methodcaller("reshape", shape)
+        order = self.layout.inverse
+        return lambda spread: spread.transpose(order).reshape(shape)
 
 
 def make_problem(
@@ -221,20 +224,19 @@ class Gradients:
             name: np.zeros(array.shape, spec.statistics_dtype) if array is not None and name in wanted else None
             for name, array in (("gamma", problem.gamma), ("beta", problem.beta))
         }
-        shapes = [None if array is None else array.shape for array in sums.values()]
-        bare = self.problem
+        of_gamma, of_beta = (None if array is None else self.problem.gatherer(array.shape) for array in sums.values())
 
-        def small(array: Array | None, shape: tuple[int, ...] | None) -> Array | None:
-            if array is None or shape is None:
+        def small(array: Array | None, gathered: Callable[[Array], Array] | None) -> Array | None:
+            if array is None or gathered is None:
                 return None
-            found = bare.gathered(array, shape)
+            found = gathered(array)
             if found.dtype == dtype and found.flags.c_contiguous:
                 return found
             with np.errstate(over="ignore"):  # as compiled code is silent of what is not finite
                 return found.astype(dtype, order="C")
 
         def finish(_: Any, dx: Array | None, dgamma: Array | None, dbeta: Array | None) -> NormGradients:
-            return NormGradients(dx, small(dgamma, shapes[0]), small(dbeta, shapes[1]))
+            return NormGradients(dx, small(dgamma, of_gamma), small(dbeta, of_beta))
 
         arrays = (problem.seen(layout.view(given)), problem.seen(problem.x), problem.spread("gamma", problem.gamma))
         call = Call(

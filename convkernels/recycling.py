@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from sys import getrefcount
 from threading import Lock
 from typing import Any
 
@@ -34,38 +35,43 @@ class Recycler:
 
     def __init__(self) -> None:
         self.lock, self.bytes = Lock(), 0
-        self.starts: dict[int, int] = {}
         self.pieces: list[np.ndarray[Any, Any]] = [np.empty(0, np.uint8)]
-        self.idle = self.references(0)
+        self.starts: list[int] = []
+        self.idle = getrefcount(self.pieces[0])
         self.pieces.clear()
 
-    def references(self, place: int) -> int:
-        """References to a piece, as seen from here."""
-        return sys.getrefcount(self.pieces[place])
-
-    def put(self, piece: np.ndarray[Any, Any]) -> None:
+    def put(self, piece: np.ndarray[Any, Any], start: int) -> None:
         """Take in a piece as the last, and let go of the first ones where there are too many bytes."""
         self.pieces.append(piece)
+        self.starts.append(start)
         self.bytes += piece.size
         while self.bytes > KEPT:
-            first = self.pieces.pop(0)
-            self.bytes -= first.size
-            del self.starts[id(first)]
+            self.drop(0)
+
+    def drop(self, place: int) -> tuple[np.ndarray[Any, Any], int]:
+        """Let go of a piece."""
+        piece = self.pieces.pop(place)
+        self.bytes -= piece.size
+        return piece, self.starts.pop(place)
 
     def take(self, size: int) -> tuple[np.ndarray[Any, Any], int]:
         """A free piece of about that size, or a new one, and where its first line starts, which takes long to find."""
         with self.lock:
-            for place in reversed(range(len(self.pieces))):
-                if size <= self.pieces[place].size <= WASTED * size and self.references(place) == self.idle:
-                    self.bytes -= self.pieces[place].size
+            pieces = self.pieces
+            last = place = len(pieces) - 1
+            while place >= 0:
+                if size <= pieces[place].size <= WASTED * size and getrefcount(pieces[place]) == self.idle:
                     break
+                place -= 1
+            if place == last >= 0:  # as for who lets go of each result before the next: this takes half the time
+                return pieces[place], self.starts[place]
+            if place >= 0:
+                found = self.drop(place)
             else:
-                place = -1
-            piece = self.pieces.pop(place) if place >= 0 else np.empty(size, np.uint8)
-            start = self.starts[id(piece)] if place >= 0 else -piece.ctypes.data % LINE
-            self.starts[id(piece)] = start
-            self.put(piece)
-        return piece, start
+                piece = np.empty(size, np.uint8)
+                found = piece, -piece.ctypes.data % LINE
+            self.put(*found)
+        return found
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """A contiguous array whose numbers are still to be written."""

@@ -169,6 +169,22 @@ def test_a_sample_comes_to_the_same_alone_as_beside_others(name, options, dtype)
         np.testing.assert_array_equal(pull_back(dy[one]).dx, dx[one])
 
 
+def test_what_other_data_left_behind_does_not_count():
+    """Rows that are summed along together have places, of which those of fewer rows keep what was there."""
+    random = np.random.default_rng(0)
+
+    def pull_back(channels):
+        x, gamma = random.normal(size=(1, channels, 9, 9)).astype(np.float32), np.ones(channels, np.float32)
+        return ck.layer_norm_vjp(x, gamma, gamma, axes=1, strategy="direct")[1]
+
+    few, many, dy = pull_back(7), pull_back(16), random.normal(size=(1, 7, 9, 9)).astype(np.float32)
+    found = []
+    for before in (0, np.inf) * 2:
+        many(np.full((1, 16, 9, 9), before, np.float32))
+        found.append(tuple(part.tobytes() for part in few(dy)))
+    assert len(set(found)) == 1
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_gradients_by_given_statistics_of_large_numbers_do_not_depend_on_the_batch(layout):
     gradient = replace(standard("batch", layout, shape=(9, 32, 4, 8)), operation="batch_norm_grad")

@@ -57,6 +57,15 @@ def test_every_piece_is_done_once_in_memory_that_nobody_else_uses(count, threads
     assert len(apart) < threads
 
 
+@pytest.mark.parametrize(("shares", "most"), [(1, 10), (2, 5), (5, 2)])
+def test_pieces_are_taken_in_so_many_parts(shares, most, monkeypatch):
+    """Neighbours together: with one part for each thread, half of all."""
+    steps = []
+    monkeypatch.setattr(parallel, "share", lambda board, code, words, count, step, *more: steps.append(step))
+    parallel.run_at(count_pieces, 0, 20, 2, ROOM, shares)
+    assert steps == [most]
+
+
 def test_other_threads_take_part_and_again_after_they_slept():
     for _ in range(2):
         end, helped = time.monotonic() + 20, False

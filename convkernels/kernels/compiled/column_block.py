@@ -30,10 +30,8 @@ LINES = 5
 """Rows of scratch for a block: the centre, and up to four of factors, where sums along rows have theirs before."""
 ALONG = 3
 """Factors of sums along rows."""
-CHUNK = 16
-"""Vectors of some rows that are summed along them when they were down the columns: as many as float32 adds up."""
-ABREAST = 4
-"""Rows that are summed along at a time."""
+GROUP = 16
+"""Rows taken together, as a rule: as many streams as are prefetched, and sums are written once for all of them."""
 SUMMED, WRITTEN = 4, 4
 """Vectors taken together down the columns, when they are summed and when results are written."""
 

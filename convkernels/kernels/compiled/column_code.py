@@ -16,17 +16,14 @@ from typing import Any
 from llvmlite import ir
 
 from ..norm_blocks import LEAST_EPS
-from .code import DOUBLE, HUGE, TINY, Code, Values
+from .code import HUGE, TINY, Code, Values
 from .column_block import (
-    ABREAST,
     ARGUMENTS,
-    CHUNK,
     FIRST,
     LINES,
     MEAN,
     SETTLE,
     SUM,
-    SUMMED,
     WRITE,
     WRITTEN,
     Block,
@@ -38,133 +35,11 @@ from .column_block import (
     put_line,
     rstd_of,
 )
+from .column_sums import add_up, join_pieces, put_factors
 from .function import Function
 from .isa import Isa
 from .row_code import NEAR
 from .tile import WORD, compiled
-
-
-def add_up(block: Block, piece: Any, *, few: bool = True) -> None:
-    """Sum x less the centre and its square, or dy and its product with that, down the rows of a piece.
-
-    That is by float32's sums of a few rows, if these do: those of x are looked at when statistics are made of them.
-    """
-    code, build, backward = block.code, block.code.build, "dy" in block.start
-
-    def clear(places: Places) -> None:
-        for which in (0, 1):
-            for place in places:
-                code.store(code.zeros, block.sums(piece, which), *place)
-
-    def adder(places: Places, centres: list[Any], wide: bool) -> Callable[..., list[Any]]:
-        many, middles = len(places), [code.fit(centre, wide) for centre in centres]
-
-        def add(row: Any, *now: Any) -> list[Any]:
-            pairs = zip(places, middles, strict=True)
-            offs = [build.fsub(block.load("x", row, place, wide), middle) for place, middle in pairs]
-            first = [block.load("dy", row, place, wide) for place in places] if backward else offs
-            if backward and block.variant.by_row:
-                gamma = block.of_row("gamma", row, wide)
-                first = [build.fmul(each, gamma) for each in first]
-            totals = [build.fadd(old, new) for old, new in zip(now[:many], first, strict=True)]
-            return totals + [code.multiply_add(*each) for each in zip(first, offs, now[many:], strict=True)]
-
-        return add
-
-    def group(start: Any, stop: Any) -> None:
-        def strip(places: Places) -> None:
-            centres = [code.load(block.line(0), *place, code.wide) for place in places]
-            targets = [(block.sums(piece, which), *place) for which in (0, 1) for place in places]
-
-            def go(state: Values, wide: bool) -> list[Any]:
-                return code.loop(start, stop, code.word(1), state, adder(places, centres, wide))
-
-            before = [code.load(*target, code.wide) for target in targets]
-            if backward:
-                found = code.few(before, go)
-            elif few:
-                nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
-                sums = go([nothing] * len(targets), wide=False)
-                found = [build.fadd(old, code.widened(new)) for old, new in zip(before, sums, strict=True)]
-            else:
-                found = go(before, wide=True)
-            for target, value in zip(targets, found, strict=True):
-                code.store(value, *target)
-
-        def chunk(column: Any) -> Values:
-            end = code.least(build.add(column, length), block.columns)
-            code.strips(column, end, SUMMED, strip)
-            many = build.sub(stop, build.srem(build.sub(stop, start), code.word(ABREAST)))
-            for first, last, count in ((start, many, ABREAST), (many, stop, 1)):
-                code.loop(first, last, code.word(count), [], partial(add_across, block, column, end, count))
-            return []
-
-        if backward and block.variant.by_row:
-            length = code.word(CHUNK * code.lanes)
-            code.loop(code.word(0), block.columns, length, [], chunk)
-        else:
-            code.strips(code.word(0), block.columns, SUMMED, strip)
-
-    code.strips(code.word(0), block.columns, 1, clear)
-    block.groups(piece, code["summed"], group)
-
-
-def put_factors(block: Block) -> None:
-    """Write what sums along rows take: the mean, 1 by the root of the variance, and a shift."""
-    code, build = block.code, block.code.build
-    put_line(block, 1, partial(rstd_of, block))
-    put_line(block, 2, lambda family: build.fneg(build.fmul(mean_of(block, family)[1], rstd_of(block, family))))
-    if code.itemsize == 8:
-        return
-
-    def strip(places: Places) -> None:
-        for source, target in zip(block.factors(wide=True), block.factors(wide=False), strict=True):
-            for place in places:
-                code.store(code.fit(code.load(source, *place, code.wide), wide=False), target, *place)
-
-    code.strips(code.word(0), block.columns, 1, strip)
-
-
-def add_across(block: Block, start: Any, stop: Any, count: int, first: Any) -> list[Any]:
-    """Add dy * (x - mean) * rstd and dy along a part of some rows to their shares in the gradients of coefficients."""
-    code, build = block.code, block.code.build
-    rows = [build.add(first, code.word(place)) for place in range(count)]
-
-    def go(state: Values, wide: bool) -> Values:
-        def add(column: Any, mask: Any, *now: Any) -> list[Any]:
-            kind, found = code.wide if wide else code.narrow, []
-            middle, *linear = (code.load(line, column, mask, kind) for line in block.factors(wide))
-            for row, products, total in zip(rows, now[::2], now[1::2], strict=True):
-                given, x = (block.load(name, row, (column, mask), wide) for name in ("dy", "x"))
-                normal = code.multiply_add(build.fsub(x, middle), *linear)
-                found += [code.multiply_add(given, normal, products), build.fadd(total, given)]
-            return found
-
-        return code.columns(start, stop, 2 if count == 1 else 1, state, add)
-
-    sums = code.at(code["across"], (block.number, build.mul(code["rows"], code.word(16))))
-    for which, found in enumerate(code.totals(code.few([code.zeros] * 2 * count, go))):
-        address = code.at(sums, (code["rows"], 8 * (which % 2)), (rows[which // 2], 8))
-        code.write(build.fadd(code.read(address, DOUBLE), found), address)
-    return []
-
-
-def join_pieces(block: Block) -> None:
-    """Add the sums of all pieces to those of the first."""
-    code = block.code
-
-    def strip(places: Places) -> None:
-        for which in (0, 1):
-            for place in places:
-                line = block.sums(code.word(0), which)
-
-                def add(piece: Any, total: Any, which: int = which, place: tuple[Any, Any] = place) -> list[Any]:
-                    return [code.build.fadd(total, code.load(block.sums(piece, which), *place, code.wide))]
-
-                first = [code.load(line, *place, code.wide)]
-                code.store(code.loop(code.word(1), code["pieces"], code.word(1), first, add)[0], line, *place)
-
-    code.strips(code.word(0), block.columns, 1, strip)
 
 
 def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:
@@ -186,11 +61,10 @@ def are_near(block: Block) -> Any:
     """Whether float32's sums will do: of families whose centre is near the mean, and whose squares did not vanish."""
     code, build = block.code, block.code.build
     large = build.fcmp_ordered(">=", code.number("eps"), code.double(LEAST_EPS))
+    share = build.fdiv(code.double(1.0), code.number("count"))  # as quotients of vectors take long
 
     def check(family: Any, holds: Any) -> list[Any]:
-        off, square = (
-            build.fdiv(each, code.like(each, code.number("count"))) for each in family_sums(block, family, False)
-        )
+        off, square = (build.fmul(each, code.like(each, share)) for each in family_sums(block, family, False))
         off = build.fmul(off, off) if block.variant.centred else code.like(square, code.double(0.0))
         var = build.fsub(square, off)
 
@@ -251,13 +125,17 @@ def settle_forward(block: Block) -> None:
 def settle_backward(block: Block) -> None:
     """Make factors: centre, factor, slope, offset; the products are scaled to what gamma's gradient is the sum of."""
     code, build, variant = block.code, block.code.build, block.variant
+    single = build.fdiv(code.double(1.0), code.number("count"))
 
     def family(number: Any) -> Values:
-        rstd, (middle, residual) = rstd_of(block, number), mean_of(block, number)
+        middle, residual = mean_of(block, number)
+        # Sums along rows had it written, in front of the time that a root and a quotient take.
+        rstd = block.get(block.line(1), block.first_column(number)) if variant.by_row else rstd_of(block, number)
         total, products = family_sums(block, number, not variant.by_row)
-        products = build.fsub(products, build.fmul(residual, total))
-        share = build.fdiv(rstd, code.like(rstd, code.number("count")))
-        slope = build.fneg(build.fmul(build.fmul(products, share), build.fmul(rstd, rstd)))
+        if not variant.by_row:
+            products = build.fmul(build.fsub(products, build.fmul(residual, total)), rstd)
+        share = build.fmul(rstd, code.like(rstd, single))
+        slope = build.fneg(build.fmul(build.fmul(products, share), rstd))
         offset = build.fneg(build.fmul(residual, slope))
         if variant.centred:
             offset = build.fsub(offset, build.fmul(total, share))
@@ -268,6 +146,8 @@ def settle_backward(block: Block) -> None:
                 factor = build.fmul(steep, block.coefficient("gamma", number, place))
             for index, value in enumerate((middle, factor, slope, offset), 1):
                 block.put(value, block.line(index), place)
+            if variant.by_row:
+                return []
             alone, with_x = (block.sums(code.word(0), which) for which in (0, 1))
             off = build.fmul(code.all_lanes(residual), block.get(alone, place))
             block.put(build.fmul(build.fsub(block.get(with_x, place), off), steep), with_x, place)
@@ -370,9 +250,10 @@ def compiled_for(which: str, variant: Variant, isa: Isa) -> Function:
         with wanted(FIRST):
             put_line(block, 0, partial(first_number if variant.itemsize == 8 else middle_of_some, block))
         with wanted(MEAN):
-            put_line(block, 0, lambda family: mean_of(block, family)[0])
             if which == "backward" and variant.by_row:
                 put_factors(block)
+            else:
+                put_line(block, 0, lambda family: mean_of(block, family)[0])
         with wanted(SUM):
             pieces(lambda piece: add_up(block, piece))
         with wanted(SETTLE):

@@ -15,7 +15,7 @@ import numpy as np
 from ...layout import Array
 from ...window import Ints
 from .machine import Entry, address, address_of, array_in, data_of, entry, invoke, listed, tables, words_at
-from .parallel import BYTES, run_at
+from .parallel import BYTES, SHARES, run_at
 from .scratch import rounded
 
 
@@ -44,10 +44,12 @@ class Function(NamedTuple):
         count: int,
         span: tuple[str, str],
         scratch: Mapping[str, int] | None = None,
+        shares: int = SHARES,
     ) -> Step:
         """A run on pieces, whose first and last are arguments; so are pieces of scratch memory of so many bytes.
 
-        Where the arrays named `later` are is said each time, in that order.
+        Where the arrays named `later` are is said each time, in that order. A thread's share of the pieces is cut into
+        so many parts.
         """
         packed, names = self.pack(arguments), tuple(later)
         owned, room = [], rounded(packed.nbytes)
@@ -56,7 +58,8 @@ class Function(NamedTuple):
             room += rounded(size)
         lists = packed, np.array(owned, np.int64), np.array([self.names.index(name) for name in names], np.int64)
         words = np.array([*tables(*lists), self.code, *map(self.names.index, span)], np.int64)
-        return Step(perform, address(words), count, min(threads, count), room, (words, lists, dict(arguments)))
+        kept = words, lists, dict(arguments)
+        return Step(perform, address(words), count, min(threads, count), room, kept, shares)
 
 
 class Step(NamedTuple):
@@ -68,6 +71,7 @@ class Step(NamedTuple):
     threads: int
     room: int
     kept: Any
+    shares: int = SHARES
 
 
 class Work:
@@ -85,7 +89,7 @@ class Work:
         given = *map(id, arrays), *map(id, found.values()), *map(id, totals)
         for step in self.steps:
             words = self.pack(step.words, *given)
-            run_at(step.entry, address_of(words), step.pieces, step.threads, step.room)
+            run_at(step.entry, address_of(words), step.pieces, step.threads, step.room, step.shares)
         return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ...layout import Array
 from ...norm_spec import NormSpec
 from ...window import Ints
-from .column_block import FIRST, LINES, MEAN, SETTLE, SUM, WRITE, Variant
+from .column_block import FIRST, GROUP, LINES, MEAN, SETTLE, SUM, WRITE, Variant
 from .column_code import compiled_for
 from .function import Step, Work
 from .isa import Isa, paired
@@ -23,8 +23,6 @@ from .norm_totals import Shares, add_up
 
 PIECE = 256 * 2**10
 """Bytes of an array in a piece."""
-GROUP = 16
-"""Rows taken together, as a rule: as many streams as are prefetched, and sums are written once for all of them."""
 WAY = 4096
 """Bytes after which memory falls on the same lines of the fastest cache."""
 SUMMED = {False: {1: 4}, True: {1: 8}}
@@ -121,7 +119,8 @@ class Passes:
         for block, phase in product(range(blocks), phases):
             given = {**self.arguments, "phases": phase, "first": block, "last": block + 1}
             threads, span = self.threads if phase in (SUM, WRITE) else 1, ("first_piece", "last_piece")
-            self.add(given, threads, self.pieces, span)
+            # In one part each: a thread that writes what it summed finds it in its own cache.
+            self.add(given, threads, self.pieces, span, None, 1)
 
     def add(self, given: Mapping[str, Any], *how: Any) -> None:
         """Note a step, which is made when all numbers were asked for."""

@@ -68,7 +68,8 @@ def batch_norm(
 
     def run(x: Array, gamma: Array | None, beta: Array | None, mean: Array, var: Array, out: Array) -> None:
         small = ones if gamma is None else gamma, zeros if beta is None else beta
-        work().run(x, out, *small, copied(mean), copied(var))
+        given = (mean, var) if copied is None else (copied(mean), copied(var))
+        work().run(x, out, *small, *given)
 
     return run
 
@@ -105,7 +106,8 @@ def norm_grad(
     unwanted = np.empty(math.prod(varying), spec.compute_dtype)
 
     def run(dy: Array, x: Array, gamma: Array | None, mean: Array, var: Array, out: Array, *sums: Array | None) -> None:
-        arrays = x, dy, out, ones if gamma is None else gamma, copied(mean), copied(var)
+        given = (mean, var) if copied is None else (copied(mean), copied(var))
+        arrays = x, dy, out, ones if gamma is None else gamma, *given
         if totals:
             work().run(*arrays, totals=[unwanted if each is None else each for each in sums])
             return
@@ -128,10 +130,10 @@ def reads(
     return all(form.is_plain(each, sizes) for each, sizes in every)
 
 
-def copier(form: Rows | Columns, spec: NormSpec, *statistics: Array) -> Callable[[Array], Array]:
-    """What makes statistics that are given such as steps take, which may be what they are."""
+def copier(form: Rows | Columns, spec: NormSpec, *statistics: Array) -> Callable[[Array], Array] | None:
+    """What makes statistics that are given such as steps take; None if they are."""
     if all(each.dtype == FLOAT and form.is_plain(each, form.kept) for each in statistics):
-        return lambda small: small
+        return None
 
     def copied(small: Array) -> Array:
         with np.errstate(all="ignore"):

@@ -100,13 +100,13 @@ def run(entry: Entry, words: Array, count: int, threads: int = 1, room: int = 0)
     run_at(entry, address(words), count, threads, room)
 
 
-def run_at(entry: Entry, words: int, count: int, threads: int = 1, room: int = 0) -> None:
-    """The same with words at an address."""
+def run_at(entry: Entry, words: int, count: int, threads: int = 1, room: int = 0, shares: int = SHARES) -> None:
+    """The same with words at an address; a thread's share of the pieces is cut into so many parts."""
     threads = min(threads, count)
     memory, start = arena.free(room * threads) if room else (None, 0)
     if DISABLED:
         entry.function(words, 0, count, start)
-    elif threads < 2 or not _pool.share(entry.code, words, count, threads, start, room):
+    elif threads < 2 or not _pool.share(entry.code, words, count, threads, start, room, shares):
         alone(entry.code, words, count, start)
     del memory  # which had to be there until now
 
@@ -120,7 +120,7 @@ class _Pool:
         self.parks: list[Lock] = []
         self.room, self.over, self.caller = 0, False, -1
 
-    def share(self, code: int, words: int, count: int, threads: int, memory: int, room: int) -> bool:
+    def share(self, code: int, words: int, count: int, threads: int, memory: int, room: int, shares: int) -> bool:
         """Work together with other threads, unless they have work already."""
         if not self.lock.acquire(blocking=False):
             return False
@@ -128,7 +128,7 @@ class _Pool:
             if threads > self.room:
                 self.grow(threads)
             self.wake(threads)
-            step = max(1, count // (SHARES * threads))
+            step = max(1, count // (shares * threads))
             share(self.board, code, words, count, step, threads, memory, room)
         finally:
             self.lock.release()

@@ -119,7 +119,7 @@ class Family:
                 def go(sums: Values, wide: bool) -> Values:
                     return code.columns(start, stop, unroll, sums, partial(vector(wide), row))
 
-                return code.few(totals, go)
+                return code.few(len(totals), lambda: totals, go)
 
             return code.loop(code.word(0), end, length, now, run)
 

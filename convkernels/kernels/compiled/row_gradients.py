@@ -122,9 +122,12 @@ def add_down(code: Code, variant: Variant, piece: Any, first: Any, last: Any) ->
             return code.loop(first, last, code.word(1), state, one)
 
         targets = [(start, *place) for place in places for start in (sums, build.add(sums, line))]
-        before = [code.load(*target, code.wide) for target in targets]
+
+        def before() -> Values:
+            return [code.load(*target, code.wide) for target in targets]
+
         single = build.icmp_signed("==", code["rows"], code.word(1))
-        found = code.choice(single, lambda: code.few(before, go), lambda: go(before, True))
+        found = code.choice(single, lambda: code.few(len(targets), before, go), lambda: go(before(), True))
         for value, target in zip(found, targets, strict=True):
             code.store(value, *target)
 

@@ -177,7 +177,7 @@ def write(block: Block, first: Any, last: Any, piece: Any) -> None:
             return code.loop(first, last, code.word(1), state, partial(row, wide))
 
         targets = [(start, *place) for place in places for start in (sums, build.add(sums, line))]
-        found = code.few([code.load(*target, code.wide) for target in targets], go)
+        found = code.few(len(targets), lambda: [code.load(*target, code.wide) for target in targets], go)
         for value, target in zip(found, targets, strict=True):
             code.store(value, *target)
 
