@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from .kernels import fft, im2col, local_norm, naive, naive_norms, norm_gradients, norms, pooling, stride_tricks, transposed
+from .kernels import (
+    fft,
+    im2col,
+    local_norm,
+    naive,
+    naive_norms,
+    norm_gradients,
+    norms,
+    pooling,
+    stride_tricks,
+    transposed,
+)
 from .kernels.compiled import available, norm_available, pool_blocks
 from .operation import (
     BATCH_NORM,
@@ -109,7 +120,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
-        _spectra(fft.conv_input_grad, supports=fft.supports_input_grad),
+        _spectra(fft.conv_input_grad, supports=fft.supports_input_grad, prefers=fft.prefers_input_grad),
         _channels(
             available.late("depthwise", "depthwise_input_grad"),
             prefers=available.depthwise_prefers_input_grad,
@@ -139,6 +150,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _spectra(
             fft.conv_weight_grad,
             supports=fft.supports_weight_grad,
+            prefers=fft.prefers_weight_grad,
             workspace=fft.workspace_weight_grad,
         ),
         _channels(
@@ -166,7 +178,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _spectra(
             transposed.through(fft.conv_input_grad),
             supports=lambda spec: fft.supports_input_grad(spec.convolution),
-            prefers=lambda spec, order: fft.prefers(spec.convolution, order),
+            prefers=lambda spec, order: fft.prefers_input_grad(spec.convolution, order),
             workspace=transposed.workspace_through(fft.workspace),
         ),
         _channels(

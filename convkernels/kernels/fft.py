@@ -9,7 +9,7 @@ and the cells that they read have, for each frequency,
 
 The transforms are as long as a tile's cells, so that outputs whose windows lie within do not meet the cyclic seam; the
 others are dropped (overlap-save), and what tiles give to cells that they share is added up (overlap-add). With a stride
-s, output p reads cell p s + t for tap t. Cells and taps of one remainder by s make a convolution of stride 1, a *phase*,
+s, tap t of output p reads cell p s + t. Cells and taps of one remainder by s make a convolution of stride 1, a *phase*,
 and y is the sum over the phases: they are input channels of their own. A dilation puts zeros between taps, unless it is
 the stride's.
 
@@ -21,22 +21,35 @@ rounding, which is that of the whole tile: NaN and infinities spread over it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
 
-from ..config import Resources
+from ..config import Config, Resources
 from ..layout import Array, Order
 from ..spec import ConvSpec
 from ..views import grouped, slices
 from ..window import Ints, Tile, Window
-from .fft_tiles import Phase, Plan, depth, phases, plan, reach, rows_at_a_time
+from .compiled import available
+from .compiled.available import each_image
+from .compiled.thread_count import usable
+from .fft_tiles import Phase, Plan, corner, cost, depth, phases, plan, reach, reached, rows_at_a_time
+
+Workspace = Callable[[ConvSpec, int], int]
 
 CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
 TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 LEAST = 16
 """Products whose sum hides the transforms' rounding."""
+DIRECT, DEPTHWISE, DEPTHWISE_SUMS, MULTIPLIED = 200.0, 130.0, 80.0, 100.0
+"""Operations that a thread does in a nanosecond, the most that were measured in float32: of compiled tiles of
+registers, of channels by themselves and of their weight gradients, and of matrix products."""
+COPIED = 0.25
+"""Nanoseconds for copying a cell of a column."""
+GAIN = 0.8
+"""The share of the time from which on less is worth it: of 384 problems of one image, that took 80 from the compiled
+ways and 240 from columns, and one of those was slower, by 3 %."""
 
 
 def supports(spec: ConvSpec) -> str | None:
@@ -65,6 +78,40 @@ def support(spec: ConvSpec, products: int) -> str | None:
 
 def prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where the transforms take less time than the products of taps."""
+    return slower(spec, available.depthwise_prefers(spec, order), available.prefers(spec, order), available.workspace)
+
+
+def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
+    """The same."""
+    depthwise = available.depthwise_prefers_input_grad(spec, order)
+    return slower(spec, depthwise, available.prefers_input_grad(spec, order), available.workspace_input_grad)
+
+
+def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
+    """The same."""
+    depthwise, direct = available.depthwise_prefers(spec, order), available.prefers_weight_grad(spec, order)
+    return slower(spec, depthwise, direct, available.workspace_weight_grad, DEPTHWISE_SUMS)
+
+
+def slower(
+    spec: ConvSpec, depthwise: str | None, direct: str | None, memory: Workspace, rate: float = DEPTHWISE
+) -> str | None:
+    """Why another way is expected to be faster for one image, given what speaks against the compiled ones.
+
+    Those run at some rate, on each thread, where they take the problem in the usual memory; columns have to be copied
+    and multiplied.
+    """
+    flops, usual = each_image(spec), Config().max_workspace
+    threads = usable(None, flops)
+    if not (depthwise or available.depthwise_supports(spec)):
+        other = flops / (rate * threads)
+    elif not (direct or available.supports(spec)) and memory(spec, usual) <= usual:
+        other = flops / (DIRECT * threads)
+    else:
+        other = flops * (1 / (MULTIPLIED * threads) + COPIED / (2 * spec.group_out))
+    taken = cost(spec, plan(spec.one_image, usual).tiling)
+    if taken > GAIN * other:
+        return f"{taken / 1000:.0f} us for an image are expected, and {other / 1000:.0f} us without transforms"
     return None
 
 
@@ -105,10 +152,10 @@ class Transforms:
         space = np.empty((*lines, *self.shape), self.type) if self.stacked else spectra.reshape(*lines, *self.shape)
         last = len(sizes) - 1
         # Each axis in turn, the last first; along those that are not transformed yet there are still only the cells.
-        part = space[:, :, :, *map(slice, sizes[:last])]
+        part = space[:, :, :, *corner(sizes[:last])]
         np.fft.rfft(cells, self.lengths[last], norm="ortho", out=part)
         for axis in reversed(range(last)):
-            part = space[:, :, :, *map(slice, sizes[:axis])]
+            part = space[:, :, :, *corner(sizes[:axis])]
             np.moveaxis(part, 3 + axis, 0)[sizes[axis] :] = 0
             np.fft.fft(part, axis=3 + axis, norm="ortho", out=part)
         if self.stacked:
@@ -120,7 +167,7 @@ class Transforms:
         last = len(sizes) - 1
         for axis in range(last):
             np.fft.ifft(space, axis=3 + axis, norm="ortho", out=space)
-            space = space[:, :, :, *map(slice, sizes[: axis + 1])]
+            space = space[:, :, :, *corner(sizes[: axis + 1])]
         cells: Array = np.fft.irfft(space, self.lengths[last], norm="ortho")[..., : sizes[last]]
         cells *= self.scale
         return cells
@@ -129,7 +176,7 @@ class Transforms:
         """Multiply (G, rows, n, frequencies) by (G, n, columns, frequencies), as matrices for each frequency."""
         out = self.empty(left.shape[0], left.shape[1], right.shape[2])
         if self.stacked:
-            np.matmul(*(np.moveaxis(spectra, -1, 0) for spectra in (left, right)), out=np.moveaxis(out, -1, 0))
+            np.matmul(np.moveaxis(left, -1, 0), np.moveaxis(right, -1, 0), out=np.moveaxis(out, -1, 0))
             return out
         np.multiply(left[:, :, 0, None], right[:, 0, None], out=out)
         for inner in range(1, left.shape[2]):
@@ -150,7 +197,7 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
             cells = transforms.backward(transforms.product(weights, spectra), outputs)
             for number, tile in enumerate(tiles):
                 target = out[image, groups, outs, *tile]
-                target[...] = cells[:, :, number, *map(slice, target.shape[2:])]
+                target[...] = cells[:, :, number, *corner(target.shape[2:])]
             del spectra, cells  # before the next
         del weights
     if b is not None:
@@ -164,6 +211,8 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
     dy, w, dx = grouped(dy, spec.groups), by_group(spec, w), grouped(out, spec.groups)
     every = phases(spec.window)
     out[...] = 0
+    if not reached(spec.window):
+        return  # else the rounding of what lands in the padding would be all there is
     for groups, outs in pieces(spec, found):
         weights = weight_spectra(spec, transforms, w[groups, outs]).swapaxes(1, 2)
         for image, tiles in product(range(spec.batch), found.chunks(spec.window.out_size)):
@@ -215,8 +264,7 @@ def weight_spectra(spec: ConvSpec, transforms: Transforms, w: Array) -> Array:
         some = w[:, rows]
         cells = np.zeros((*some.shape[:3], len(every), *reach(spec.window)), w.dtype)
         for number, phase in enumerate(every):
-            places, taps = ([getattr(axis, name) for axis in phase] for name in ("places", "taps"))
-            cells[:, :, :, number, *places] = some[..., *taps]
+            cells[:, :, :, number, *places_of(phase)] = some[..., *taps_of(phase)]
         transforms.forward(cells.reshape(*some.shape[:2], -1, *reach(spec.window)), spectra[:, rows])
     return spectra
 
@@ -229,9 +277,18 @@ def write_weights(spec: ConvSpec, transforms: Transforms, spectra: Array, dw: Ar
         cells = transforms.backward(spectra[:, rows], reach(spec.window))
         cells = cells.reshape(*some.shape[:3], len(every), *reach(spec.window))
         for number, phase in enumerate(every):
-            places, taps = ([getattr(axis, name) for axis in phase] for name in ("places", "taps"))
-            some[..., *taps] = cells[:, :, :, number, *places]
+            some[..., *taps_of(phase)] = cells[:, :, :, number, *places_of(phase)]
         del cells
+
+
+def taps_of(phase: tuple[Phase, ...]) -> Tile:
+    """The taps of a phase along each axis."""
+    return tuple(axis.taps for axis in phase)
+
+
+def places_of(phase: tuple[Phase, ...]) -> Tile:
+    """Where they lie among the phase's cells."""
+    return tuple(axis.places for axis in phase)
 
 
 def cells_read(window: Window, tile: Ints) -> Ints:
@@ -257,7 +314,7 @@ def output_spectra(transforms: Transforms, dy: Array, tiles: list[Tile], size: I
     cells = np.zeros((*dy.shape[:2], len(tiles), *size), dy.dtype)
     for number, tile in enumerate(tiles):
         part = dy[..., *tile]
-        cells[:, :, number, *map(slice, part.shape[2:])] = part
+        cells[:, :, number, *corner(part.shape[2:])] = part
     spectra = transforms.empty(*dy.shape[:2], len(tiles))
     transforms.forward(cells, spectra)
     return spectra

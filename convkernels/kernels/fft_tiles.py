@@ -17,18 +17,19 @@ from ..spec import ConvSpec
 from ..views import slices
 from ..window import Ints, Tile, Window
 
-TARGET = 4 * 2**20
+TARGET = 8 * 2**20
 """Bytes of transforms of tiles, and of several groups, to work on at a time."""
 WEIGHTS = 16 * 2**20
-"""Bytes of transformed weights at a time: more are mapped anew in each call, which takes as long as transforming them."""
+"""Bytes of transformed weights at a time: more are mapped anew in each call, which takes as long as the transforms."""
 LINES = 64
 """Transforms that are turned at a time, so that each of them advances within a line of the cache."""
-STACKED = 8
-"""Channels on both sides, and tiles, from which on matrix products pay for the turn."""
+TURNED = 3
+"""Products of each frequency, for each spectrum, from which on those by matrices pay for turning the spectra."""
 
-TRANSFORM, MOVED, PRODUCT, CALLS = 0.3, 1.5, 0.7, 30_000.0
-"""Nanoseconds of float32: for a frequency of a transform and each doubling of its length, for a frequency of which cells
-are copied besides, for a product of two frequencies; and for what Python does between the transforms of a piece."""
+TRANSFORM, MOVED, PRODUCT, CALLS = 0.4, 2.0, 0.7, 50_000.0
+"""Nanoseconds of float32, fitted to 290 problems of three operations: for each frequency of a transform and doubling of
+its length, for its copies besides, for a product of two frequencies, and for what Python does between the transforms of
+a piece. float64 takes about twice as long, as it does in any other way."""
 
 
 class Phase(NamedTuple):
@@ -101,14 +102,14 @@ class Plan(NamedTuple):
     tiling: Tiling
     groups: int
     outs: int
-    count: int
+    together: int
     stacked: bool
     bytes: int
 
     def chunks(self, out_size: Ints) -> list[list[Tile]]:
         """The tiles of a picture, some at a time."""
         tiles = list(product(*map(slices, out_size, self.tiling.tile)))
-        return [tiles[part] for part in slices(len(tiles), self.count)]
+        return [tiles[part] for part in slices(len(tiles), self.together)]
 
 
 def reach(window: Window) -> Ints:
@@ -123,6 +124,24 @@ def depth(spec: ConvSpec) -> int:
         min(taps, step // math.gcd(step, spread))
         for taps, step, spread in zip(window.kernel_size, window.stride, window.dilation, strict=True)
     )
+
+
+def corner(sizes: Ints) -> Tile:
+    """The first cells along each axis."""
+    return tuple(map(slice, sizes))
+
+
+def reached(window: Window) -> bool:
+    """Whether some tap of some window falls on a real cell.
+
+    Examples
+    --------
+    >>> reached(Window.make((1,), kernel_size=2, padding=((1, 1),), dilation=2))
+    False
+    """
+    fields = zip(window.in_size, window.kernel_size, window.stride, window.padding, window.dilation, strict=True)
+    axes = [Window((size,), (taps,), (step,), (pair,), (spread,)) for size, taps, step, pair, spread in fields]
+    return all(any(map(axis.tap_slices, axis.kernel_positions())) for axis in axes)
 
 
 def tilings(out: int, taps: int) -> list[tuple[int, int]]:
@@ -154,7 +173,7 @@ def plan(spec: ConvSpec, limit: int, sums: bool = False) -> Plan:
 
     chosen = list(smallest)
     for axis in (*range(window.rank), *range(window.rank)):
-        chosen[axis] = min(axes[axis], key=lambda pair: price([*chosen[:axis], pair, *chosen[axis + 1 :]]))  # noqa: B023
+        chosen[axis] = min(axes[axis], key=lambda pair: price([*chosen[:axis], pair, *chosen[axis + 1 :]]))
     return filled(spec, tiling(window, chosen if price(chosen) < math.inf else smallest), limit, sums)
 
 
@@ -171,13 +190,13 @@ def filled(spec: ConvSpec, tiling: Tiling, limit: int, sums: bool) -> Plan:
         found = amounts(spec, tiling, 1, outs, 1, sums)
         if found.bytes <= limit and outs * depth(spec) * line <= WEIGHTS:
             break
-    for count in halves(tiling.tiles):
-        found = amounts(spec, tiling, 1, found.outs, count, sums)
-        if found.bytes <= limit and (depth(spec) + found.outs) * count * line <= TARGET:
+    for together in halves(tiling.tiles):
+        found = amounts(spec, tiling, 1, found.outs, together, sums)
+        if found.bytes <= limit and (depth(spec) + found.outs) * together * line <= TARGET:
             break
-    if (found.outs, found.count) == (spec.group_out, tiling.tiles):
+    if (found.outs, found.together) == (spec.group_out, tiling.tiles):
         for groups in halves(spec.groups):
-            found = amounts(spec, tiling, groups, found.outs, found.count, sums)
+            found = amounts(spec, tiling, groups, found.outs, found.together, sums)
             if found.bytes <= min(limit, 2 * TARGET):
                 break
     return found
@@ -202,18 +221,19 @@ def spectrum_bytes(spec: ConvSpec, tiling: Tiling) -> int:
     return 2 * spec.compute_dtype.itemsize * tiling.frequencies
 
 
-def amounts(spec: ConvSpec, tiling: Tiling, groups: int, outs: int, count: int, sums: bool) -> Plan:
+def amounts(spec: ConvSpec, tiling: Tiling, groups: int, outs: int, together: int, sums: bool) -> Plan:
     """The plan of these amounts.
 
     Held are the transforms of weights, tiles and results. Besides, there are cells before or after their transform or
     a product that is added; where products are of matrices, transforms that are turned, too; and a line of a transform.
     """
-    channels, stacked = depth(spec), min(depth(spec), outs, count) >= STACKED
-    weights, sources, results = outs * channels, channels * count, outs * count
+    channels = depth(spec)
+    weights, sources, results = outs * channels, channels * together, outs * together
+    stacked = outs * channels * together >= TURNED * (weights + sources + results)
     most = max(min(outs, rows_at_a_time(groups * channels)) * channels, sources, results)
     lines = weights * (2 if sums else 1) + sources + results + most * (2 if stacked else 1)
     line = 4 * spec.compute_dtype.itemsize * max(tiling.lengths)
-    return Plan(tiling, groups, outs, count, stacked, groups * lines * spectrum_bytes(spec, tiling) + line)
+    return Plan(tiling, groups, outs, together, stacked, groups * lines * spectrum_bytes(spec, tiling) + line)
 
 
 def rows_at_a_time(channels: int) -> int:
