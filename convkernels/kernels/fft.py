@@ -42,6 +42,8 @@ CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
 TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 LEAST = 16
 """Products whose sum hides the transforms' rounding."""
+SILENT = np.errstate(over="ignore", invalid="ignore")
+"""As compiled code is silent of what is not finite."""
 DIRECT, DEPTHWISE, DEPTHWISE_SUMS, MULTIPLIED = 200.0, 130.0, 80.0, 100.0
 """Operations that a thread does in a nanosecond, the most that were measured in float32: of compiled tiles of
 registers, of channels by themselves and of their weight gradients, and of matrix products."""
@@ -184,6 +186,7 @@ class Transforms:
         return out
 
 
+@SILENT
 def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, resources: Resources) -> None:
     """Multiply the spectra of tiles by those of the weights."""
     found = plan(spec, resources.max_workspace)
@@ -204,6 +207,7 @@ def conv(spec: ConvSpec, x: Array, w: Array, b: Array | None, *, out: Array, res
         out += b.reshape(spec.groups, spec.group_out, *[1] * spec.window.rank)
 
 
+@SILENT
 def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resources: Resources) -> None:
     """Multiply the spectra of the tiles' gradients by those of the weights, and add up what overlaps."""
     found = plan(spec, resources.max_workspace)
@@ -227,6 +231,7 @@ def conv_input_grad(spec: ConvSpec, dy: Array, w: Array, *, out: Array, resource
         del weights
 
 
+@SILENT
 def conv_weight_grad(spec: ConvSpec, x: Array, dy: Array, *, out: Array, resources: Resources) -> None:
     """Multiply the spectra of the tiles' gradients by those of the tiles, and sum over all of these."""
     found = plan(spec, resources.max_workspace, sums=True)

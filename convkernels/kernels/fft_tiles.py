@@ -23,6 +23,8 @@ WEIGHTS = 16 * 2**20
 """Bytes of transformed weights at a time: more are mapped anew in each call, which takes as long as the transforms."""
 LINES = 64
 """Transforms that are turned at a time, so that each of them advances within a line of the cache."""
+BUFFERED = 8192
+"""Numbers that NumPy takes at a time where it cannot work in place."""
 TURNED = 3
 """Products of each frequency, for each spectrum, from which on those by matrices pay for turning the spectra."""
 
@@ -225,15 +227,16 @@ def amounts(spec: ConvSpec, tiling: Tiling, groups: int, outs: int, together: in
     """The plan of these amounts.
 
     Held are the transforms of weights, tiles and results. Besides, there are cells before or after their transform or
-    a product that is added; where products are of matrices, transforms that are turned, too; and a line of a transform.
+    a product that is added; where products are of matrices, transforms that are turned, too; and what NumPy works in.
     """
     channels = depth(spec)
     weights, sources, results = outs * channels, channels * together, outs * together
     stacked = outs * channels * together >= TURNED * (weights + sources + results)
     most = max(min(outs, rows_at_a_time(groups * channels)) * channels, sources, results)
     lines = weights * (2 if sums else 1) + sources + results + most * (2 if stacked else 1)
-    line = 4 * spec.compute_dtype.itemsize * max(tiling.lengths)
-    return Plan(tiling, groups, outs, together, stacked, groups * lines * spectrum_bytes(spec, tiling) + line)
+    numbers = 2 * max(tiling.lengths) + BUFFERED
+    size = 2 * spec.compute_dtype.itemsize
+    return Plan(tiling, groups, outs, together, stacked, groups * lines * spectrum_bytes(spec, tiling) + numbers * size)
 
 
 def rows_at_a_time(channels: int) -> int:
