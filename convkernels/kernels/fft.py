@@ -111,7 +111,7 @@ def slower(
         other = flops / (DIRECT * threads)
     else:
         other = flops * (1 / (MULTIPLIED * threads) + COPIED / (2 * spec.group_out))
-    taken = cost(spec, plan(spec.one_image, usual).tiling)
+    taken = cost(spec, plan(spec, usual).tiling)
     if taken > GAIN * other:
         return f"{taken / 1000:.0f} us for an image are expected, and {other / 1000:.0f} us without transforms"
     return None
