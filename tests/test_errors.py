@@ -180,7 +180,7 @@ OTHERS = [
     (lambda: ck.register("convolve", "mine", print), ck.OptionError, "operation='convolve' must be one of 'conv', 'conv_input_grad', 'conv_weight_grad', 'conv_transpose', 'pool', 'pool_grad', 'batch_norm', 'batch_norm_grad', 'batch_norm_train', 'batch_norm_train_grad', 'group_norm', 'group_norm_grad', 'local_response_norm', 'local_response_norm_grad' (nearest: 'conv')"),
     (lambda: ck.register("conv", "auto", print), ck.OptionError, "strategy name 'auto' must be a non-empty string other than 'auto'"),
     (lambda: ck.register("conv", "mine", None), ck.OptionError, 'run=None must be callable'),
-    (lambda: ck.register("conv", "mine", print, before="fast"), ck.UnknownStrategyError, "before='fast' is not one of conv's: 'fft', 'depthwise', 'winograd', 'direct', 'im2col', 'stride_tricks', 'naive'"),
+    (lambda: ck.register("conv", "mine", print, before="fast"), ck.UnknownStrategyError, "before='fast' is not one of conv's: 'fft', 'depthwise', 'winograd', 'direct', 'im2col', 'stride_tricks', 'naive' (nearest: 'fft')"),
     (lambda: ck.register("conv", "mine", print, claims=["quick"]), ck.OptionError, "claim 'quick' must be one of 'exact_on_integers', 'batch_invariant', 'nan_strict', 'bounded', 'bounded_tile'"),
     (lambda: ck.unregister("conv", "mine"), ck.UnknownStrategyError, "strategy='mine' is not one of conv's: 'auto', 'fft', 'depthwise', 'winograd', 'direct', 'im2col', 'stride_tricks', 'naive'"),
     (lambda: ck.parse_problem("n1c64_in8_k2"), ck.OptionError, "problem 'n1c64_in8_k2' is not of the form [operation:]n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1[_option...][_dtype]"),
