@@ -23,8 +23,8 @@ WEIGHTS = 16 * 2**20
 """Bytes of transformed weights at a time: more are mapped anew in each call, which takes as long as the transforms."""
 LINES = 64
 """Transforms that are turned at a time, so that each of them advances within a line of the cache."""
-BUFFERED = 8192
-"""Numbers that NumPy takes at a time where it cannot work in place."""
+BUFFERED = 2 * 8192
+"""Numbers of two operands that NumPy takes at a time where it cannot read them as they lie."""
 TURNED = 3
 """Products of each frequency, for each spectrum, from which on those by matrices pay for turning the spectra."""
 
