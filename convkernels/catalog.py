@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from .kernels import im2col, local_norm, naive, naive_norms, norm_gradients, norms, pooling, stride_tricks, transposed
+from .kernels import (
+    fft,
+    im2col,
+    local_norm,
+    naive,
+    naive_norms,
+    norm_gradients,
+    norms,
+    pooling,
+    stride_tricks,
+    transposed,
+)
 from .kernels.compiled import available, norm_available, pool_blocks
 from .operation import (
     BATCH_NORM,
@@ -59,6 +70,14 @@ _lines = partial(
     claims=pool_blocks.CLAIMS,
     uses_threads=True,
 )
+_spectra = partial(
+    Implementation,
+    "fft",
+    supports=fft.supports,
+    prefers=fft.prefers,
+    workspace=fft.workspace,
+    claims=fft.CLAIMS,
+)
 _columns = partial(Implementation, "im2col", prefers=im2col.prefers, workspace=im2col.workspace, claims=im2col.CLAIMS)
 _taps = partial(Implementation, "stride_tricks", workspace=stride_tricks.workspace, claims=stride_tricks.CLAIMS)
 _pool_views = partial(Implementation, "stride_tricks", claims=pooling.CLAIMS)
@@ -78,6 +97,7 @@ _norm_definition = partial(Implementation, "naive", prefers=naive.prefers, claim
 
 CATALOG: dict[Operation, tuple[Implementation, ...]] = {
     CONV: (
+        _spectra(fft.conv),
         _channels(
             available.late("depthwise", "depthwise"),
             plan=available.late("depthwise", "plan_depthwise"),
@@ -100,6 +120,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv),
     ),
     CONV_INPUT_GRAD: (
+        _spectra(fft.conv_input_grad, supports=fft.supports_input_grad, prefers=fft.prefers_input_grad),
         _channels(
             available.late("depthwise", "depthwise_input_grad"),
             prefers=available.depthwise_prefers_input_grad,
@@ -126,6 +147,12 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv_input_grad),
     ),
     CONV_WEIGHT_GRAD: (
+        _spectra(
+            fft.conv_weight_grad,
+            supports=fft.supports_weight_grad,
+            prefers=fft.prefers_weight_grad,
+            workspace=fft.workspace_weight_grad,
+        ),
         _channels(
             available.late("depthwise", "depthwise_weight_grad"),
             plan=available.late("depthwise", "plan_weight_grad"),
@@ -148,6 +175,12 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         _definition(naive.conv_weight_grad),
     ),
     CONV_TRANSPOSE: (
+        _spectra(
+            transposed.through(fft.conv_input_grad),
+            supports=lambda spec: fft.supports_input_grad(spec.convolution),
+            prefers=lambda spec, order: fft.prefers_input_grad(spec.convolution, order),
+            workspace=transposed.workspace_through(fft.workspace),
+        ),
         _channels(
             transposed.through(available.late("depthwise", "depthwise_input_grad")),
             supports=lambda spec: available.depthwise_supports(spec.convolution),

@@ -196,6 +196,7 @@ def test_every_other_implementation_has_its_reason(plug):
         "reluctant": "not preferred: slow in channels_first",
         "hungry": f"declines: needs {10**12} bytes of workspace, max_workspace is {64 * 2**20}",
         "picky": "declines: only on Sundays",
+        "fft": "declines: computes float32 and float64, not int64",
         "im2col": "",
         "stride_tricks": "not preferred: comes later in the list",
         "naive": "not preferred: the definition, for checking and not for speed",
