@@ -15,7 +15,7 @@ from ...window import Ints
 from .amounts import padded_taps
 from .axes import PAGE, Axes, contiguous
 from .copies import Copy, copy_plan
-from .isa import Isa, paired
+from .isa import Isa, paired, ways
 from .tile import Shape, address
 
 NOTHING = copy_plan((), (), (), 1)
@@ -31,8 +31,8 @@ VECTORS = {32: {3: 1.0, 4: 1.01, 6: 1.02, 2: 1.03, 1: 1.03}, 16: {2: 1.0, 3: 1.1
 """By the number of registers, the vectors that a row of tiles may have, and the time that a multiply-add takes then."""
 SHORT = 1.03
 """How much longer that is for one or two vectors of rows that lie apart, which are fetched a line too late."""
-WAYS = 6
-"""Of the 8 lines of a set of the first-level cache those for rows of a tile."""
+OF_WAYS = 3 / 4
+"""The part of a set of the first-level cache that rows of a tile may take."""
 LATENCY = 8
 """Accumulators that a tile needs to keep the multiplier busy: two a cycle, four cycles each."""
 LOW = 6
@@ -72,7 +72,7 @@ def tallest(vectors: int, row: int, isa: Isa) -> int:
 
     Rows a multiple of a page apart share a set of the first-level cache, which holds few lines.
     """
-    return min(isa.rows(vectors), WAYS * (PAGE // math.gcd(row, PAGE)))
+    return min(isa.rows(vectors), int(OF_WAYS * ways()) * (PAGE // math.gcd(row, PAGE)))
 
 
 @lru_cache(maxsize=512)

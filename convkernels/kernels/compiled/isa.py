@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 from ...errors import OptionError, one_of
 
@@ -77,6 +78,15 @@ def find(forced: str) -> Isa:
 def host() -> Isa:
     """The instruction set in use."""
     return find(os.environ.get("CONVKERNELS_ISA", ""))
+
+
+@cache
+def ways() -> int:
+    """The lines in a set of the first-level cache, where the system tells; else 8, as in most processors."""
+    try:
+        return int(Path("/sys/devices/system/cpu/cpu0/cache/index0/ways_of_associativity").read_text())
+    except (OSError, ValueError):
+        return 8
 
 
 @lru_cache(maxsize=8)
