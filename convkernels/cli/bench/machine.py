@@ -126,7 +126,8 @@ def _tile(dtype: np.dtype[Any]) -> tuple[Callable[[], Callable[[], Any]], float]
         given = {name: array.ctypes.data for name, array in numbers.items()}
         given |= {"taps": TAPS, "depth": DEPTH, "columns": wide, "a_row": DEPTH * size, "a_depth": size}
         given |= dict.fromkeys(("b_depth", "c_row", "init_row"), wide * size)
-        given |= {"b_ahead": tile.AHEAD * wide * size, "next_c": c.ctypes.data, "ahead": a.ctypes.data, "ahead_step": 0}
+        given |= {"b_ahead": tile.AHEAD * wide * size, "next_c": c.ctypes.data, "ahead": a.ctypes.data}
+        given |= {"ahead_step": 0, "ahead_tap": 0}
 
         def run() -> tuple[Any, ...]:
             function(*(given[name] for name in tile.ARGUMENTS))
