@@ -34,7 +34,7 @@ def input_grad_plan(
     """The plan of an input gradient: correlations for the remainders of the strides."""
     problem, memory = backward(spec, dy, w, out)
     given = (memory, limit, threads, host())
-    scattered = scattered_plan(problem, forward_axes(spec), *given)
+    scattered = scattered_plan(problem, forward_axes(spec), *given, kept=kept)
     return scattered or correlations(problem, input_grad_axes(spec), *given, kept=kept, backward=True)
 
 

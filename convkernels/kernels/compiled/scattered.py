@@ -14,6 +14,7 @@ once for some images, where others would rearrange them first, which takes longe
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ from .scattering import (
     scattered_rows,
     scatters,
 )
-from .scratch import LINE, arena
+from .scratch import LINE, arena, rounded
 from .weighted import BYTE, Copied, Weighted
 
 WORDS = listed(6)
@@ -80,15 +81,21 @@ class Scattered(NamedTuple):
     room: int
     line: int
     zeros: Array
+    # Where each block's weights are, if they are rearranged once for many calls, and where the last ones end.
+    places: tuple[int, ...]
 
     @property
     def bytes(self) -> int:
-        """None: each product has the weights as it likes."""
-        return 0
+        """None, unless they are kept: each product has the weights as it likes."""
+        return self.places[-1]
 
-    def rearrange(self, w: Array, _: Array | None) -> Array:
-        """Take the weights as they lie."""
-        return w
+    def rearrange(self, w: Array, target: Array | None) -> Array:
+        """Take the weights as they lie, or rearrange them for each block."""
+        if target is None:
+            return w
+        for block, place in zip((*self.blocks, *self.rest), self.places, strict=False):
+            block.product.rearrange(w, target[place:])
+        return target
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Multiply, and add up, one block of an image after the other."""
@@ -98,7 +105,8 @@ class Scattered(NamedTuple):
             line = arena.empty((self.line,), BYTE) if self.line else None
             for first in range(0, self.batch, self.several):
                 images = range(first, min(self.batch, first + self.several))
-                for block in self.blocks if len(images) == self.several else self.rest:
+                part = len(images) < self.several
+                for number, block in enumerate(self.rest if part else self.blocks, part * len(self.blocks)):
                     # Of arrays only addresses count here, for their axes may be in any order.
                     pixels, start = x, first * self.image + block.start
                     if line is not None and block.copying is not None:
@@ -107,15 +115,20 @@ class Scattered(NamedTuple):
                         run(pack, words, 1, 1)
                         pixels, start = line, 0
                     with arena:
-                        copied = arena.empty((block.product.bytes,), BYTE) if block.product.bytes else None
-                        own = block.product.rearrange(weights, copied)
+                        if self.bytes:
+                            own = weights[self.places[number] :]
+                        else:
+                            copied = arena.empty((block.product.bytes,), BYTE) if block.product.bytes else None
+                            own = block.product.rearrange(weights, copied)
                         block.product.compute(pixels, own, None, found, start)
                     for place, image in enumerate(images):
                         given_words = WORDS(block.at, id(found), id(given), id(out), image, place)
                         run_at(add_up, address_of(given_words), block.pieces, self.threads)
 
 
-def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa) -> Weighted | None:
+def scattered_plan(
+    problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa, *, kept: bool
+) -> Weighted | None:
     """Plan an input gradient so, if that pays, and weights lie as said. The axes are those of the convolution.
 
     That is said of weights without gaps, as a plan's copy has none; those with gaps are copied first.
@@ -132,7 +145,8 @@ def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thr
     column_step, tap_step = (count, 1) if by_columns else (1, columns)
     several = scattered_images(axes, problem.groups, channels, columns, size)
     if several and batch and unit:
-        few = few_pixels_plan(problem, axes, dense, several, (unit, column_step, tap_step), limit, threads, isa)
+        steps = (unit, column_step, tap_step)
+        few = few_pixels_plan(problem, axes, dense, several, steps, limit, threads, isa, kept=kept)
         return few if dense.w == memory.w else Copied(few, channels * columns * count * size)
     if not (scatters(axes, problem.groups, channels, columns, size) and batch and unit):
         return None
@@ -168,14 +182,24 @@ def scattered_plan(problem: Problem, axes: Axes, memory: Memory, limit: int, thr
         first_row = last
     zeros = np.zeros(columns, f"f{size}")
     threads = min(block.product.threads for block in blocks)
-    found = Scattered(tuple(blocks), (), tuple(kept_arrays), batch, 1, memory.x.image, threads, room, 0, zeros)
+    every_block, arrays = tuple(blocks), tuple(kept_arrays)
+    found = Scattered(every_block, (), arrays, batch, 1, memory.x.image, threads, room, 0, zeros, (0,))
     return found if dense.w == memory.w else Copied(found, channels * columns * count * size)
 
 
 def few_pixels_plan(
-    problem: Problem, axes: Axes, memory: Memory, several: int, steps: Ints, limit: int, threads: int, isa: Isa
+    problem: Problem,
+    axes: Axes,
+    memory: Memory,
+    several: int,
+    steps: Ints,
+    limit: int,
+    threads: int,
+    isa: Isa,
+    *,
+    kept: bool,
 ) -> Scattered:
-    """Plan an input gradient by so many images together.
+    """Plan an input gradient by so many images together, with weights that are rearranged once if they are `kept`.
 
     The steps are those from a column of the product to the next in w, and from a column of the gradient and a tap to
     the next in columns of the product.
@@ -185,7 +209,7 @@ def few_pixels_plan(
     count, counts, several = columns * math.prod(taps), tuple(axis.outputs for axis in axes), min(several, batch)
     wide, pixels = Problem(1, 1, channels, count, (1, 1, 1), size), math.prod(counts)
     line, room = scattered_few_bytes(several, pixels, channels, count, size)
-    blocks, kept = list[Block](), list[Array]()
+    blocks, arrays = list[Block](), list[Array]()
     for images in (several, batch % several):
         if not images:
             continue
@@ -195,7 +219,7 @@ def few_pixels_plan(
         read, written = Array5(0, 0, many * size, 0, 0, size), Array5(0, 0, step, 0, 0, place)
         every = ((ONE, ONE, ONE._replace(outputs=many, size=many)),)
         lying = Memory(read, (unit, memory.w[1], 0, 0, 0), written, 0)
-        products = plan(wide, every, lying, limit - line - room, threads, isa)
+        products = plan(wide, every, lying, limit - line - room, threads, isa, kept=kept)
         given = (axes, contiguous(counts, place), tap_step * step, memory.y[3:], size, columns, threads)
         lists = tables_of(*given, rows=False)
         numbers = (columns, column_step * step, memory.y.channel, memory.y.image, 0, 0, lists[3].max() + 1)
@@ -205,7 +229,9 @@ def few_pixels_plan(
         how = together(turner(size, isa), copy, copy)
         copying = np.array([*tables(how), 1, *[0] * 6], np.int64)
         blocks.append(Block(0, products, address(words), lists[0].size // 4, copying))
-        kept += [words, *lists, how]
+        arrays += [words, *lists, how]
     zeros, threads = np.zeros(columns, f"f{size}"), min(block.product.threads for block in blocks)
+    sizes = [rounded(block.product.bytes) for block in blocks]
+    places = tuple(accumulate(sizes, initial=0)) if kept and all(sizes) else (0,)
     full, rest = tuple(blocks[:1]), tuple(blocks[1:])
-    return Scattered(full, rest, tuple(kept), batch, several, memory.x.image, threads, room, line, zeros)
+    return Scattered(full, rest, tuple(arrays), batch, several, memory.x.image, threads, room, line, zeros, places)
