@@ -94,12 +94,13 @@ def weigh_group(
         elif not filled:
             fill(s, how, piece, origin, block)
         given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
-        # What the next block reads is fetched meanwhile, a line in each step, if its rows follow this one's.
+        # What the next block reads is fetched meanwhile, a line in each step, if its rows follow this one's without
+        # many channels of other groups.
         coming_x = origin + (s.low_d + d * s.out_step_d) * s.d + (s.low_h + (h + hs) * s.out_step_h) * s.h
         coming_y, bytes_x, bytes_y, fetched = given + hs * t.h, 0, 0, 0
-        if number < behind - 1 and s.channel == s.size:
+        if number < behind - 1 and s.channel == s.size and s.w <= 2 * s.channels * s.size:
             bytes_x = hs * s.out_step_h * s.h
-        if number < behind - 1 and t.channel == t.size:
+        if number < behind - 1 and t.channel == t.size and t.w <= 2 * t.panels * t.width * t.size:
             bytes_y = hs * t.h
         if not t.stored:
             for panel in range(end - begin):
