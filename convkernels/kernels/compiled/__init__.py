@@ -21,7 +21,9 @@
     steps.py        the depth and the taps of tiles
     correlation.py  plans of correlations
     dots.py         windows that take in a whole picture, as products of vectors
-    scattered.py    input gradients by pictures, as products that are added up where windows overlap
+    scattered.py    input gradients as products that are scattered: by pictures, and by few pixels
+    scattering.py   when, and how many at a time
+    adding.py       the products added up where windows overlap
     direct.py       the strategy `direct`: convolution and its input gradient
     weights.py      and its weight gradient
     toom_cook.py    Winograd's algebra
@@ -56,7 +58,8 @@
     norm_totals.py   gradients of coefficients, added up
     norm_available.py  what can be said of them without Numba
     norm_plans.py    what of a norm's call does not depend on where its arrays are
-    norm_columns.py  runs of column_code.py: rows that go through many families of them, laid out in column_block.py
+    norm_columns.py  runs of column_code.py and column_sums.py: rows that go through many families of them, laid out in
+                     column_block.py
     code.py          what both are written with: loops over vectors, as LLVM assembly; function.py runs it
 
     pointwise.py  numbers one by one, and sums by channel
