@@ -169,6 +169,12 @@ def compute(
         s, start = Source(*fixed(numbers, SOURCES)), numbers[SOURCES]
         fill(s, how, piece, x + start + piece.group * s.group + piece.image * s.image, block)
         transform_source(s, q, piece, block, v + number * (q.line // q.sources))
+    # What the next block reads is fetched meanwhile, a line in each step of all tiles but the first of a place, if its
+    # rows follow this one's.
+    coming, left, fetched = x + start + piece.group * s.group + piece.image * s.image, 0, 0
+    coming += s.low_d * s.d + (s.low_h + (piece.h + piece.hs) * s.out_step_h) * s.h
+    if s.channel == s.size and s.w <= 2 * s.channels * s.size:
+        left = piece.images * piece.hs * s.out_step_h * s.h
     for panel in range(begin, end):
         is_last = panel == t.panels - 1
         columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)
@@ -185,13 +191,17 @@ def compute(
                         init, init_row = zero, 0
                         if k:
                             init, init_row = c, width
+                        ahead, step = b + (xi + 1) * q.u_place, 2 * LINE
+                        if n > 0 and fetched < left:
+                            ahead, step = coming + fetched, LINE
+                            fetched += q.chunk * LINE
                         invoke(
                             codes[code + n],
                             (
                                 *(v + xi * q.v_place + first * q.line + k * t.size, b + xi * q.u_place, c, init),
                                 *(zero, zero, 1, q.chunk, q.line, t.size, q.u_channel, AHEAD * q.u_channel),
                                 *(width, init_row, columns, c),
-                                *(b + (xi + 1) * q.u_place, 2 * LINE, 0),
+                                *(ahead, step, 0),
                             ),
                         )
         transform_back(t, q, piece, columns, m, bias + panel * width, kept + panel * width)
