@@ -25,6 +25,7 @@ if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
 from convkernels.kernels.compiled import (
+    adding,
     amounts,
     axes,
     choice,
@@ -36,7 +37,6 @@ from convkernels.kernels.compiled import (
     isa,
     lowering,
     operands,
-    scattered,
     scratch,
     thread_count,
     weights,
@@ -387,15 +387,17 @@ def test_the_loops_run_uncompiled_too():
         "from test_winograd import check\n"
         "check('conv', 'n1g1i4o6_in7x9_k3x3_s1x1_p1+1x1+1_d1x1', ORDERS[0])\n"
         "from pytest import MonkeyPatch\n"
-        "from test_scattered import THIN, test_products_are_scattered_where_columns_are_few as scattered\n"
-        "scattered(THIN[-1], 'OIHW', 2**12, MonkeyPatch())\n"
+        "import test_scattered as scattered\n"
+        "for text in (scattered.THIN[0], scattered.THIN[-1]):\n"
+        "    scattered.test_products_are_scattered_where_columns_are_few(text, 'OIHW', 2**12, MonkeyPatch())\n"
+        "scattered.test_products_are_scattered_where_pixels_are_few(scattered.FEW[1], 'HWIO', 1, MonkeyPatch())\n"
         "from test_lowering import FEW, test_lines_of_pixels_give_the_definition as lines\n"
         "for windows in (False, True): lines(FEW[0], windows, 1, MonkeyPatch())\n"
     )
     child(code, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
-@pytest.mark.parametrize("module", [amounts, axes, copies, filters, lowering, operands, scattered])
+@pytest.mark.parametrize("module", [adding, amounts, axes, copies, filters, lowering, operands])
 def test_examples(module):
     failed, attempted = doctest.testmod(module)
     assert attempted

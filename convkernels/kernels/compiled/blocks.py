@@ -93,7 +93,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.kept_channel, pixels, columns)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 7, *[WORD] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 7, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -115,13 +115,16 @@ def multiply(
     biases: int,
     bias_panel: int,
     bias_row: int,
+    coming: int,
+    left: int,
 ) -> None:
     """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner.
 
     `starts` has for each tile what its first row reads, and then for each the row that it writes. `memory` is for a
-    chunk of a panel of B, which may be gathered from these `origins` of its taps.
+    chunk of a panel of B, which may be gathered from these `origins` of its taps. Some bytes that are `coming` are
+    fetched meanwhile, a line in each step, so many as are `left`.
     """
-    tiles, lines = starts.size // 2, -(-p.b_panel // LINE)
+    tiles, lines, fetched = starts.size // 2, -(-p.b_panel // LINE), 0
     for k in range(0, p.depth, p.chunk):
         depth = min(p.chunk, p.depth - k)
         for panel in range(first, first + count):
@@ -157,6 +160,10 @@ def multiply(
                             if p.ahead == 0:
                                 ahead = b + p.b_panel + line * LINE + LINE - t.size
                                 line, ahead_tap = (line + 1) % lines, p.b_tap - depth * p.b_depth
+                            ahead_step = p.ahead_step
+                            if ahead_step == 0 and fetched < left:
+                                ahead, ahead_step = coming + fetched, LINE
+                                fetched += taps * depth * LINE
                             following = c + t.kept_h + starts[tiles] * t.row
                             if n < tiles - 1:
                                 following = c + starts[tiles + n + 1] * t.row
@@ -175,7 +182,7 @@ def multiply(
                                 *(a_offsets.ctypes.data + skipped, b_offsets.ctypes.data + skipped, taps, depth),
                                 *(p.a_row, p.a_depth, step, b_ahead, t.next_row, init_row),
                                 *(columns, following),
-                                *(ahead, p.ahead_step, ahead_tap),
+                                *(ahead, ahead_step, ahead_tap),
                             )
                             if keeping:
                                 invoke(run, (*given, right, b_depth))
@@ -224,6 +231,10 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
             read = origin + d * s.d + h * s.h + s.low_w * s.w
         else:
             fill(s, how, piece, origin, block)
+        # What the next block reads, if its rows follow this one's.
+        coming, left = origin + s.low_d * s.d + (s.low_h + (piece.h + piece.hs) * s.out_step_h) * s.h, 0
+        if place < end - 1 and s.channel == s.size and s.w <= 2 * s.channels * s.size:
+            left = piece.images * piece.hs * s.out_step_h * s.h
         for member in range(p.members):
             group = piece.group * p.members + member
             several, right = count, weights + p.w_start + group * p.w_group
@@ -240,7 +251,7 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
                 multiply(
                     *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
                     *(read + member * p.read_member, b, kept + member * p.kept_member, memory),
-                    *(panel, several, biases + group * bias_group, bias_panel, bias_row),
+                    *(panel, several, biases + group * bias_group, bias_panel, bias_row, coming, left),
                 )
         if t.stored:
             continue

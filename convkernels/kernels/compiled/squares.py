@@ -134,7 +134,7 @@ def transform_back(t: Target, q: Squares, piece: Piece, columns: int, m: int, bi
                     m += t.width * t.size
 
 
-@numba.njit(types.void(TARGET, SQUARES, TURNER, PIECE, *[LIST] * 3, *[WORD] * 14), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(TARGET, SQUARES, TURNER, PIECE, *[LIST] * 3, *[WORD] * 15), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def compute(
     t: Target,
     q: Squares,
@@ -157,11 +157,12 @@ def compute(
     w: int,
     begin: int,
     end: int,
+    last: int,
 ) -> None:
     """Compute some panels of a block of the squares of one picture, by tiles for its `kind` of block.
 
     `sources` has the numbers of each, and where it begins in x. Where panels of U are made right before they are used,
-    `late` are the arguments for that, and `u` has room for a chunk of one.
+    `late` are the arguments for that, and `u` has room for a chunk of one. The next block is not fetched of the `last`.
     """
     tiles, width = starts.size // q.kinds, t.width * t.size
     for number in range(q.sources):
@@ -173,7 +174,7 @@ def compute(
     # rows follow this one's.
     coming, left, fetched = x + start + piece.group * s.group + piece.image * s.image, 0, 0
     coming += s.low_d * s.d + (s.low_h + (piece.h + piece.hs) * s.out_step_h) * s.h
-    if s.channel == s.size and s.w <= 2 * s.channels * s.size:
+    if not last and s.channel == s.size and s.w <= 2 * s.channels * s.size:
         left = piece.images * piece.hs * s.out_step_h * s.h
     for panel in range(begin, end):
         is_last = panel == t.panels - 1
@@ -225,7 +226,7 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
     turning = Turner(*fixed(how, TURNERS))
     for place in range(begin, end):
         piece = Piece(*fixed(pieces[10 * place :], 7))
-        kind, first, last = fixed(pieces[10 * place + 7 :], 3)
+        kind, first, behind = fixed(pieces[10 * place + 7 :], 3)
         target = out + piece.group * t.group + piece.image * t.image + piece.d * t.d + piece.h * outs_h * t.h
         kept = target if t.stored else results
         for number in range(pictures.size // PICTURE):
@@ -239,11 +240,11 @@ def convolve(words: int, begin: int, end: int, block: int) -> None:
                 *(Target(*fixed(rest, TARGETS)), q, turning, piece, rest[TARGETS:], codes, starts, kind, zero, x),
                 *(u, biases + piece.group * bias_group),
                 *(block, block + one[6], block + one[7], kept + one[9], late, block + given[10], w),
-                *(first, last),
+                *(first, behind, place == end - 1),
             )
         if not t.stored:
             rows = min(piece.hs * outs_h, height - piece.h * outs_h)
             written = Piece(piece.group, piece.image, piece.images, piece.d, piece.ds, piece.h, rows)
             across, end_of_all = first * t.width, (t.panels - 1) * t.width + t.last
-            columns = min(end_of_all, last * t.width) - across
+            columns = min(end_of_all, behind * t.width) - across
             move(t, turning, written, results + across * t.size, target + across * t.channel, columns, 0)
