@@ -98,9 +98,14 @@ def test_products_are_scattered_where_pixels_are_few(text, order, together, monk
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHWN"])
 @pytest.mark.parametrize("order", ["IOHW", "HWOI"])
-def test_few_pixels_have_the_same_bits_in_any_batch_by_a_plan_and_by_weights_with_gaps(layout, order):
+@pytest.mark.parametrize(("channels", "images"), [(256, 9), (257, 4)])
+def test_few_pixels_have_the_same_bits_in_any_batch_by_a_plan_and_by_weights_with_gaps(
+    layout, order, channels, images, monkeypatch
+):
+    """One image is left of some at a time: 10 pixels, whose panels have another width by 32 registers."""
+    monkeypatch.setattr(scattering, "TOGETHER", images * 10 * 80 * 16 * 4)
     rng = np.random.default_rng(0)
-    counts, sizes = {"N": 9, "C": 256, "H": 4, "W": 3}, {"I": 256, "O": 80, "H": 4, "W": 4}
+    counts, sizes = {"N": 9, "C": channels, "H": 5, "W": 2}, {"I": channels, "O": 80, "H": 4, "W": 4}
     x = rng.standard_normal([counts[axis] for axis in layout]).astype(np.float32)
     w = rng.standard_normal([sizes[axis] for axis in order]).astype(np.float32)
     gaps = np.repeat(w, 2, axis=0)[::2]
