@@ -288,3 +288,13 @@ def test_unaligned_and_mixed_data_take_numpys_way():
     x = np.random.default_rng(0).normal(size=(2, 16, 8, 8)).astype(np.float32)
     got = ck.layer_norm(x, np.ones(16), np.zeros(16), strategy="direct")
     np.testing.assert_allclose(got, ck.layer_norm(x, np.ones(16), np.zeros(16), strategy="numpy"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_gradients_of_a_single_channel_are_the_same_again(layout):
+    """The first call adds up what many samples make of its coefficients otherwise than those that follow."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal([8, 1, 12, 10] if layout == "NCHW" else [8, 12, 10, 1]) for _ in range(2))
+    gamma, beta = np.ones(1), np.zeros(1)
+    first, second = (ck.group_norm_vjp(x, gamma, beta, 1, layout=layout, strategy="direct")[-1](dy) for _ in range(2))
+    assert all(map(np.array_equal, first, second))

@@ -122,6 +122,7 @@ def test_products_are_of_matrices_where_there_are_many():
         "n2g1i8o70_in60x60_k9x9_s1x1_p4+4x4+4_d1x1",
         "n1g70i70o70_in60x60_k9x9_s2x2_p4+4x4+4_d1x1_float64",
         "n1g1i24o30_in20x24x22_k7x5x5_s1x1x1_p3+3x2+2x2+2_d1x1x1",
+        "n2g1i8o20_in2778_k337_s7_p505+505_d3",
     ],
 )
 def test_scratch_stays_under_the_cap_and_is_what_is_said(operation, text):

@@ -29,11 +29,13 @@ THIN = [
     "n1g1i1o60_in3000_k50_s7_p3+2_d1_float64",
     "n1g1i4o48_in9x14x21_k3x4x5_s2x1x2_p1+0x1+1x2+2_d1x1x1_float64",
     "n2g1i3o36_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
-    "n1g1i8o40_in21x40_k3x4_s2x3_p1+1x2+0_d1x2",
+    "n1g1i8o64_in21x40_k3x4_s2x3_p1+1x2+0_d1x2",
+    "n1g1i2o64_in20x40_k3x4_s1x1_p5+4x1+1_d1x1",
     "n1g1i1o8_in9x12x31_k2x3x5_s1x1x2_p1+0x1+1x2+2_d1x1x1_float64",
     "n3g1i3o50_in2x3_k2x2_s1x2_p0+0x0+-1_d1x1",
 ]
-"""Blocks of pixels, between which windows overlap or leave rows that none reaches; 1-D and 3-D; one pixel."""
+"""Blocks of pixels, between which windows overlap or leave rows that none reaches, or which see padding alone; 1-D
+and 3-D; one pixel."""
 
 
 FEW = [

@@ -227,13 +227,14 @@ def amounts(spec: ConvSpec, tiling: Tiling, groups: int, outs: int, together: in
     """The plan of these amounts.
 
     Held are the transforms of weights, tiles and results. Besides, there are cells before or after their transform or
-    a product that is added; where products are of matrices, transforms that are turned, too; and what NumPy works in.
+    a product that is added, and without matrices one of its terms; where products are of matrices, transforms that are
+    turned, too; and what NumPy works in.
     """
     channels = depth(spec)
     weights, sources, results = outs * channels, channels * together, outs * together
     stacked = outs * channels * together >= TURNED * (weights + sources + results)
     most = max(min(outs, rows_at_a_time(groups * channels)) * channels, sources, results)
-    lines = weights * (2 if sums else 1) + sources + results + most * (2 if stacked else 1)
+    lines = weights * ((2 if stacked else 3) if sums else 1) + sources + results + most * (2 if stacked else 1)
     numbers = 2 * max(tiling.lengths) + BUFFERED
     size = 2 * spec.compute_dtype.itemsize
     return Plan(tiling, groups, outs, together, stacked, groups * lines * spectrum_bytes(spec, tiling) + numbers * size)

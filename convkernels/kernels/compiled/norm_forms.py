@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -120,8 +120,10 @@ def summed(sums: Array, axes: Ints) -> Array:
     """Sums over some axes, where there are any."""
     if not axes:
         return sums
+    found = np.moveaxis(sums, axes, range(len(axes)))
+    parts = found.reshape(-1, *found.shape[len(axes) :])
     with np.errstate(all="ignore"):  # as compiled code is silent of what is not finite
-        total: Array = np.add.reduce(sums, axes)
+        total: Array = reduce(np.add, parts)  # in their order, as `norm_totals` adds them
     return total
 
 

@@ -8,18 +8,24 @@ from .amounts import BLOCK
 from .axes import Axes, Axis
 from .scratch import LINE
 
-COLUMNS, FEW_COLUMNS, CHANNELS = 8, 4, 48
-"""Columns up to which pictures may be scattered, whatever their channels up to the second number, if these are many."""
+COLUMNS, FEW_COLUMNS = 8, 4
+"""Columns up to which products of pictures are scattered, and so where pixels do not stand apart or rows are short."""
+CHANNELS = 48
+"""Channels from which on that pays for short rows."""
 STEPPED, DENSE = 5, 12
 """Channels for each column from which on adding up by runs costs less than the tiles of few rows that are spared: some
 40 multiply-adds for each product, where pixels stand apart and where they do not.
 """
+APART = {4: 8, 8: 16}
+"""The same by the bytes of an element where results of columns are written apart from each other."""
 LEAST_CHANNELS, LEAST_PRODUCTS = 8, 2**13
 """The fewest channels of these, and the fewest products where pixels do not stand apart."""
 RUN = 8
 """Pixels of a row from which on it is added up by runs."""
 SPARED_BYTES = 384
 """Bytes of channels from which on adding up by a table pays, or less if few taps come to the same place."""
+ROW_BYTES = 8 * BLOCK
+"""Bytes of the products of a row of pixels, or a plane of a volume, that is too large to take one at a time."""
 PIXELS, ROW, WEIGHTS, TOGETHER = 25, 5, 2**20, 2**21
 """Pixels of an image, and of its rows, up to which products of many columns are scattered, and bytes of weights from
 which on; bytes of the products of several images.
@@ -39,6 +45,8 @@ def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) ->
     # Nearly all taps come to some place, and these are not many more, as each has an entry in tables.
     reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
     if 2 * reached < pixels * taps or places > 4 * pixels * taps:
+        return False
+    if pixels // axes[rows_along(axes)].outputs * columns * taps * size > ROW_BYTES:
         return False
     if not in_runs(axes):
         many = channels >= CHANNELS and (channels * size >= SPARED_BYTES or taps <= 4 * steps)
