@@ -102,17 +102,10 @@ def runs(axis: Axis, step: int, place: int) -> tuple[Array, Array]:
 
 @numba.njit  # type: ignore[untyped-decorator]
 def add_places(
-    y: int,
-    products: Array,
-    bias: float,
-    results: Array,
-    starts: Array,
-    terms: Array,
-    low: int,
-    high: int,
-    added: int,
+    y: int, products: Array, bias: float, tables: tuple[Array, ...], low: int, high: int, added: int
 ) -> None:
     """Add up some results, the first of them to what is there."""
+    results, starts, terms = tables
     for place in range(low, high):
         result = like(products, y + results[place], 1)
         total = result[0] if place < added else bias
@@ -126,9 +119,7 @@ def add_rows(
     y: int,
     products: Array,
     bias: float,
-    results: Array,
-    starts: Array,
-    terms: Array,
+    tables: tuple[Array, ...],
     low: int,
     high: int,
     added: int,
@@ -137,6 +128,7 @@ def add_rows(
     sums: Array,
 ) -> None:
     """Add up some rows of results, the first of them to what is there."""
+    results, starts, terms = tables
     for row in range(low, high):
         first = 0
         for rest in range(rests.size // REST):
@@ -146,13 +138,37 @@ def add_rows(
                 sums[place] = like(products, to + place * step, 1)[0] if row < added else bias
             for term in range(starts[row], starts[row + 1]):
                 for run in range(first, behind):
-                    low_, start, size = fixed(runs[RUN * run :], RUN)
-                    some, more = sums[low_ : low_ + size], products[terms[term] + start : terms[term] + start + size]
-                    for place in range(size):
-                        some[place] += more[place]
+                    place, start, size = fixed(runs[RUN * run :], RUN)
+                    some, more = sums[place : place + size], products[terms[term] + start : terms[term] + start + size]
+                    for n in range(size):
+                        some[n] += more[n]
             for place in range(count):
                 like(products, to + place * step, 1)[0] = sums[place]
             first = behind
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def add_columns(
+    y: int,
+    products: Array,
+    bias: Array,
+    tables: tuple[Array, ...],
+    rests: Array,
+    runs: Array,
+    sums: Array,
+    piece: tuple[int, ...],
+    added: int,
+    y_column: int,
+    column_step: int,
+) -> None:
+    """Add up a piece."""
+    first, behind, low, high = piece
+    for column in range(first, behind):
+        to, some = y + column * y_column, products[column * column_step :]
+        if rests.size:
+            add_rows(to, some, bias[column], tables, low, high, added, rests, runs, sums)
+        else:
+            add_places(to, some, bias[column], tables, low, high, added)
 
 
 @entry
@@ -161,57 +177,22 @@ def add_up(words: int, begin: int, end: int, unused: int) -> None:
 
     The arguments are the address of a plan, by their ``id`` the products, the bias or zeros, and the results, the
     image, and its place among those of the products. The plan has the `tables_of` it. Then there are the size of an
-    element, the columns, the strides of products along columns and of results along columns and images, how many places
-    are added to what is there, where in the results to begin, how many products of a column may be read, and the stride
-    of products along images.
+    element, the columns, the strides of products along columns, in numbers, and of results along columns and images,
+    how many places are added to what is there, where in the results to begin, how many products there are, and the
+    stride of these along images.
     """
     arrays = words_at(words, 6)
     given = words_at(arrays[0], 21)
-    pieces, results, starts, terms = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
+    pieces, tables = array_in(given, 0), (array_in(given, 1), array_in(given, 2), array_in(given, 3))
     rests, runs, (size, columns, step) = array_in(given, 4), array_in(given, 5), fixed(given[12:], 3)
-    y_column, y_image, added, origin, most, image = fixed(given[15:], 6)
-    products, bias = data_of(arrays[1]) + arrays[5] * image, data_of(arrays[2])
-    out, longest = data_of(arrays[3]) + arrays[4] * y_image + origin, rests[0] if rests.size else 0
-    single_sums, double_sums = np.empty(longest, np.float32), np.empty(longest, np.float64)
-    for piece in range(begin, end):
-        first, behind, low, high = fixed(pieces[4 * piece :], 4)
-        for column in range(first, behind):
-            y, p = out + column * y_column, products + column * step
-            if size == 4:
-                singles, single = singles_at(p, most), singles_at(bias, columns)[column]
-                if rests.size:
-                    add_rows(
-                        y,
-                        singles,
-                        single,
-                        results,
-                        starts,
-                        terms,
-                        low,
-                        high,
-                        added,
-                        rests,
-                        runs,
-                        single_sums,
-                    )
-                else:
-                    add_places(y, singles, single, results, starts, terms, low, high, added)
-            else:
-                doubles, double = doubles_at(p, most), doubles_at(bias, columns)[column]
-                if rests.size:
-                    add_rows(
-                        y,
-                        doubles,
-                        double,
-                        results,
-                        starts,
-                        terms,
-                        low,
-                        high,
-                        added,
-                        rests,
-                        runs,
-                        double_sums,
-                    )
-                else:
-                    add_places(y, doubles, double, results, starts, terms, low, high, added)
+    y_column, y_image, added, origin, count, image = fixed(given[15:], 6)
+    p, b = data_of(arrays[1]) + arrays[5] * image, data_of(arrays[2])
+    y, longest = data_of(arrays[3]) + arrays[4] * y_image + origin, rests[0] if rests.size else 0
+    for place in range(begin, end):
+        piece = fixed(pieces[4 * place :], 4)
+        if size == 4:
+            singles, biases, sums = singles_at(p, count), singles_at(b, columns), np.empty(longest, np.float32)
+            add_columns(y, singles, biases, tables, rests, runs, sums, piece, added, y_column, step)
+        else:
+            doubles, others, wide = doubles_at(p, count), doubles_at(b, columns), np.empty(longest, np.float64)
+            add_columns(y, doubles, others, tables, rests, runs, wide, piece, added, y_column, step)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
+from ...window import Ints
 from .amounts import (
     correlation_amounts,
     squares_amounts,
@@ -297,31 +298,26 @@ def workspace(spec: ConvSpec, limit: int) -> int:
 
 
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `conv_input_grad`: those of the largest of its correlations."""
+    """Scratch bytes of `conv_input_grad`: those of its largest correlation, or of products that are scattered."""
     needed = correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
     axes, size, threads = forward_axes(spec), spec.compute_dtype.itemsize, usable(None, spec.flops)
+    counts, count = [axis.outputs for axis in axes], spec.group_in * spec.window.taps
     several = min(spec.batch, scattered_images(axes, spec.groups, spec.group_out, spec.group_in, size))
+    room = rounded(spec.group_out * count * size)
     if several:
-        count, outputs = spec.group_in * spec.window.taps, math.prod(axis.outputs for axis in axes)
-        room = rounded(spec.group_out * count * size)
-        room += sum(map(rounded, scattered_few_bytes(several, outputs, spec.group_out, count, size)))
-        product = (1, 1, spec.group_out, count, 1, size, limit - room, threads)
-        lines = [
-            ONE._replace(outputs=images * outputs, size=images * outputs)
-            for images in (several, spec.batch % several)
-            if images
+        room += sum(map(rounded, scattered_few_bytes(several, math.prod(counts), spec.group_out, count, size)))
+        pixels: list[Ints] = [
+            (1, 1, images * math.prod(counts)) for images in (several, spec.batch % several) if images
         ]
-        found = (correlation_amounts((ONE, ONE, line), *product).bytes(threads, limit - room) for line in lines)
-        return max(needed, room + max(found))
-    if not by_products(spec):
+    elif by_products(spec):
+        room += scattered_bytes(axes, spec.group_in, size)
+        counts[rows_along(axes)] = scattered_rows(axes, spec.group_in, size)
+        pixels = [tuple(counts)]
+    else:
         return needed
-    copied = rounded(spec.group_out * spec.group_in * spec.window.taps * size)
-    room, rows = copied + scattered_bytes(axes, spec.group_in, size), scattered_rows(axes, spec.group_in, size)
-    counts = [axis.outputs for axis in axes]
-    counts[rows_along(axes)] = rows
-    pixels = tuple(ONE._replace(outputs=count, size=count) for count in counts)
-    problem = (1, 1, spec.group_out, spec.group_in * spec.window.taps, 1, size, limit - room, threads)
-    return max(needed, room + correlation_amounts(pixels, *problem).bytes(threads, limit - room))
+    product = (1, 1, spec.group_out, count, 1, size, limit - room, threads)
+    every = (tuple(ONE._replace(outputs=each, size=each) for each in some) for some in pixels)
+    return max(needed, room + max(correlation_amounts(some, *product).bytes(threads, limit - room) for some in every))
 
 
 def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:

@@ -180,8 +180,8 @@ def scattered_plan(
         given = (here, strides, tap_step * step, memory.y[3:], size, columns, threads)
         lists = tables_of(*given, rows=in_runs(axes))
         added = (first_row - begin) * (lists[1].size // max(1, here[place].size))
-        numbers = (columns, column_step * step, memory.y.channel, memory.y.image, added, begin * memory.y[3 + place])
-        words = np.array([*tables(*lists), size, *numbers, columns * count * step // size, 0], np.int64)
+        numbers = (columns, column_step * step // size, memory.y.channel, memory.y.image, added)
+        words = np.array([*tables(*lists), size, *numbers, begin * memory.y[3 + place], room // size, 0], np.int64)
         blocks.append(Block(first * memory.x[3 + place], products, address(words), lists[0].size // 4, None))
         kept_arrays += [words, *lists]
         first_row = last
@@ -227,7 +227,7 @@ def few_pixels_plan(
         products = plan(wide, every, lying, limit - line - room, threads, isa, kept=kept)
         given = (axes, contiguous(counts, place), tap_step * step, memory.y[3:], size, columns, threads)
         lists = tables_of(*given, rows=False)
-        numbers = (columns, column_step * step, memory.y.channel, memory.y.image, 0, 0, lists[3].max() + 1)
+        numbers = (columns, column_step * step // size, memory.y.channel, memory.y.image, 0, 0, room // size)
         words = np.array([*tables(*lists), size, *numbers, pixels * place], np.int64)
         to = (pixels * size, many * size, *contiguous(counts, size))
         copy = copy_plan((images, channels, *counts), to, memory.x[1:], size)

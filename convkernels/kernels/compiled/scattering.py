@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from ...window import Ints
 from .amounts import BLOCK
-from .axes import Axes, Axis
+from .axes import Axes
 from .scratch import LINE
 
 COLUMNS, FEW_COLUMNS = 8, 4
@@ -37,17 +38,15 @@ def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) ->
 
     Columns are few, as tiles of few rows are slow, and channels many, as each product has to be added.
     """
-    pixels, taps, steps = (
-        math.prod(each) for each in zip(*((a.outputs, len(a.taps), a.step) for a in axes), strict=True)
-    )
+    pixels, taps, reached, places = counts(axes)
     if groups > 1 or columns > COLUMNS or min(pixels, taps - 1) < 1:
         return False
     # Nearly all taps come to some place, and these are not many more, as each has an entry in tables.
-    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
     if 2 * reached < pixels * taps or places > 4 * pixels * taps:
         return False
     if pixels // axes[rows_along(axes)].outputs * columns * taps * size > ROW_BYTES:
         return False
+    steps = math.prod(axis.step for axis in axes)
     if not in_runs(axes):
         many = channels >= CHANNELS and (channels * size >= SPARED_BYTES or taps <= 4 * steps)
         return steps > 1 and columns <= FEW_COLUMNS and many
@@ -67,8 +66,7 @@ def scattered_images(axes: Axes, groups: int, channels: int, columns: int, size:
     Rearranging weights would take longer than these products, of which less than two in three are of no use. It is 0
     for other problems.
     """
-    pixels, taps = (math.prod(each) for each in zip(*((a.outputs, len(a.taps)) for a in axes), strict=True))
-    reached, places = (math.prod(each) for each in zip(*((inside(a), a.size) for a in axes), strict=True))
+    pixels, taps, reached, places = counts(axes)
     products = pixels * columns * taps * size
     if (
         groups > 1
@@ -82,12 +80,13 @@ def scattered_images(axes: Axes, groups: int, channels: int, columns: int, size:
         or places > 4 * pixels * taps
     ):
         return 0
-    return max(1, int(TOGETHER // products))
+    return max(1, TOGETHER // products)
 
 
-def inside(axis: Axis) -> int:
-    """How many pairs of an output and a tap there are inside."""
-    return sum(behind - first for first, behind in axis.reached)
+def counts(axes: Axes) -> Ints:
+    """The pixels, the taps, how many pairs of these come to some place, and the places."""
+    along = ((a.outputs, len(a.taps), sum(end - first for first, end in a.reached), a.size) for a in axes)
+    return tuple(map(math.prod, zip(*along, strict=True)))
 
 
 def rows_along(axes: Axes) -> int:
@@ -97,14 +96,14 @@ def rows_along(axes: Axes) -> int:
 
 def scattered_rows(axes: Axes, columns: int, size: int) -> int:
     """The rows of pixels whose products are scattered at a time."""
-    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
+    pixels, taps, *_ = counts(axes)
     rows = axes[rows_along(axes)].outputs
     return max(1, min(rows, BLOCK // (pixels // rows * columns * taps * size)))
 
 
 def scattered_bytes(axes: Axes, columns: int, size: int) -> int:
     """The bytes of the products of some rows of pixels."""
-    pixels, taps = math.prod(axis.outputs for axis in axes), math.prod(len(axis.taps) for axis in axes)
+    pixels, taps, *_ = counts(axes)
     several = pixels // axes[rows_along(axes)].outputs * scattered_rows(axes, columns, size)
     return columns * taps * (several * size + 2 * LINE)
 
