@@ -34,7 +34,7 @@ from .machine import (
     listed,
     tables,
 )
-from .operands import Memory, Problem, nested, without_gaps
+from .operands import Memory, Problem, columns_apart, nested, without_gaps
 from .parallel import run, run_at
 from .scattering import (
     APART,
@@ -224,7 +224,9 @@ def few_pixels_plan(
         read, written = Array5(0, 0, many * size, 0, 0, size), Array5(0, 0, step, 0, 0, place)
         every = ((ONE, ONE, ONE._replace(outputs=many, size=many)),)
         lying = Memory(read, (unit, memory.w[1], 0, 0, 0), written, 0)
-        products = plan(wide, every, lying, limit - line - room, threads, isa, kept=kept)
+        # Threads share the columns, for there may be a single panel of pixels.
+        parts, lying = columns_apart(wide, lying, threads)
+        products = plan(parts, every, lying, limit - line - room, threads, isa, kept=kept)
         given = (axes, contiguous(counts, place), tap_step * step, memory.y[3:], size, columns, threads)
         lists = tables_of(*given, rows=False)
         numbers = (columns, column_step * step // size, memory.y.channel, memory.y.image, 0, 0, room // size)
