@@ -37,8 +37,8 @@ from .machine import (
 from .operands import Memory, Problem, columns_apart, nested, without_gaps
 from .parallel import run, run_at
 from .scattering import (
-    APART,
     in_runs,
+    pays_apart,
     rows_along,
     scattered_bytes,
     scattered_few_bytes,
@@ -151,9 +151,8 @@ def scattered_plan(
         return few if dense.w == memory.w else Copied(few, channels * columns * count * size)
     if not (scatters(axes, problem.groups, channels, columns, size) and batch and unit):
         return None
-    # Results whose columns lie innermost are written one by one.
     inner = columns > 1 and abs(memory.y.channel) < abs(memory.y.w)
-    if inner and in_runs(axes) and channels < APART[size] * columns:
+    if inner and not pays_apart(axes, channels, columns, size):
         return None
     rows, room, place = scattered_rows(axes, columns, size), scattered_bytes(axes, columns, size), rows_along(axes)
     wide = Problem(1, 1, channels, columns * count, (1, 1, 1), size)

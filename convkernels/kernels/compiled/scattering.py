@@ -17,8 +17,10 @@ STEPPED, DENSE = 5, 12
 """Channels for each column from which on adding up by runs costs less than the tiles of few rows that are spared: some
 40 multiply-adds for each product, where pixels stand apart and where they do not.
 """
-APART = {4: 8, 8: 16}
-"""The same by the bytes of an element where results of columns are written apart from each other."""
+APART, APART_DOUBLES = 8, 16
+"""The same where results of a column are written apart from each other; and in float64, if not from pixels that stand
+apart to few columns.
+"""
 LEAST_CHANNELS, LEAST_PRODUCTS = 8, 2**13
 """The fewest channels of these, and the fewest products where pixels do not stand apart."""
 RUN = 8
@@ -53,6 +55,12 @@ def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) ->
     if steps > 1:
         return channels >= max(LEAST_CHANNELS, STEPPED * columns)
     return columns <= FEW_COLUMNS and channels >= DENSE * columns and pixels * taps * columns >= LEAST_PRODUCTS
+
+
+def pays_apart(axes: Axes, channels: int, columns: int, size: int) -> bool:
+    """Whether so many channels are enough where results of a column are written apart from each other."""
+    few = columns <= FEW_COLUMNS and any(axis.step > 1 for axis in axes)
+    return not in_runs(axes) or channels >= (APART if size == 4 or few else APART_DOUBLES) * columns
 
 
 def in_runs(axes: Axes) -> bool:
