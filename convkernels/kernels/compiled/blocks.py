@@ -76,6 +76,19 @@ def fill(s: Source, how: Turner, piece: Piece, x: int, block: int) -> None:
                     h += rows
 
 
+@numba.njit(types.UniTuple(WORD, 2)(SOURCE, PIECE), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def following(s: Source, piece: Piece) -> tuple[int, int]:
+    """Where the rows behind those of a piece begin in its image of x, and the bytes of as many.
+
+    There are none where channels do not lie innermost, or most of a pixel's belong to other groups.
+    """
+    rows = piece.h + piece.hs
+    begin = (s.low_d + piece.d * s.out_step_d) * s.d + (s.low_h + rows * s.out_step_h) * s.h + s.low_w * s.w
+    if s.channel != s.size or s.w > 2 * s.channels * s.size:
+        return begin, 0
+    return begin, piece.images * piece.hs * s.out_step_h * s.h
+
+
 @numba.njit(types.void(TARGET, TURNER, PIECE, WORD, WORD, WORD, WORD), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: int, back: int) -> None:
     """Copy a block of so many channels of outputs to where they belong, or `back` from there."""
@@ -231,10 +244,9 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
             read = origin + d * s.d + h * s.h + s.low_w * s.w
         else:
             fill(s, how, piece, origin, block)
-        # What the next block reads, if its rows follow this one's.
-        coming, left = origin + s.low_d * s.d + (s.low_h + (piece.h + piece.hs) * s.out_step_h) * s.h, 0
-        if place < end - 1 and s.channel == s.size and s.w <= 2 * s.channels * s.size:
-            left = piece.images * piece.hs * s.out_step_h * s.h
+        coming, left = following(s, piece)
+        if place == end - 1:
+            left = 0
         for member in range(p.members):
             group = piece.group * p.members + member
             several, right = count, weights + p.w_start + group * p.w_group
@@ -251,7 +263,7 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
                 multiply(
                     *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
                     *(read + member * p.read_member, b, kept + member * p.kept_member, memory),
-                    *(panel, several, biases + group * bias_group, bias_panel, bias_row, coming, left),
+                    *(panel, several, biases + group * bias_group, bias_panel, bias_row, origin + coming, left),
                 )
         if t.stored:
             continue

@@ -68,22 +68,13 @@ def set_bytes(typing_context, target, count, value):  # type: ignore[no-untyped-
 
 @intrinsic
 def pointer(typing_context, address, kind):  # type: ignore[no-untyped-def]
-    """Take an address for that of numbers of a kind."""
+    """Take an address for that of numbers of a kind, or of an array's."""
 
     def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
         return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(kind.instance_type)(types.int64, kind), generate
-
-
-@intrinsic
-def pointer_like(typing_context, address, array):  # type: ignore[no-untyped-def]
-    """Take an address for that of numbers of an array's kind."""
-
-    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(array.dtype)(types.int64, array), generate
+    element = kind.dtype if isinstance(kind, types.Array) else kind.instance_type
+    return types.CPointer(element)(types.int64, kind), generate
 
 
 @intrinsic
@@ -143,7 +134,7 @@ def doubles_at(address: int, count: int) -> Array:
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def like(array: Array, address: int, count: int) -> Array:
     """The numbers of an array's kind at an address."""
-    found: Array = numba.carray(pointer_like(address, array), count)
+    found: Array = numba.carray(pointer(address, array), count)
     return found
 
 

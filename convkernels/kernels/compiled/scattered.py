@@ -156,7 +156,7 @@ def scattered_plan(
         return None
     rows, room, place = scattered_rows(axes, columns, size), scattered_bytes(axes, columns, size), rows_along(axes)
     wide = Problem(1, 1, channels, columns * count, (1, 1, 1), size)
-    blocks, kept_arrays, first_row = list[Block](), list[Array](), 0
+    blocks, arrays, first_row = list[Block](), list[Array](), 0
     for first in range(0, axes[place].outputs, rows):
         behind = min(axes[place].outputs, first + rows)
         pixels = tuple(behind - first if number == place else axis.outputs for number, axis in enumerate(axes))
@@ -182,12 +182,13 @@ def scattered_plan(
         numbers = (columns, column_step * step // size, memory.y.channel, memory.y.image, added)
         words = np.array([*tables(*lists), size, *numbers, begin * memory.y[3 + place], room // size, 0], np.int64)
         blocks.append(Block(first * memory.x[3 + place], products, address(words), lists[0].size // 4, None))
-        kept_arrays += [words, *lists]
+        arrays += [words, *lists]
         first_row = last
     zeros = np.zeros(columns, f"f{size}")
     threads = min(block.product.threads for block in blocks)
-    every_block, arrays = tuple(blocks), tuple(kept_arrays)
-    found = Scattered(every_block, (), arrays, batch, 1, memory.x.image, threads, room, 0, zeros, (0,))
+    found = Scattered(
+        tuple(blocks), (), tuple(arrays), batch, 1, memory.x.image, threads, room, line=0, zeros=zeros, places=(0,)
+    )
     return found if dense.w == memory.w else Copied(found, channels * columns * count * size)
 
 

@@ -8,7 +8,7 @@ import numba
 from numba import types
 
 from ...layout import Array
-from .blocks import COPIES, LIST, PIECE, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move
+from .blocks import COPIES, LIST, PIECE, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, following, move
 from .copies import TURNER, Copy, Turner, copy_array
 from .geometry import Piece, Source, Target
 from .machine import array_in, entry, fixed, invoke, words, words_at
@@ -170,12 +170,11 @@ def compute(
         s, start = Source(*fixed(numbers, SOURCES)), numbers[SOURCES]
         fill(s, how, piece, x + start + piece.group * s.group + piece.image * s.image, block)
         transform_source(s, q, piece, block, v + number * (q.line // q.sources))
-    # What the next block reads is fetched meanwhile, a line in each step of all tiles but the first of a place, if its
-    # rows follow this one's.
-    coming, left, fetched = x + start + piece.group * s.group + piece.image * s.image, 0, 0
-    coming += s.low_d * s.d + (s.low_h + (piece.h + piece.hs) * s.out_step_h) * s.h
-    if not last and s.channel == s.size and s.w <= 2 * s.channels * s.size:
-        left = piece.images * piece.hs * s.out_step_h * s.h
+    # What the next block reads is fetched meanwhile, a line in each step of all tiles but the first of a place.
+    coming, left = following(s, piece)
+    coming, fetched = coming + x + start + piece.group * s.group + piece.image * s.image, 0
+    if last:
+        left = 0
     for panel in range(begin, end):
         is_last = panel == t.panels - 1
         columns, code = (t.last, (2 * kind + 1) * tiles) if is_last else (t.width, 2 * kind * tiles)

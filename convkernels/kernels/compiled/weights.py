@@ -23,7 +23,7 @@ from ...spec import ConvSpec
 from ...window import Ints
 from .amounts import BLOCK, PANEL, weight_amounts
 from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
-from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, move, pack, together
+from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, following, move, pack, together
 from .conv_plans import plan_weights, run_to_weights
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tallest, tiling, vectors_for
@@ -94,14 +94,13 @@ def weigh_group(
         elif not filled:
             fill(s, how, piece, origin, block)
         given = dy + group * t.group + image * t.image + d * t.d + h * t.h + begin * t.width * t.channel
-        # What the next block reads is fetched meanwhile, a line in each step, if its rows follow this one's without
-        # many channels of other groups.
-        coming_x = origin + (s.low_d + d * s.out_step_d) * s.d + (s.low_h + (h + hs) * s.out_step_h) * s.h
-        coming_y, bytes_x, bytes_y, fetched = given + hs * t.h, 0, 0, 0
-        if number < behind - 1 and s.channel == s.size and s.w <= 2 * s.channels * s.size:
-            bytes_x = hs * s.out_step_h * s.h
-        if number < behind - 1 and t.channel == t.size and t.w <= 2 * t.panels * t.width * t.size:
-            bytes_y = hs * t.h
+        # What the next block reads is fetched meanwhile, a line in each step, and of dy under the same conditions.
+        coming_x, bytes_x = following(s, piece)
+        coming_x, coming_y, bytes_y, fetched = origin + coming_x, given + hs * t.h, 0, 0
+        if t.channel == t.size and t.w <= 2 * t.panels * t.width * t.size:
+            bytes_y = images * hs * t.h
+        if number == behind - 1:
+            bytes_x = bytes_y = 0
         if not t.stored:
             for panel in range(end - begin):
                 columns = t.last if begin + panel == t.panels - 1 else t.width
