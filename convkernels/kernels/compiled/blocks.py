@@ -68,7 +68,7 @@ def fill(s: Source, how: Turner, piece: Piece, x: int, block: int) -> None:
                         copy_matrix(
                             *(how, row + first * s.read_w + channel * s.read_channel, s.read_w, s.read_channel),
                             *(cell + (s.low_w + first * s.cell_step_w) * s.w, s.cell_step_w * s.w, s.channel),
-                            *(rows * (end - first), min(several, s.channels - channel)),
+                            *(rows * (end - first), min(several, s.channels - channel), several * s.channel),
                         )
                     else:
                         rows = 1
@@ -101,9 +101,9 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                 there = array + i * t.image + d * t.d + h * t.h
                 here = block + i * t.kept_image + d * t.kept_d + h * t.kept_h
                 if back:
-                    copy_matrix(how, here, t.kept_w, t.kept_channel, there, t.w, t.channel, pixels, columns)
+                    copy_matrix(how, here, t.kept_w, t.kept_channel, there, t.w, t.channel, pixels, columns, 0)
                 else:
-                    copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.kept_channel, pixels, columns)
+                    copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.kept_channel, pixels, columns, 0)
 
 
 @numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 7, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]

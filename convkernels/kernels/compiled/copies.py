@@ -47,9 +47,18 @@ def turner(size: int, isa: Isa, line: int = 0) -> Turner:
 TURNER = types.NamedUniTuple(types.int64, len(Turner._fields), Turner)
 
 
-@numba.njit(types.void(TURNER, *[types.int64] * 8), nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@numba.njit(types.void(TURNER, *[types.int64] * 9), nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
 def turn(
-    how: Turner, target: int, t_column: int, source: int, s_row: int, rows: int, columns: int, r: int, c: int
+    how: Turner,
+    target: int,
+    t_column: int,
+    source: int,
+    s_row: int,
+    rows: int,
+    columns: int,
+    ahead: int,
+    r: int,
+    c: int,
 ) -> None:
     """Turn the square that begins at element (r, c)."""
     lines, elements = min(how.side, rows - r), min(how.side, columns - c)
@@ -60,14 +69,26 @@ def turn(
         elif elements == how.rest:
             code = how.narrow
     read, written = source + r * s_row + c * how.size, target + r * how.size + c * t_column
-    invoke(code, (read, s_row, written, t_column, lines, elements))
+    invoke(code, (read, s_row, written, t_column, lines, elements, ahead))
 
 
-@numba.njit(types.void(TURNER, *[types.int64] * 8), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(TURNER, *[types.int64] * 9), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def copy_matrix(
-    how: Turner, target: int, t_row: int, t_column: int, source: int, s_row: int, s_column: int, rows: int, columns: int
+    how: Turner,
+    target: int,
+    t_row: int,
+    t_column: int,
+    source: int,
+    s_row: int,
+    s_column: int,
+    rows: int,
+    columns: int,
+    ahead: int,
 ) -> None:
-    """Copy element (r, c) from ``source + r * s_row + c * s_column`` to ``target + r * t_row + c * t_column``."""
+    """Copy element (r, c) from ``source + r * s_row + c * s_column`` to ``target + r * t_row + c * t_column``.
+
+    What lies so many bytes ahead in the source is fetched meanwhile, where rows and columns change places.
+    """
     size = how.size
     if s_row == size and (s_column != size or columns == 1):
         # Rows and columns change places, so that the source's lines are rows if it has any.
@@ -86,11 +107,11 @@ def copy_matrix(
         if abs(s_row) >= abs(t_column):
             for r in range(0, rows, how.side):
                 for c in range(0, columns, how.side):
-                    turn(how, target, t_column, source, s_row, rows, columns, r, c)
+                    turn(how, target, t_column, source, s_row, rows, columns, ahead, r, c)
         else:
             for c in range(0, columns, how.side):
                 for r in range(0, rows, how.side):
-                    turn(how, target, t_column, source, s_row, rows, columns, r, c)
+                    turn(how, target, t_column, source, s_row, rows, columns, ahead, r, c)
     elif size == 4:
         for r in range(rows):
             for c in range(columns):
@@ -127,6 +148,8 @@ COPY = types.NamedUniTuple(types.int64, len(Copy._fields), Copy)
 @numba.njit(types.void(TURNER, COPY, types.int64, types.int64), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def copy_array(how: Turner, plan: Copy, target: int, source: int) -> None:
     """Copy an array of up to five axes."""
+    # The matrix after the next: of weights from beyond the second-level cache that takes a sixth less time.
+    step = plan.from_k if plan.k > 2 else (plan.from_j if plan.j > 2 else plan.from_i)
     for i in range(plan.i):
         for j in range(plan.j):
             for k in range(plan.k):
@@ -134,7 +157,7 @@ def copy_array(how: Turner, plan: Copy, target: int, source: int) -> None:
                 origin = source + i * plan.from_i + j * plan.from_j + k * plan.from_k
                 copy_matrix(
                     *(how, to, plan.to_row, plan.to_column, origin, plan.from_row, plan.from_column),
-                    *(plan.rows, plan.columns),
+                    *(plan.rows, plan.columns, 2 * step),
                 )
 
 

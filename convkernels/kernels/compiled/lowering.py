@@ -173,7 +173,7 @@ def lower(s: Source, how: Lowering, turner: Turner, piece: Piece, x: int, block:
                         copy_matrix(
                             *(turner, to + (above + inside) * line + left * s.size, s.read_channel, s.size),
                             *(cell + inside * step + left * how.step_w * s.w, s.channel, how.step_w * s.w),
-                            *(s.channels, right - left),
+                            *(s.channels, right - left, 0),
                         )
 
 
@@ -187,4 +187,4 @@ def move_lines(
             first, behind = max(begin, row * how.outputs), min(end, (row + 1) * how.outputs)
             to = array + d * t.d + row * t.h + (first - row * how.outputs) * t.w
             here = kept + d * t.kept_d + (first - begin) * t.size
-            copy_matrix(turner, to, t.w, t.channel, here, t.size, t.kept_channel, behind - first, columns)
+            copy_matrix(turner, to, t.w, t.channel, here, t.size, t.kept_channel, behind - first, columns, 0)

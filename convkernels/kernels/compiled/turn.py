@@ -48,13 +48,13 @@ def mixed(build: ir.IRBuilder, lines: list[Any], lanes: int) -> list[Any]:
 def square(build: ir.IRBuilder, lanes: int, itemsize: int, given: Sequence[Any], elements: int) -> None:
     """Turn a square of as many lines as a vector has lanes, each of so many elements, or of any number for 0.
 
-    Given are the source, its stride between lines, the target, its stride, all in bytes, and how many lines and
-    elements of a line there are, which only the code for any number heeds.
+    Given are the source, its stride between lines, the target, its stride, all in bytes, how many lines and elements of
+    a line there are, which only the code for any number heeds, and how far ahead of it lines are fetched, if any.
     """
     masked = elements == 0
     vector = ir.VectorType(ir.IntType(8 * itemsize), lanes)
     mask = ir.VectorType(ir.IntType(1), lanes)
-    source, source_step, target, target_step, lines, columns = given
+    source, source_step, target, target_step, lines, columns, *ahead = given
     suffix, pointer = f"v{lanes}i{8 * itemsize}.p0", vector.as_pointer()
     aligned = ir.Constant(INDEX, itemsize)
 
@@ -90,10 +90,15 @@ def square(build: ir.IRBuilder, lanes: int, itemsize: int, given: Sequence[Any],
     kinds = pointer, INDEX, INDEX, INDEX
     known = build.module.globals.get("llvm.prefetch.p0")
     prefetch = known or ir.Function(build.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0")
+
+    def fetch(address: Any, *, write: bool) -> None:
+        build.call(prefetch, [address, *(ir.Constant(INDEX, how) for how in (int(write), 3, 1))])  # near, data
+
+    for line in range(lanes) if ahead else ():
+        fetch(place(build.add(source, ahead[0]), source_step, line), write=False)
     for line, value in enumerate(mixed(build, read, lanes)[: elements or lanes]):
         address = place(target, target_step, line)
-        ahead = place(build.add(target, ir.Constant(WORD, AHEAD)), target_step, line)
-        build.call(prefetch, [ahead, *(ir.Constant(INDEX, how) for how in (1, 3, 1))])  # to write, near, data
+        fetch(place(build.add(target, ir.Constant(WORD, AHEAD)), target_step, line), write=True)
         if masked:
             store = intrinsic("llvm.masked.store", ir.VoidType(), vector, pointer, INDEX, mask)
             build.call(store, [value, address, aligned, chosen(line, columns, lines)])
@@ -104,7 +109,7 @@ def square(build: ir.IRBuilder, lanes: int, itemsize: int, given: Sequence[Any],
 def emit(lanes: int, itemsize: int, elements: int) -> str:
     """A function that turns a square, as LLVM assembly."""
     module = ir.Module("turn")
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 6), "turn")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 7), "turn")
     build = ir.IRBuilder(function.append_basic_block("entry"))
     square(build, lanes, itemsize, function.args, elements)
     build.ret_void()
