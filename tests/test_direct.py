@@ -407,9 +407,15 @@ def test_examples(module):
 def test_auto_takes_tiles_unless_they_are_nearly_empty():
     for text in ("n1g1i64o64_in56x56_k3x3_s2x2_p1+1x1+1_d1x1", "n1g1i1o1_in8x8_k3x3_s1x1_p1+1x1+1_d1x1"):
         assert ck.explain(text).choices[0].chosen.name == "direct"
-    thin = "n8g1i64o2_in56x56_k3x3_s2x2_p1+1x1+1_d1x1"
-    reasons = {verdict.implementation.name: verdict.reason for verdict in ck.explain(thin).choices[0].verdicts}
-    assert reasons["direct"] == "not preferred: groups of 2 channels leave vectors nearly empty"
+    reason = "not preferred: groups of {} channels to {} leave vectors nearly empty"
+    for text, channels, columns in (
+        ("n8g2i258o4_in56x56_k3x3_s1x1_p1+1x1+1_d1x1", 129, 2),
+        ("n1g1i64o1_in156x156_k1x1_s1x1_p0+0x0+0_d1x1", 64, 1),
+    ):
+        reasons = {verdict.implementation.name: verdict.reason for verdict in ck.explain(text).choices[0].verdicts}
+        assert reasons["direct"] == reason.format(channels, columns)
+    for text in ("n8g2i256o4_in56x56_k3x3_s1x1_p1+1x1+1_d1x1", "n8g1i512o1_in56x56_k3x3_s2x2_p1+1x1+1_d1x1"):
+        assert ck.explain(text).choices[0].chosen.name == "direct"
 
 
 def test_without_numba_it_declines(monkeypatch):

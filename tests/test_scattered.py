@@ -1,4 +1,4 @@
-"""Input gradients by pictures, as products that are added up where windows overlap."""
+"""Gradients by pictures, and convolutions to some, as products that are added up where windows overlap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THIN = [
     "n1g1i2o50_in150x111_k3x3_s4x3_p0+0x1+0_d2x1_float64",
     "n1g1i1o60_in3000_k50_s7_p3+2_d1_float64",
     "n1g1i4o48_in9x14x21_k3x4x5_s2x1x2_p1+0x1+1x2+2_d1x1x1_float64",
-    "n2g1i3o36_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n2g1i3o48_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i8o64_in21x40_k3x4_s2x3_p1+1x2+0_d1x2",
     "n1g1i2o64_in20x40_k3x4_s1x1_p5+4x1+1_d1x1",
     "n1g1i1o8_in9x12x31_k2x3x5_s1x1x2_p1+0x1+1x2+2_d1x1x1_float64",
@@ -47,6 +47,15 @@ FEW = [
     "n2g1i5o53_in9x4_k3x2_s2x1_p0+0x0+0_d2x1",
 ]
 """Few pixels from many channels to more than four columns."""
+
+FORWARD = [
+    "n2g1i64o3_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n1g1i65o4_in41x40_k4x2_s1x1_p0+3x2+-1_d2x1_float64",
+    "n3g1i48o1_in20x40_k5x6_s1x1_p-1+1x0+7_d1x1",
+    "n1g1i200o2_in9x150_k1x3_s1x1_p0+0x1+1_d1x2_float64",
+    "n2g1i33o1_in9x14x21_k3x1x5_s1x1x1_p0+1x1+1x2+2_d1x2x1",
+]
+"""Convolutions without steps of many channels to few, with padding and crops of all kinds."""
 
 
 def plan_of(problem, **options):
@@ -73,6 +82,42 @@ def test_products_are_scattered_where_columns_are_few(text, order, block, monkey
             assert block == 2**19 or len(plan.blocks) > 1
         execute(plan, dy, w, None, out)
         assert_same(out, expected)
+
+
+@pytest.mark.parametrize("block", [2**12, 2**19])
+@pytest.mark.parametrize(("text", "order"), [*itertools.product(FORWARD, ["NCHW", "NHWC", "CNWH"])])
+def test_convolutions_to_few_channels_are_the_gradients_of_mirrored_ones(text, order, block, monkeypatch):
+    problem = Problem.read(f"conv:{text}")
+    monkeypatch.setattr(scattering, "BLOCK", block)
+    spatial = problem.layout.axes[2:]
+    layout = order.replace("HW", spatial).replace("WH", spatial[::-1])
+    given = replace(problem, layout=Layout(layout), weight_layout=Layout(spatial + "IO", "OI"))
+    x, w, b = (given.arrays[role] for role in INPUTS["conv"])
+    expected = run(OPERATIONS["conv"].find("im2col"), given)["out"]
+    for threads in (1, 3):
+        out = np.full_like(expected, np.nan)
+        plan = direct.conv_plan.__wrapped__(given.spec, x.strides, w.strides, out.strides, 2**26, threads)
+        assert isinstance(plan.inner, scattered.Scattered)
+        for _ in range(2):
+            execute(plan, x, w, b, out)
+            assert_same(out, expected)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_convolutions_to_few_channels_have_the_same_bits_in_any_batch_by_a_plan_and_by_weights_with_gaps(layout):
+    rng = np.random.default_rng(0)
+    counts = {"N": 3, "C": 100, "H": 30, "W": 21}
+    x = rng.standard_normal([counts[axis] for axis in layout]).astype(np.float32)
+    w = rng.standard_normal((3, 100, 3, 8)).astype(np.float32)[..., ::2]
+    b = rng.standard_normal(3).astype(np.float32)
+    options = {"padding": 1, "layout": layout, "weight_layout": "OIHW", "strategy": "direct"}
+    called = ck.conv2d(x, w, b, **options)
+    np.testing.assert_allclose(called, ck.conv2d(x, w, b, **{**options, "strategy": "im2col"}), rtol=0, atol=1e-3)
+    for threads in (1, 2):
+        assert np.array_equal(called, ck.conv2d(x, w.copy(), b, threads=threads, **options))
+        assert np.array_equal(called, ck.plan("conv2d", x, w, b, threads=threads, **options)(x))
+        for image in range(3):
+            assert np.array_equal(called[[image]], ck.conv2d(x[[image]], w, b, threads=threads, **options))
 
 
 @pytest.mark.parametrize("together", [1, 3 * 2**14])
@@ -186,7 +231,7 @@ def test_a_plan_has_the_bits_of_a_call_by_weights_with_gaps(view):
         "n1g1i3o64_in10x16_k5x5_s2x2_p1+1x1+1_d1x1",
         "n1g1i9o64_in30x30_k5x5_s2x2_p1+1x1+1_d1x1",
         "n1g1i3o14_in30x30_k5x5_s2x2_p1+1x1+1_d1x1",
-        "n1g1i3o35_in30x30_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n1g1i3o47_in30x30_k3x3_s1x1_p1+1x1+1_d1x1",
         "n1g1i3o64_in9x9_k3x3_s1x1_p1+1x1+1_d1x1",
         "n1g1i3o64_in10x6_k1x1_s2x2_p0+-1x0+-1_d1x1",
         "n1g1i3o64_in500x500_k2x2_s100x100_p0+-98x0+-98_d1x1",
@@ -206,6 +251,26 @@ def test_one_image_has_the_bits_of_many():
     many = ck.conv_transpose2d(x, w, **options)
     for image in range(5):
         assert np.array_equal(many[image : image + 1], ck.conv_transpose2d(x[image : image + 1], w, **options))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n1g1i64o5_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n1g1i64o3_in30x37_k3x3_s2x1_p1+1x1+1_d1x1",
+        "n1g1i47o3_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n1g2i128o6_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n1g1i64o3_in30x37_k1x1_s1x1_p0+0x0+0_d1x1",
+        "n1g1i64o1_in8x8_k3x3_s1x1_p1+1x1+1_d1x1",
+        "n0g1i64o3_in30x37_k3x3_s1x1_p1+1x1+1_d1x1",
+    ],
+)
+def test_convolutions_are_not_elsewhere(text):
+    """To many channels, with steps, from few channels, in groups, by single taps, of few operations, or no image."""
+    problem = Problem.read(f"conv:{text}")
+    strides = (each.strides for each in (problem.arrays["x"], problem.arrays["w"], problem.outputs()["out"]))
+    plan = direct.conv_plan(problem.spec, *strides, 2**26, 2)
+    assert not hasattr(plan, "inner")
 
 
 @pytest.mark.parametrize("text", [THIN[0], "n5g1i40o256_in8x8_k4x4_s2x2_p1+1x1+1_d1x1"])

@@ -30,6 +30,8 @@ PROBLEMS = [
     "n1g1i600o65_in2x25_k1x1_s1x3_p0+0x0+0_d1x1_bias",
     "n1g1i512o20_in5x6_k3x3_s1x1_p1+1x1+1_d1x1",
     "n1g1i1024o80_in3x7_k1x1_s1x1_p0+0x0+0_d1x1",
+    "n1g1i16o1_in64x64_k9x9_s1x1_p4+4x4+4_d1x1_bias",
+    "n1g1i1o16_in64x64_k9x9_s1x1_p4+4x4+4_d1x1",
 ]
 
 

@@ -27,12 +27,14 @@ from .axes import (
     exchanged_sums,
     forward_axes,
     input_grad_axes,
+    mirrored,
     pictures,
     rests_apart,
 )
 from .isa import host, paired
 from .reach import depthwise_amounts
 from .scattering import (
+    FEW_COLUMNS,
     rows_along,
     scattered_bytes,
     scattered_few_bytes,
@@ -46,8 +48,10 @@ from .thread_count import usable
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
 TYPES = (np.dtype(np.float32), np.dtype(np.float64))
-SMALL, FEW = 1_000_000, 3
-"""Operations from which on it matters how full tiles are, and channels of a group that leave them too empty."""
+SMALL, FEW, FOR_EACH = 1_000_000, 3, 64
+"""Operations from which on it matters how full tiles are, channels of a group that leave them too empty, and how many
+for each of these are too many then.
+"""
 POINT = 131_072
 """Operations of a single pixel, some 256 to 256 channels, up to which a call costs less than BLAS gains."""
 WORTH, WEIGHTS_WORTH = 4_500_000, 2_000_000
@@ -79,8 +83,8 @@ DEPTHWISE_WORTH = 20_000
 """Operations below which compiling a depthwise convolution is not worth it, though it is faster once compiled."""
 MANY = 16
 """Outputs of a single channel from which on a matrix product was measured to be faster, 1.2 to 8 times."""
-MANY_TO_ONE, MANY_TAPS = 48, 25
-"""Channels and taps of a gradient by one channel from which on products are faster, 1.5 to 2.2 times."""
+MANY_TO_ONE = 32
+"""Channels of a gradient by one channel from which on products are faster, 1.1 to 2.9 times."""
 DEPTHWISE_TAPS = 64
 """Taps along the last axis up to which there is code for each."""
 
@@ -100,25 +104,19 @@ def supports(spec: ConvSpec) -> str | None:
 
 def prefers(spec: ConvSpec, order: Order) -> str | None:
     """Nearly all: even the smallest call is over in half the time of one matrix product and its copies."""
-    return thin(spec, spec.group_out)
+    return thin(spec, spec.group_in, spec.group_out, grouped=spec.groups > 1 == max(spec.window.stride))
 
 
 def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
-    """The same, where the columns are the input channels, or taps make them many."""
-    return None if by_products(spec) else thin(spec, spec.group_in)
+    """The same, where the columns are the input channels; in groups these are short runs of memory for all in NHWC."""
+    return thin(spec, spec.group_out, spec.group_in, grouped=spec.groups > 1 and order != "channels_last")
 
 
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
-    """All but few channels: rows are the input channels with the last axis' taps, columns the output channels."""
-    rows = spec.group_in * spec.window.kernel_size[-1]
-    if each_image(spec) > SMALL and min(rows, spec.group_out) < FEW:
-        return f"groups of {spec.group_in} to {spec.group_out} channels fill few rows or columns of a tile"
+    """All but a matrix by a vector."""
+    if each_image(spec) > SMALL and spec.window.taps == spec.group_out == 1:
+        return f"groups of {spec.group_in} channels to one are a matrix by a vector"
     return None
-
-
-def by_products(spec: ConvSpec) -> bool:
-    """Whether an input gradient is by products of pixels and taps, which are scattered."""
-    return scatters(forward_axes(spec), spec.groups, spec.group_out, spec.group_in, spec.compute_dtype.itemsize)
 
 
 def each_image(spec: ConvSpec) -> int:
@@ -126,10 +124,11 @@ def each_image(spec: ConvSpec) -> int:
     return spec.flops // max(1, spec.batch)
 
 
-def thin(spec: ConvSpec, columns: int) -> str | None:
-    """Why a correlation to so many channels leaves tiles nearly empty."""
-    if each_image(spec) > SMALL and columns < FEW:
-        return f"groups of {columns} channels leave vectors nearly empty"
+def thin(spec: ConvSpec, channels: int, columns: int, *, grouped: bool) -> str | None:
+    """Why a correlation from so many channels to so many takes longer than products of matrices by columns."""
+    empty = columns == 1 if spec.window.taps == 1 else grouped and channels > FOR_EACH * columns
+    if each_image(spec) > SMALL and columns < FEW and empty:
+        return f"groups of {channels} channels to {columns} leave vectors nearly empty"
     if each_image(spec) > POINT and spec.window.taps == math.prod(spec.window.out_size) == 1:
         return "a single pixel of a single tap is one matrix product"
     return None
@@ -258,10 +257,9 @@ def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
 
 
 def depthwise_prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
-    """All but small problems, and many taps of many channels that come to one: these are a product."""
-    channels, taps = spec.group_out, spec.window.taps
-    if channels >= MANY_TO_ONE and taps >= MANY_TAPS and by_products(spec):
-        return f"{taps} taps of {channels} channels for one are a product"
+    """All but small problems, and many channels that come to one: these are a product."""
+    if spec.group_out >= MANY_TO_ONE and (spec.groups == 1 or spec.window.taps == 1):
+        return f"{spec.group_out} channels for one are a product"
     return too_small(spec)
 
 
@@ -294,30 +292,40 @@ def late(module: str, name: str) -> Callable[..., Any]:
 
 def workspace(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv`: weights in panels, and for each thread a block of the input and of the output."""
-    return correlations(spec, (forward_axes(spec),), spec.group_in, spec.group_out, limit)
+    axes, channels = forward_axes(spec), (spec.group_in, spec.group_out)
+    needed = correlations(spec, (axes,), *channels, limit)
+    if spec.group_out <= FEW_COLUMNS and all(axis.step == 1 for axis in axes):
+        needed = max(needed, products(spec, mirrored(axes), *channels, limit))
+    return needed
 
 
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of its largest correlation, or of products that are scattered."""
-    needed = correlations(spec, input_grad_axes(spec), spec.group_out, spec.group_in, limit)
-    axes, size, threads = forward_axes(spec), spec.compute_dtype.itemsize, usable(None, spec.flops)
-    counts, count = [axis.outputs for axis in axes], spec.group_in * spec.window.taps
-    several = min(spec.batch, scattered_images(axes, spec.groups, spec.group_out, spec.group_in, size))
-    room = rounded(spec.group_out * count * size)
+    channels = spec.group_out, spec.group_in
+    needed = correlations(spec, input_grad_axes(spec), *channels, limit)
+    return max(needed, products(spec, forward_axes(spec), *channels, limit))
+
+
+def products(spec: ConvSpec, axes: Axes, channels: int, columns: int, limit: int) -> int:
+    """Scratch bytes of an input gradient by products that are scattered; 0 where none are."""
+    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
+    counts, count = [axis.outputs for axis in axes], columns * spec.window.taps
+    several = min(spec.batch, scattered_images(axes, spec.groups, channels, columns, size))
+    room = rounded(channels * count * size)
     if several:
-        room += sum(map(rounded, scattered_few_bytes(several, math.prod(counts), spec.group_out, count, size)))
+        room += sum(map(rounded, scattered_few_bytes(several, math.prod(counts), channels, count, size)))
         pixels: list[Ints] = [
             (1, 1, images * math.prod(counts)) for images in (several, spec.batch % several) if images
         ]
-    elif by_products(spec):
-        room += scattered_bytes(axes, spec.group_in, size)
-        counts[rows_along(axes)] = scattered_rows(axes, spec.group_in, size)
+    elif scatters(axes, spec.groups, channels, columns, size):
+        room += scattered_bytes(axes, columns, size)
+        counts[rows_along(axes)] = scattered_rows(axes, columns, size)
         pixels = [tuple(counts)]
     else:
-        return needed
-    product = (1, 1, spec.group_out, count, 1, size, limit - room, threads)
+        return 0
+    product = (1, 1, channels, count, 1, size, limit - room, threads)
     every = (tuple(ONE._replace(outputs=each, size=each) for each in some) for some in pixels)
-    return max(needed, room + max(correlation_amounts(some, *product).bytes(threads, limit - room) for some in every))
+    return room + max(correlation_amounts(some, *product).bytes(threads, limit - room) for some in every)
 
 
 def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:

@@ -168,6 +168,19 @@ def forward_axes(spec: ConvSpec) -> Axes:
     return (ONE,) * (3 - len(axes)) + tuple(axes)
 
 
+def mirrored(axes: Axes) -> Axes:
+    """The axes of the convolution whose input gradient a correlation without steps is: each cell is one of its outputs.
+
+    Examples
+    --------
+    >>> mirrored((Axis(6, 1, ((0, -1), (1, 0), (2, 1)), 7),))
+    (Axis(outputs=7, step=1, taps=((2, -1), (1, 0), (0, 1)), size=6, first=0, stride=1, rests=()),)
+    """
+    return tuple(
+        Axis(axis.size, 1, tuple((tap, -offset) for tap, offset in reversed(axis.taps)), axis.outputs) for axis in axes
+    )
+
+
 @lru_cache(maxsize=512)
 def input_grad_axes(spec: ConvSpec) -> tuple[Axes, ...]:
     """The axes of the correlations that make up an input gradient, one for each remainder but those of the last axis.

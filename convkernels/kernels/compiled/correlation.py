@@ -57,9 +57,9 @@ FAR_WEIGHTS, FEW_ROWS = 2**22, 128
 """Bytes of weights that lie in no near cache, and the rows of these to go through at a time for all panels, each a
 page or so: few enough for a processor to guess the next line of all.
 """
-GATHERED, GATHERED_PIXELS = 32, 48
+GATHERED, GATHERED_PIXELS, CROWDED_PIXELS = 32, 48, 18
 """Rows of the result from which on copying a row of B that all read pays: one of weights, which come from far, or of
-pixels, which the first tile keeps."""
+pixels, which the first tile keeps; and the latter where rows of B fall into one set of the cache."""
 
 
 ARGUMENTS = listed(7)
@@ -374,7 +374,8 @@ def gathers(problem: Problem, axes: Axes, tile: Tiling, way: Way, filters: Filte
     if apart <= tile.width * problem.size:
         return False
     if way.pixels:
-        return lies and problem.taps == (1, 1, 1) and problem.columns >= GATHERED_PIXELS
+        least = CROWDED_PIXELS if apart % PAGE == 0 else GATHERED_PIXELS
+        return lies and problem.taps == (1, 1, 1) and problem.columns >= least
     return not filters.bytes and way.along is Walk.CHANNELS and axes[1].outputs * axes[2].outputs >= GATHERED
 
 

@@ -14,7 +14,7 @@ from .correlation import plan
 from .dots import dots_plan
 from .isa import Isa, host
 from .operands import Memory, Problem, backward, forward, without_gaps
-from .scattered import scattered_plan
+from .scattered import scattered_forward_plan, scattered_plan
 from .ways import Walk
 from .weighted import Copied, Weighted
 
@@ -23,8 +23,10 @@ from .weighted import Copied, Weighted
 def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False) -> Weighted:
     """The plan of a convolution."""
     (problem, memory), axes = forward(spec, x, w, out), forward_axes(spec)
+    given = (memory, limit, threads, host())
     dots = dots_plan(problem, axes, memory, threads, host())
-    return dots or correlations(problem, (axes,), memory, limit, threads, host(), kept=kept)
+    scattered = None if dots else scattered_forward_plan(problem, axes, *given, rank=spec.window.rank)
+    return dots or scattered or correlations(problem, (axes,), *given, kept=kept)
 
 
 @lru_cache(maxsize=512)

@@ -13,7 +13,7 @@ COLUMNS, FEW_COLUMNS = 8, 4
 """Columns up to which products of pictures are scattered, and so where pixels do not stand apart or rows are short."""
 CHANNELS = 48
 """Channels from which on that pays for short rows."""
-STEPPED, DENSE = 5, 12
+STEPPED, DENSE = 5, 16
 """Channels for each column from which on adding up by runs costs less than the tiles of few rows that are spared: some
 40 multiply-adds for each product, where pixels stand apart and where they do not.
 """
@@ -21,8 +21,8 @@ APART, APART_DOUBLES = 8, 16
 """The same where results of a column are written apart from each other; and in float64, if not from pixels that stand
 apart to few columns.
 """
-LEAST_CHANNELS, LEAST_PRODUCTS = 8, 2**13
-"""The fewest channels of these, and the fewest products where pixels do not stand apart."""
+LEAST_CHANNELS, LEAST_WORK = 8, 2**18
+"""The fewest channels of these, and the fewest multiply-adds where pixels do not stand apart."""
 RUN = 8
 """Pixels of a row from which on it is added up by runs."""
 SPARED_BYTES = 384
@@ -54,7 +54,7 @@ def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) ->
         return steps > 1 and columns <= FEW_COLUMNS and many
     if steps > 1:
         return channels >= max(LEAST_CHANNELS, STEPPED * columns)
-    return columns <= FEW_COLUMNS and channels >= DENSE * columns and pixels * taps * columns >= LEAST_PRODUCTS
+    return columns <= FEW_COLUMNS and channels >= DENSE * columns and channels * pixels * taps * columns >= LEAST_WORK
 
 
 def pays_apart(axes: Axes, channels: int, columns: int, size: int) -> bool:

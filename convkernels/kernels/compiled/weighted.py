@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ...layout import Array
+from ...window import Ints
 from .scratch import arena, rounded
 
 BYTE = np.dtype(np.uint8)
@@ -35,9 +36,9 @@ def execute(what: Weighted, x: Array, w: Array, bias: Array | None, out: Array) 
         what.compute(x, what.rearrange(w, arena.empty((what.bytes,), BYTE)), bias, out)
 
 
-def without_gaps_in(w: Array, target: Array) -> Array:
-    """Copy weights from end to end in the order of their memory."""
-    order = sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis]))
+def without_gaps_in(w: Array, target: Array, order: Ints | None = None) -> Array:
+    """Copy weights from end to end in some order of their axes, or that of their memory."""
+    order = order or tuple(sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis])))
     dense = target[: w.nbytes].view(w.dtype).reshape([w.shape[axis] for axis in order])
     copied: Array = dense.transpose(np.argsort(order))
     copied[...] = w
@@ -49,6 +50,7 @@ class Copied(NamedTuple):
 
     inner: Weighted
     copy: int
+    order: Ints | None = None
 
     @property
     def bytes(self) -> int:
@@ -59,7 +61,7 @@ class Copied(NamedTuple):
         """Copy, and rearrange."""
         assert target is not None, "there are bytes"
         rest = target[rounded(self.copy) :] if self.inner.bytes else None
-        return self.inner.rearrange(without_gaps_in(w, target), rest)
+        return self.inner.rearrange(without_gaps_in(w, target, self.order), rest)
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Compute by rearranged weights."""
