@@ -103,21 +103,26 @@ def test_convolutions_to_few_channels_are_the_gradients_of_mirrored_ones(text, o
             assert_same(out, expected)
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_convolutions_to_few_channels_have_the_same_bits_in_any_batch_by_a_plan_and_by_weights_with_gaps(layout):
+@pytest.mark.parametrize(("layout", "order"), [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("WHNC", "IWOH")])
+def test_convolutions_to_few_channels_have_the_same_bits_in_any_batch_by_a_plan_and_by_weights_with_gaps(layout, order):
+    """And when they are made again."""
     rng = np.random.default_rng(0)
     counts = {"N": 3, "C": 100, "H": 30, "W": 21}
     x = rng.standard_normal([counts[axis] for axis in layout]).astype(np.float32)
-    w = rng.standard_normal((3, 100, 3, 8)).astype(np.float32)[..., ::2]
+    sizes = {"O": 3, "I": 100, "H": 3, "W": 8}
+    w = rng.standard_normal([sizes[axis] for axis in order]).astype(np.float32)
+    w = w[tuple(np.s_[::2] if axis == "W" else np.s_[:] for axis in order)]
     b = rng.standard_normal(3).astype(np.float32)
-    options = {"padding": 1, "layout": layout, "weight_layout": "OIHW", "strategy": "direct"}
+    options = {"padding": 1, "layout": layout, "weight_layout": order, "strategy": "direct"}
     called = ck.conv2d(x, w, b, **options)
     np.testing.assert_allclose(called, ck.conv2d(x, w, b, **{**options, "strategy": "im2col"}), rtol=0, atol=1e-3)
     for threads in (1, 2):
-        assert np.array_equal(called, ck.conv2d(x, w.copy(), b, threads=threads, **options))
+        for _ in range(3):
+            assert np.array_equal(called, ck.conv2d(x, w.copy(), b, threads=threads, **options))
         assert np.array_equal(called, ck.plan("conv2d", x, w, b, threads=threads, **options)(x))
         for image in range(3):
-            assert np.array_equal(called[[image]], ck.conv2d(x[[image]], w, b, threads=threads, **options))
+            one, expected = (np.take(each, [image], axis=layout.index("N")) for each in (x, called))
+            assert np.array_equal(expected, ck.conv2d(one, w, b, threads=threads, **options))
 
 
 @pytest.mark.parametrize("together", [1, 3 * 2**14])

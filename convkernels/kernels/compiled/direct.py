@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache, partial
 
 from ...spec import ConvSpec
@@ -16,7 +15,7 @@ from .isa import Isa, host
 from .operands import Memory, Problem, backward, forward, without_gaps
 from .scattered import scattered_forward_plan, scattered_plan
 from .ways import Walk
-from .weighted import Copied, Weighted
+from .weighted import Weighted, copied
 
 
 @lru_cache(maxsize=512)
@@ -25,7 +24,7 @@ def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: 
     (problem, memory), axes = forward(spec, x, w, out), forward_axes(spec)
     given = (memory, limit, threads, host())
     dots = dots_plan(problem, axes, memory, threads, host())
-    scattered = None if dots else scattered_forward_plan(problem, axes, *given, rank=spec.window.rank)
+    scattered = None if dots else scattered_forward_plan(problem, axes, *given)
     return dots or scattered or correlations(problem, (axes,), *given, kept=kept)
 
 
@@ -58,8 +57,7 @@ def correlations(
     dense = without_gaps(problem, memory, backward=backward)
     if dense.w == memory.w or choose(problem, every, dense, isa)[0].along is not Walk.WINDOWS:
         return plan(problem, every, memory, limit, threads, isa, kept=kept)
-    size = problem.groups * problem.columns * problem.channels * math.prod(problem.taps) * problem.size
-    return Copied(plan(problem, every, dense, limit, threads, isa, kept=kept), size)
+    return copied(plan(problem, every, dense, limit, threads, isa, kept=kept), problem, memory, dense, isa)
 
 
 conv = partial(run_forward, conv_plan)

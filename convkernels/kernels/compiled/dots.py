@@ -31,7 +31,7 @@ from .machine import address, address_of, array_in, data_of, entry, fixed, invok
 from .operands import Memory, Problem, without_gaps
 from .parallel import run_at
 from .tile import INDEX, WORD, Emitter, Shape, compiled
-from .weighted import without_gaps_in
+from .weighted import Weighted, copied
 
 LEAST = 4
 """Vectors of a sum from which on adding up its lanes is little."""
@@ -158,13 +158,16 @@ class Dots(NamedTuple):
     pieces: int
     threads: int
     zeros: Array
-    bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """None: weights are read as they lie."""
+        return 0
 
     def rearrange(self, w: Array, target: Array | None) -> Array:
-        """Take the weights as they lie, or copied without gaps in the order of their memory."""
-        if target is None:
-            return w
-        return without_gaps_in(w, target)
+        """Take the weights as they lie."""
+        assert target is None, "there are no bytes"
+        return w
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Multiply."""
@@ -174,14 +177,12 @@ class Dots(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: Isa) -> Dots | None:
+def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: Isa) -> Weighted | None:
     """Plan products of whole pictures, if each output is one, along x and w from end to end."""
     batch, groups, channels, columns, taps, size = problem
     depth, x, lanes = channels * math.prod(taps), memory.x, isa.lanes(size)
     # Filters with gaps are copied, so that a plan, whose copy has none, adds up in the same order.
-    dense = without_gaps(problem, memory)
-    copied = groups * columns * depth * size if (dense.w_group, *dense.w[1:]) != (memory.w_group, *memory.w[1:]) else 0
-    memory = dense
+    given, memory = memory, without_gaps(problem, memory)
     offsets = offsets_of(problem, axes, memory, isa.registers // 2)
     if depth < LEAST * lanes or not batch or offsets is None:
         return None
@@ -205,7 +206,9 @@ def dots_plan(problem: Problem, axes: Axes, memory: Memory, threads: int, isa: I
     strides = (start, x.group, x.image, memory.w_group, memory.w[0], *memory.y[:3])
     words = np.array([*tables(*lists), depth // lanes, depth % lanes, size, columns, *strides], np.int64)
     zeros = np.zeros(groups * columns, f"f{size}")
-    return Dots(address(words), (words, *lists), len(pieces), threads, zeros, copied)
+    found = Dots(address(words), (words, *lists), len(pieces), threads, zeros)
+    gaps = (memory.w_group, *memory.w[1:]) != (given.w_group, *given.w[1:])
+    return copied(found, problem, given, memory, isa) if gaps else found
 
 
 def offsets_of(problem: Problem, axes: Axes, memory: Memory, most: int) -> Array | None:

@@ -49,7 +49,7 @@ from .scattering import (
     scatters,
 )
 from .scratch import LINE, arena, rounded
-from .weighted import BYTE, Copied, Weighted
+from .weighted import BYTE, Weighted, copied
 
 WORDS = listed(6)
 
@@ -150,7 +150,7 @@ def scattered_plan(
     if several and batch and unit:
         steps = (unit, column_step, tap_step)
         few = few_pixels_plan(problem, axes, dense, several, steps, limit, threads, isa, kept=kept)
-        return few if dense.w == memory.w else Copied(few, channels * columns * count * size)
+        return few if dense.w == memory.w else copied(few, problem, memory, dense, isa)
     if not (scatters(axes, problem.groups, channels, columns, size) and batch and unit):
         return None
     inner = columns > 1 and abs(memory.y.channel) < abs(memory.y.w)
@@ -191,11 +191,11 @@ def scattered_plan(
     found = Scattered(
         tuple(blocks), (), tuple(arrays), batch, 1, memory.x.image, threads, room, line=0, zeros=zeros, places=(0,)
     )
-    return found if dense.w == memory.w else Copied(found, channels * columns * count * size)
+    return found if dense.w == memory.w else copied(found, problem, memory, dense, isa)
 
 
 def scattered_forward_plan(
-    problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa, *, rank: int
+    problem: Problem, axes: Axes, memory: Memory, limit: int, threads: int, isa: Isa
 ) -> Weighted | None:
     """Plan a convolution to a few columns so, if that pays: without steps, it is the input gradient of a mirrored one.
 
@@ -205,9 +205,9 @@ def scattered_forward_plan(
     if columns > FEW_COLUMNS or any(axis.step > 1 for axis in axes):
         return None
     channel, column, *along = contiguous((channels, columns, *taps), size)
-    copied = memory._replace(w=(column, channel, *along), w_group=channels * channel)
-    found = scattered_plan(problem, mirrored(axes), copied, limit, threads, isa, kept=False)
-    return found and Copied(found, channels * channel, (1, 0, *range(2, 2 + rank)))
+    lying = memory._replace(w=(column, channel, *along), w_group=channels * channel)
+    found = scattered_plan(problem, mirrored(axes), lying, limit, threads, isa, kept=False)
+    return found and copied(found, problem, memory, lying, isa)
 
 
 def few_pixels_plan(

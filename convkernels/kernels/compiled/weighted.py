@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ...layout import Array
-from ...window import Ints
+from .blocks import pack, together
+from .copies import copy_plan, turner
+from .isa import Isa
+from .machine import address, tables
+from .operands import Memory, Problem
+from .parallel import run
 from .scratch import arena, rounded
 
 BYTE = np.dtype(np.uint8)
@@ -36,21 +42,14 @@ def execute(what: Weighted, x: Array, w: Array, bias: Array | None, out: Array) 
         what.compute(x, what.rearrange(w, arena.empty((what.bytes,), BYTE)), bias, out)
 
 
-def without_gaps_in(w: Array, target: Array, order: Ints | None = None) -> Array:
-    """Copy weights from end to end in some order of their axes, or that of their memory."""
-    order = order or tuple(sorted(range(w.ndim), key=lambda axis: -abs(w.strides[axis])))
-    dense = target[: w.nbytes].view(w.dtype).reshape([w.shape[axis] for axis in order])
-    copied: Array = dense.transpose(np.argsort(order))
-    copied[...] = w
-    return copied
-
-
 class Copied(NamedTuple):
-    """What is done with weights that are copied first, as so many bytes without gaps."""
+    """What is done with weights that are copied first, to other strides; arguments of that but for two addresses."""
 
     inner: Weighted
     copy: int
-    order: Ints | None = None
+    groups: int
+    words: Array
+    table: Array
 
     @property
     def bytes(self) -> int:
@@ -60,9 +59,20 @@ class Copied(NamedTuple):
     def rearrange(self, w: Array, target: Array | None) -> Array:
         """Copy, and rearrange."""
         assert target is not None, "there are bytes"
-        rest = target[rounded(self.copy) :] if self.inner.bytes else None
-        return self.inner.rearrange(without_gaps_in(w, target, self.order), rest)
+        words = self.words.copy()
+        words[-2:] = address(target), address(w)
+        run(pack, words, self.groups, 1)
+        return self.inner.rearrange(target, target[rounded(self.copy) :] if self.inner.bytes else None)
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Compute by rearranged weights."""
         self.inner.compute(x, weights, bias, out)
+
+
+def copied(inner: Weighted, problem: Problem, memory: Memory, to: Memory, isa: Isa) -> Copied:
+    """What is done with weights that lie as they do in `to`, after copying them there."""
+    _, groups, channels, columns, taps, size = problem
+    copy = copy_plan((columns, channels, *taps), to.w, memory.w, size)
+    table = together(turner(size, isa), copy, copy)
+    words = np.array([*tables(table), 1, to.w_group, 0, memory.w_group, 0, 0, 0], np.int64)
+    return Copied(inner, groups * columns * channels * math.prod(taps) * size, groups, words, table)
