@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -149,6 +149,18 @@ class Block:
             return []
 
         code.loop(first, last, size, [], group)
+
+    def fetch(self, names: Sequence[str], row: Any, places: Places, rows: Any, *, writing: bool = False) -> None:
+        """Ask for what comes after some vectors: those beside them, or the first of the row so many rows on."""
+        code, build = self.code, self.code.build
+        beside = build.add(places[0][0], code.word(len(places) * code.lanes))
+        within = build.icmp_signed("<", beside, self.columns)
+        following = build.add(row, build.select(within, code.word(0), rows))
+        column = build.select(within, beside, code.word(0))
+        for name in names:
+            line = code.at(self.start[name], (following, code[f"{name}_row"]), (column, code.itemsize))
+            for place in range(len(places)):
+                code.fetch(code.at(line, (place, code.lanes * code.itemsize)), writing=writing)
 
     def load(self, name: str, row: Any, place: tuple[Any, Any], wide: bool = True) -> Any:
         """A vector of an array."""

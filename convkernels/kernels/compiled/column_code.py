@@ -202,6 +202,7 @@ def write(block: Block, piece: Any) -> None:
             factors = [[code.load(block.line(index), *place, kind) for index in indices] for place in places]
 
             def put(row: Any) -> list[Any]:
+                block.fetch(("out",), row, places, code["written"], writing=True)
                 names = (("gamma",) if backward else ("gamma", "beta")) if variant.by_row else ()
                 of_row = [block.of_row(name, row, wide) for name in names]
                 for place, (middle, factor, *others) in zip(places, factors, strict=True):

@@ -30,6 +30,7 @@ def add_up(block: Block, piece: Any, *, few: bool = True) -> None:
 
         def add(row: Any, *now: Any) -> list[Any]:
             pairs = zip(places, middles, strict=True)
+            block.fetch(("x", "dy") if backward else ("x",), row, places, code["summed"])
             offs = [build.fsub(block.load("x", row, place, wide), middle) for place, middle in pairs]
             first = [block.load("dy", row, place, wide) for place in places] if backward else offs
             totals = [build.fadd(old, new) for old, new in zip(now[:many], first, strict=True)]
@@ -133,6 +134,7 @@ class Both:
 
         def add(row: Any, *now: Any) -> list[Any]:
             gamma = block.of_row("gamma", row, wide)
+            block.fetch(("x", "dy"), row, places, code["summed"])
             given = [block.load("dy", row, place, wide) for place in places]
             products = []
             for place, dy, (middle, *linear) in zip(places, given, factors, strict=True):

@@ -130,8 +130,9 @@ class Family:
         """``out = vector(row, column, mask)`` for all of a part."""
 
         def put(row: Any, column: Any, mask: Any) -> list[Any]:
-            value = self.code.fit(vector(row, column, mask), wide=False)
-            self.code.store(value, self.row("out", part, row), column, mask)
+            value, line = self.code.fit(vector(row, column, mask), wide=False), self.row("out", part, row)
+            self.code.fetch_ahead(line, column, mask, writing=True)
+            self.code.store(value, line, column, mask)
             return []
 
         self.sums([], put)
@@ -140,6 +141,11 @@ class Family:
         """A vector of an array."""
         load = self.code.load_wide if wide else self.code.load
         return load(self.row(name, part, row), column, mask)
+
+    def load_first(self, name: str, part: Any, row: Any, column: Any, mask: Any, wide: bool) -> Any:
+        """The same where the cache is not likely to hold the array: what follows is asked for."""
+        self.code.fetch_ahead(self.row(name, part, row), column, mask)
+        return self.load(name, part, row, column, mask, wide)
 
 
 def slope_and_offset(
@@ -176,7 +182,7 @@ def statistics(family: Family) -> tuple[Any, Any]:
                 zeros = ir.Constant(spread.type, [0.0] * code.lanes)
 
                 def add(row: Any, column: Any, mask: Any, total: Any, squares: Any) -> list[Any]:
-                    off = build.fsub(family.load("x", place, row, column, mask, wide), spread)
+                    off = build.fsub(family.load_first("x", place, row, column, mask, wide), spread)
                     if mask is not None:
                         off = build.select(mask, off, zeros)
                     return [build.fadd(total, off), code.multiply_add(off, off, squares)]

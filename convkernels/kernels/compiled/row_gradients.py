@@ -28,11 +28,11 @@ def shares(family: Family, mean: Any, rstd: Any) -> tuple[Any, Any]:
         middle = code.spread(code.fit(centre, wide))
 
         def vector(row: Any, column: Any, mask: Any, total: Any, products: Any) -> list[Any]:
-            given = family.load("dy", place, row, column, mask, wide)
+            given = family.load_first("dy", place, row, column, mask, wide)
             if family.variant.by_column:
                 load = code.load_wide if wide else code.load
                 given = build.fmul(given, load(family.start["gamma"], column, mask))
-            off = build.fsub(family.load("x", place, row, column, mask, wide), middle)
+            off = build.fsub(family.load_first("x", place, row, column, mask, wide), middle)
             return [build.fadd(total, given), code.multiply_add(given, off, products)]
 
         return vector
