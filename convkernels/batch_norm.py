@@ -17,10 +17,9 @@ from .public import general, located
 from .spec import common_dtype
 
 
-def _as_returned(spec: NormSpec, *statistics: Array) -> tuple[Array, ...]:
-    """Statistics as the caller gets them: one number for each channel, in the type of the result or float32."""
-    dtype = np.float32 if spec.dtype == np.float16 else spec.dtype
-    return tuple(array.reshape(-1).astype(dtype) for array in statistics)
+def _returned_dtype(spec: NormSpec) -> np.dtype[Any]:
+    """The type of statistics as the caller gets them: that of the result, or float32."""
+    return np.dtype(np.float32) if spec.dtype == np.float16 else spec.dtype
 
 
 def _batch_norm_train(
@@ -64,10 +63,12 @@ def _batch_norm_train(
     (True, (4,))
     """
     problem = training_problem(x, gamma, beta, options)
-    spec = problem.spec
-    result: tuple[Array, Array, Array] = train(
-        problem, BATCH_NORM_TRAIN, options, lambda given, y, *found: (y, *_as_returned(spec, *found))
-    )
+    dtype = _returned_dtype(problem.spec)
+
+    def finish(_: Any, y: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
+        return y, mean.astype(dtype), var.astype(dtype)
+
+    result: tuple[Array, Array, Array] = train(problem, BATCH_NORM_TRAIN, options, finish)
     return result
 
 
@@ -111,10 +112,10 @@ def _batch_norm_train_vjp(
     (True, array([200., 200., 200., 200.]))
     """
     problem = training_problem(x, gamma, beta, options)
-    spec, back = problem.spec, Gradients(problem, BATCH_NORM_TRAIN_GRAD, options)
+    dtype, back = _returned_dtype(problem.spec), Gradients(problem, BATCH_NORM_TRAIN_GRAD, options)
 
-    def finish(given: Any, y: Array, *found: Array) -> tuple[Any, ...]:
-        return y, *_as_returned(spec, *found), back.of(given, *found)
+    def finish(given: Any, y: Array, mean: Array, var: Array) -> tuple[Any, ...]:
+        return y, mean.astype(dtype), var.astype(dtype), back.of(given, mean, var)
 
     result: tuple[Array, Array, Array, Vjp] = train(problem, BATCH_NORM_TRAIN, options, finish)
     return result

@@ -150,6 +150,8 @@ class Call:
         The shape in which implementations see the result, if not its canonical one.
     outputs
         Arrays beside the result that the run fills, by keyword.
+    see_output
+        What makes of such an array, by its keyword, the view that implementations see.
     sums
         Whether these are sums, in a wider type than the result's, which a plan may write in that type.
     instead
@@ -170,6 +172,7 @@ class Call:
     kept: tuple[int, ...] = ()
     seen_shape: Shape | None = None
     outputs: Mapping[str, Array | None] = field(default_factory=dict)
+    see_output: Callable[[str, Array], Array] = lambda name, array: array
     sums: bool = False
     instead: Instead | None = None
 
@@ -180,6 +183,11 @@ class Call:
         return get_config().updated(
             max_workspace=options["max_workspace"], threads=options["threads"], precision=options["precision"]
         )
+
+    @property
+    def seen_outputs(self) -> dict[str, Array | None]:
+        """The arrays beside the result, as implementations see them."""
+        return {name: None if each is None else self.see_output(name, each) for name, each in self.outputs.items()}
 
     def select(self, config: Config, reserved: int) -> Implementation:
         """The implementation that runs, beside so many bytes of conversions."""
@@ -220,7 +228,7 @@ class Call:
         else:
             replaced = self.instead is not None and self.instead.chosen is implementation
             run = self.instead.run if self.instead and replaced else implementation.run
-            run(spec, *self.arrays, out=view, resources=resources, **self.outputs)
+            run(spec, *self.arrays, out=view, resources=resources, **self.seen_outputs)
         returned = finish(given, result, *self.outputs.values()) if finish else result
         runs = self.options.get("runs")
         if runs is not None:
@@ -268,7 +276,7 @@ class Call:
         out = self.layout.view(result)
         if self.seen_shape:
             out = out.reshape(self.seen_shape)
-        found = (plan(self.spec, *self.arrays, out=out, resources=resources, **self.outputs) for plan in plans)
+        found = (plan(self.spec, *self.arrays, out=out, resources=resources, **self.seen_outputs) for plan in plans)
         return next(filter(None, found), None)
 
     def _viewed(self, implementation: Implementation, given: tuple[Any, ...], resources: Resources) -> Run | None:
@@ -284,7 +292,8 @@ class Call:
             return None
         run = functools.partial(implementation.run, self.spec, resources=resources)
         # A result is contiguous, and `seen_shape` only splits its axes, so that its view is no copy.
-        return through_views(run, tuple(views), View(axes, self.seen_shape or self.shape), tuple(self.outputs))
+        result = View(axes, self.seen_shape or self.shape)
+        return through_views(run, tuple(views), result, tuple(self.outputs), self.see_output)
 
     def fill(self) -> None:
         """Compute `outputs` alone, by an implementation that then gets no `out`."""
@@ -293,7 +302,7 @@ class Call:
             calls.append(self)
             return
         resources = Resources(config.max_workspace, config.threads)
-        self.select(config, 0).run(self.spec, *self.arrays, out=None, resources=resources, **self.outputs)
+        self.select(config, 0).run(self.spec, *self.arrays, out=None, resources=resources, **self.seen_outputs)
 
     def _converts(self, place: int) -> bool:
         array = self.arrays[place]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from operator import methodcaller
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,8 @@ DOC = {
 }
 
 
+ALL = ("x", "gamma", "beta")
+"""What a norm has gradients of."""
 NOTHING = np.empty(0)
 
 
@@ -117,12 +119,13 @@ class Problem(NamedTuple):
             shape[axis] = size
         return array.reshape(shape).transpose(self.layout.permutation)
 
-    def gatherer(self, shape: tuple[int, ...]) -> Callable[[Array], Array]:
-        """What makes a coefficient of that shape again of what `spread` makes of it."""
-        if len(shape) == 1 or self.spec.kind not in ("layer", "rms"):
-            return methodcaller("reshape", shape)
-        order = self.layout.inverse
-        return lambda spread: spread.transpose(order).reshape(shape)
+    def see_gradient(self, name: str, array: Array) -> Array:
+        """The same of a coefficient's gradient."""
+        return self.spread(name.removeprefix("d"), array)  # type: ignore[return-value]  # there is one
+
+    def see_statistic(self, _: str, array: Array) -> Array:
+        """A view of a statistic, by family end on end, as implementations see it."""
+        return array.reshape(self.spec.statistics_shape)
 
 
 def make_problem(
@@ -157,10 +160,10 @@ def _axes(axes: object, layout: Layout) -> tuple[int, ...]:
 
 
 def train(problem: Problem, operation: Operation, options: Any, finish: Finish) -> Any:
-    """Run a norm that takes its own statistics; return ``finish(given, y, mean, var)``, these with axes of one."""
+    """Run a norm that takes its own statistics; return ``finish(given, y, mean, var)``, these by family end on end."""
     spec = problem.spec
     # Zeros, as a call that is only explained leaves them, and they are cast to the type of the data.
-    mean, var = np.zeros((2, *spec.statistics_shape), spec.statistics_dtype)
+    mean, var = np.zeros((2, math.prod(spec.statistics_shape)), spec.statistics_dtype)
     arrays = (
         problem.seen(problem.x),
         problem.spread("gamma", problem.gamma),
@@ -176,6 +179,7 @@ def train(problem: Problem, operation: Operation, options: Any, finish: Finish) 
         options,
         seen_shape=spec.seen_shape,
         outputs={"mean": mean, "var": var},
+        see_output=problem.bare.see_statistic,  # which keeps no data alive
     )
     return call.finished(finish, problem.given)
 
@@ -200,8 +204,10 @@ class Gradients:
         """Make the function for a norm's data, as given, and the statistics."""
         function, problem = self.options["function"], self.problem.of(given)
 
-        def vjp(dy: ArrayLike, wrt: Sequence[str] = ("x", "gamma", "beta")) -> NormGradients:
-            key = key_of((dy,), {"wrt": wrt})  # all else lies as it did in the other calls of this problem
+        def vjp(dy: ArrayLike, wrt: Sequence[str] = ALL) -> NormGradients:
+            key = key_of(
+                (dy,), {} if wrt is ALL else {"wrt": wrt}
+            )  # all else lies as it did in the other calls of this problem
 
             def pull_back(runs: Runs) -> NormGradients:
                 with located(f"{function}'s vjp", "dy", dy, problem.layout.axes):
@@ -216,7 +222,7 @@ class Gradients:
     ) -> NormGradients:
         """Take a gradient back."""
         layout, spec = problem.layout, problem.spec
-        wanted = check_wrt(wrt, ("x", "gamma", "beta"))
+        wanted = check_wrt(wrt, ALL)
         given = as_array("dy", dy)
         check_dy(given, layout, spec.shape)
         dtype = common_dtype(dy=given, x=problem.x)
@@ -224,31 +230,33 @@ class Gradients:
             name: np.zeros(array.shape, spec.statistics_dtype) if array is not None and name in wanted else None
             for name, array in (("gamma", problem.gamma), ("beta", problem.beta))
         }
-        of_gamma, of_beta = (None if array is None else self.problem.gatherer(array.shape) for array in sums.values())
 
-        def small(array: Array | None, gathered: Callable[[Array], Array] | None) -> Array | None:
-            if array is None or gathered is None:
-                return None
-            found = gathered(array)
-            if found.dtype == dtype and found.flags.c_contiguous:
-                return found
+        def narrowed(array: Array | None) -> Array | None:
+            if array is None or array.dtype == dtype:
+                return array
             with np.errstate(over="ignore"):  # as compiled code is silent of what is not finite
-                return found.astype(dtype, order="C")
+                return array.astype(dtype)
 
         def finish(_: Any, dx: Array | None, dgamma: Array | None, dbeta: Array | None) -> NormGradients:
-            return NormGradients(dx, small(dgamma, of_gamma), small(dbeta, of_beta))
+            return NormGradients(dx, narrowed(dgamma), narrowed(dbeta))
 
-        arrays = (problem.seen(layout.view(given)), problem.seen(problem.x), problem.spread("gamma", problem.gamma))
+        arrays = (
+            problem.seen(layout.view(given)),
+            problem.seen(problem.x),
+            problem.spread("gamma", problem.gamma),
+            *(array.reshape(spec.statistics_shape) for array in (mean, var)),
+        )
         call = Call(
             self.operation,
             NormSpec(spec.shape, spec.kind, spec.groups, spec.axes, spec.eps, dtype),
             layout.order,
-            (*arrays, mean, var),
+            arrays,
             spec.shape,
             layout,
             {**gradient_options(self.options, self.operation), "runs": runs},
             seen_shape=spec.seen_shape,
-            outputs={f"d{name}": problem.spread(name, array) for name, array in sums.items()},
+            outputs={f"d{name}": array for name, array in sums.items()},
+            see_output=problem.bare.see_gradient,  # which keeps no data alive
             sums=True,
         )
         if "x" in wanted:

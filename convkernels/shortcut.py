@@ -154,15 +154,24 @@ def view_of(seen: Array, array: Array, permutation: tuple[int, ...]) -> View | N
     return found if alike and again.__array_interface__["data"] == seen.__array_interface__["data"] else None
 
 
-def through_views(run: Callable[..., None], views: tuple[View | None, ...], out: View, outputs: tuple[str, ...]) -> Run:
-    """Make a run on the caller's arrays of what takes their views, and further outputs by name."""
+def through_views(
+    run: Callable[..., None],
+    views: tuple[View | None, ...],
+    out: View,
+    outputs: tuple[str, ...],
+    see_output: Callable[[str, Array], Array],
+) -> Run:
+    """Make a run on the caller's arrays of what takes their views, and those of further outputs by name."""
 
     def through(*arrays: Array | None) -> None:
         inputs, (result, *others) = arrays[: len(views)], arrays[len(views) :]
         seen = [
             None if array is None or view is None else view.of(array) for array, view in zip(inputs, views, strict=True)
         ]
-        run(*seen, out=out.of(result), **dict(zip(outputs, others, strict=True)))  # type: ignore[arg-type]  # there is one
+        filled = {
+            name: None if each is None else see_output(name, each) for name, each in zip(outputs, others, strict=True)
+        }
+        run(*seen, out=out.of(result), **filled)  # type: ignore[arg-type]  # there is one
 
     return through
 

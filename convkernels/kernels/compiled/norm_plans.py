@@ -16,7 +16,6 @@ from ...layout import Array
 from ...norm_spec import NormSpec
 from .function import Work
 from .norm_forms import FLOAT, THREADS, Columns, Rows, coefficients
-from .norm_totals import plain
 from .norms import adds_up, backward, forward, gathered, whole_form, work_of
 from .thread_count import by_threads
 
@@ -92,18 +91,17 @@ def norm_grad(
     form = whole_form(spec, (gamma, dgamma, dbeta), (x, dy, out), resources, given=given, backward=True)
     if form is None or not reads(form, spec, (gamma,)):
         return None
-    if any(each is not None and form.ordered(each).shape != form.varying for each in (dgamma, dbeta)):
+    if not all(form.is_plain(each, form.varying) for each in (dgamma, dbeta)):
         return None
     (ones,) = coefficients(form, spec, gamma=None)
-    order, varying = form.order, form.varying
-    totals = adds_up(form) and all(each is None or plain(each.shape, form) for each in (dgamma, dbeta))
+    totals = adds_up(form)
 
     def make(most: int) -> Work:
         return backward(spec, form, given, min(most, THREADS), writes=True, totals=totals)
 
     work = by_threads(resources.threads, work_of(spec), make)
     copied = copier(form, spec, mean, var)
-    unwanted = np.empty(math.prod(varying), spec.compute_dtype)
+    unwanted = np.empty(math.prod(form.varying), spec.compute_dtype)
 
     def run(dy: Array, x: Array, gamma: Array | None, mean: Array, var: Array, out: Array, *sums: Array | None) -> None:
         given = (mean, var) if copied is None else (copied(mean), copied(var))
@@ -115,7 +113,7 @@ def norm_grad(
         with np.errstate(all="ignore"):
             for place, target in enumerate(sums):
                 if target is not None:
-                    target.transpose(order)[...] = found[place].reshape(varying)
+                    target.reshape(-1)[...] = found[place].reshape(-1)
 
     return run
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...norm_spec import NormSpec
 from ...window import Ints
 from .code import Code
@@ -76,8 +74,3 @@ def leading(alike: Ints, sizes: Ints) -> int | None:
     """How many shares there are, if the axes that are summed over come first; None if not."""
     first = tuple(range(len(alike)))
     return math.prod(sizes[axis] for axis in first) if alike == first else None
-
-
-def plain(shape: Ints, form: Rows | Columns) -> bool:
-    """Whether a contiguous array of a shape holds a number for each place where coefficients differ, in that order."""
-    return form.is_plain(np.empty(shape, np.uint8), form.varying)
