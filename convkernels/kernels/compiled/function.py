@@ -14,7 +14,7 @@ import numpy as np
 
 from ...layout import Array
 from ...window import Ints
-from .machine import Entry, address, address_of, array_in, data_of, entry, invoke, listed, tables, words_at
+from .machine import Entry, address, array_in, data_of, entry, invoke, items_of, tables, words_at
 from .parallel import BYTES, SHARES, run_at
 from .scratch import rounded
 
@@ -58,15 +58,14 @@ class Function(NamedTuple):
             room += rounded(size)
         lists = packed, np.array(owned, np.int64), np.array([self.names.index(name) for name in names], np.int64)
         words = np.array([*tables(*lists), self.code, *map(self.names.index, span)], np.int64)
-        kept = words, lists, dict(arguments)
-        return Step(perform, address(words), count, min(threads, count), room, kept, shares)
+        return Step(perform, words, count, min(threads, count), room, (lists, dict(arguments)), shares)
 
 
 class Step(NamedTuple):
     """A run of a function but for where some arrays are; `kept` is what its words point to."""
 
     entry: Entry
-    words: int
+    words: Array
     pieces: int
     threads: int
     room: int
@@ -75,10 +74,10 @@ class Step(NamedTuple):
 
 
 class Work:
-    """Steps on arrays, so many in all, and the sizes of float64 numbers among these that they need, 0 at first."""
+    """Steps on arrays, and the sizes of float64 numbers among these that they need, 0 at first."""
 
-    def __init__(self, steps: Iterable[Step], scratch: Mapping[str, Ints], count: int) -> None:
-        self.steps, self.scratch, self.pack = in_turn(steps), scratch, listed(1 + count)
+    def __init__(self, steps: Iterable[Step], scratch: Mapping[str, Ints]) -> None:
+        self.steps, self.scratch = in_turn(steps), scratch
 
     def run(self, *arrays: Array, totals: Sequence[Array] = ()) -> dict[str, Array]:
         """Run on x, dy if there is one, what is written, gamma, beta if there is one, mean and var.
@@ -86,10 +85,9 @@ class Work:
         The totals come behind the scratch memory, if steps ask for them. Returns what is in that memory then.
         """
         found = {name: np.zeros(sizes) for name, sizes in self.scratch.items()}
-        given = *map(id, arrays), *map(id, found.values()), *map(id, totals)
         for step in self.steps:
-            words = self.pack(step.words, *given)
-            run_at(step.entry, address_of(words), step.pieces, step.threads, step.room, step.shares)
+            given = step.words, *arrays, *found.values(), *totals
+            run_at(step.entry, items_of(given), step.pieces, step.threads, step.room, step.shares)
         return found
 
 
@@ -101,10 +99,10 @@ def in_turn(steps: Iterable[Step]) -> list[Step]:
         if not alone or len(several) == 1:
             found += several
             continue
-        listed = [number for step in several for number in (step.words, step.pieces)]
+        listed = [number for step in several for number in (address(step.words), step.pieces)]
         words = np.array([len(several), *listed], np.int64)
         room = max(step.room for step in several)
-        found.append(Step(perform_all, address(words), 1, 1, room, (words, several)))
+        found.append(Step(perform_all, words, 1, 1, room, several))
     return found
 
 
@@ -132,13 +130,14 @@ def carry_out(step: int, arrays: int, begin: int, end: int, memory: int) -> None
 @entry
 def perform(words: int, begin: int, end: int, memory: int) -> None:
     """Carry out some pieces of a step; the arguments are where that is, and arrays."""
-    carry_out(words_at(words, 1)[0], words + BYTES, begin, end, memory)
+    carry_out(data_of(words_at(words, 1)[0]), words + BYTES, begin, end, memory)
 
 
 @entry
 def perform_all(words: int, begin: int, end: int, memory: int) -> None:
     """Carry out steps; the arguments are where these are listed, and arrays."""
-    of = words_at(words_at(words, 1)[0], 1)[0]
-    steps = words_at(words_at(words, 1)[0] + BYTES, 2 * of)
+    listed = data_of(words_at(words, 1)[0])
+    of = words_at(listed, 1)[0]
+    steps = words_at(listed + BYTES, 2 * of)
     for n in range(begin, end * of):
         carry_out(steps[2 * n], words + BYTES, 0, steps[2 * n + 1], memory)

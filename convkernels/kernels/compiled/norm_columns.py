@@ -129,7 +129,7 @@ class Passes:
     def work(self, totals: Callable[[Sequence[str]], Step] | None = None) -> Work:
         """All of it, and totals of what was found, if they are wanted."""
         steps = [make(self.later) for make in (*self.runs, *([totals] if totals else []))]
-        return Work(steps, self.scratch, len(self.later) + (2 if totals else 0))
+        return Work(steps, self.scratch)
 
 
 @lru_cache(maxsize=256)

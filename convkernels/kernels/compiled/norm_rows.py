@@ -68,7 +68,7 @@ def forward(spec: NormSpec, form: Rows, given: bool, threads: int, isa: Isa) -> 
     code = compiled_for("forward", variant(form, spec, given), isa)
     later = ("x", "out", "gamma", "beta", "mean", "var")
     arguments = common(form, spec, later[:2])
-    return Work([code.step(arguments, later, threads, form.count, ("first", "last"))], {}, len(later))
+    return Work([code.step(arguments, later, threads, form.count, ("first", "last"))], {})
 
 
 @lru_cache(maxsize=256)
@@ -85,7 +85,7 @@ def backward(spec: NormSpec, form: Rows, given: bool, threads: int, writes: bool
     found = shares(form) if totals else None
     if found:
         steps.append(add_up(form, spec, found, later, isa))
-    return Work(steps, {"sums": sizes, "rstd": (form.count,)}, len(later) + (2 if found else 0))
+    return Work(steps, {"sums": sizes, "rstd": (form.count,)})
 
 
 def shares(form: Rows) -> Shares | None:
