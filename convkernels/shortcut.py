@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy import ndarray
 
 from .config import Config, get_config
 from .layout import Array
@@ -83,14 +84,18 @@ def key_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key | None:
     """
     seen: list[Any] = []
     for value in args:
-        if type(value) is np.ndarray:
-            seen += (value.shape, value.strides, value.dtype, value.flags.aligned)
+        kind: Any = type(value)
+        if kind is ndarray:  # one by one, which takes less than a tuple of these
+            seen.append(value.shape)
+            seen.append(value.strides)
+            seen.append(value.dtype)
+            seen.append(value.flags.aligned)
         elif value is None:
             seen.append(None)
         elif not _plain(value):
             return None
         else:
-            seen += (type(value), value)
+            seen += (kind, value)
     for name, value in kwargs.items():
         kind = type(value)
         if kind is int or kind is str or value is None:
