@@ -9,7 +9,6 @@ the data's type.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -17,7 +16,7 @@ from llvmlite import ir
 from .code import DOUBLE, Code
 from .isa import Isa
 from .row_code import ARGUMENTS, FEW, Family, Variant, normalise, statistics
-from .row_together import ABREAST, by_vectors, can_go_together
+from .row_together import by_few, by_vectors, can_go_together
 
 SHORT = 128
 """Columns up to which rows are taken together: 2048 of 49 columns took 68 us one by one, and take 48. Of rows with
@@ -78,17 +77,13 @@ class Moments:
 
     def abreast(self, first: Any, last: Any, body: Callable[[Sequence[Family], Sequence[Any]], None]) -> None:
         """``body(families, places)``, a few at a time, where these stand in tables."""
-        code, build = self.code, self.code.build
+        code = self.code
 
-        def some(count: int, number: Any) -> list[Any]:
-            numbers = [build.add(number, code.word(place)) for place in range(count)]
+        def some(numbers: Sequence[Any]) -> None:
             families = [Family(code, self.variant, "forward", each) for each in numbers]
-            body(families, [build.sub(each, first) for each in numbers])
-            return []
+            body(families, [code.build.sub(each, first) for each in numbers])
 
-        many = build.sub(last, build.srem(build.sub(last, first), code.word(ABREAST)))
-        for start, stop, count in ((first, many, ABREAST), (many, last, 1)):
-            code.loop(start, stop, code.word(count), [], partial(some, count))
+        by_few(code, first, last, some)
 
     def sum_along(self, families: Sequence[Family], places: Sequence[Any]) -> None:
         """Put the sums along some rows to their places."""

@@ -62,9 +62,7 @@ class Block:
     def find_factors(self, first: Any, last: Any, mask: Any) -> Any:
         """Find the factors of families; whether all fit the data's type."""
         code, build = self.code, self.code.build
-        many = build.sub(last, build.srem(build.sub(last, first), code.word(ABREAST)))
-        for start, stop, count in ((first, many, ABREAST), (many, last, 1)):
-            code.loop(start, stop, code.word(count), [], partial(self.sum_along, first, count))
+        by_few(code, first, last, partial(self.sum_along, first))
         mean, var = (
             code.load(code.at(code[name], (first, 8)), code.word(0), mask, code.wide) for name in ("mean", "var")
         )
@@ -80,23 +78,34 @@ class Block:
             code.store(code.fit(factor, wide=False), table, code.word(0), None)
         return build.and_(code.ordinary(rstd, slope), code.ordinary(centre, offset, least=0.0))
 
-    def sum_along(self, first: Any, count: int, number: Any) -> list[Any]:
+    def sum_along(self, first: Any, numbers: Sequence[Any]) -> None:
         """Put the sums along some rows to their places."""
         code, build = self.code, self.code.build
-        numbers = [build.add(number, code.word(place)) for place in range(count)]
         families = [Family(code, self.variant, "backward", each) for each in numbers]
         centres = [code.rounded(code.read(family.statistic("mean"), DOUBLE))[0] for family in families]
         found = code.totals(sums_along(code, [family.start for family in families], centres, code["gamma"]))
         for place, value in enumerate(found):
             family = build.sub(numbers[place // 2], first)
             code.write(value, self.place(self.sums, place % 2, 8, family))
-        return []
 
 
 def go_together(code: Code, variant: Variant, piece: Any, first: Any, last: Any, slowly: Callable[[Any], None]) -> None:
     """Take some families back, and add to the sums of a piece; `slowly` takes one."""
     block = Block(code, variant)
     by_vectors(code, first, last, lambda start, stop: block.take(start, stop, piece), slowly)
+
+
+def by_few(code: Code, first: Any, last: Any, body: Callable[[Sequence[Any]], None]) -> None:
+    """``body(numbers)`` for a few neighbours at a time, the rest one by one."""
+    build = code.build
+
+    def some(count: int, number: Any) -> list[Any]:
+        body([build.add(number, code.word(place)) for place in range(count)])
+        return []
+
+    many = build.sub(last, build.srem(build.sub(last, first), code.word(ABREAST)))
+    for start, stop, count in ((first, many, ABREAST), (many, last, 1)):
+        code.loop(start, stop, code.word(count), [], partial(some, count))
 
 
 def by_vectors(
