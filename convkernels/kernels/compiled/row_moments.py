@@ -1,9 +1,8 @@
 """Norms of families that are a short row with a coefficient each: a few abreast, their statistics as vectors.
 
-A short row's sums take less time than they wait for each other, for a root and a quotient. Numbers are summed, and then
-what they and their squares are about the rounded mean; nothing is lost that shows beside eps, and the row is in the
-fastest cache. What a family comes to does not depend on those beside it; the slower way takes one whose numbers leave
-the data's type.
+A short row's sums take less time than they wait for each other, for a root and a quotient. Numbers and their squares
+are summed about the mean of some, which will do where `row_code` says so. What a family comes to does not depend on
+those beside it; the slower way takes one whose numbers leave the data's type, or whose mean is far from that of some.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from llvmlite import ir
 
 from .code import DOUBLE, Code
 from .isa import Isa
-from .row_code import ARGUMENTS, FEW, Family, Variant, normalise, statistics
+from .row_code import ARGUMENTS, FEW, NEAR, Family, Variant, middle_of_some, normalise, statistics
 from .row_together import by_few, by_vectors, can_go_together
 
 SHORT = 128
@@ -53,7 +52,7 @@ class Moments:
         return code.at(table, (code.word(which), code.lanes * 8), (code.word(0) if family is None else family, 8))
 
     def take(self, first: Any, last: Any) -> Any:
-        """Normalise families if all numbers fit the data's type; whether they do."""
+        """Normalise families if all numbers fit the data's type, and sums will do; whether they do."""
         code, build = self.code, self.code.build
         mask = code.first_lanes(build.sub(last, first))
         self.abreast(first, last, self.sum_along)
@@ -67,6 +66,8 @@ class Moments:
         )
         rstd, (middle, residual) = code.reciprocal_root(var), code.rounded(mean)
         fits = build.and_(code.ordinary(rstd, var), code.ordinary(middle, least=0.0))
+        near = build.fcmp_ordered("<=", build.fmul(total, total), build.fmul(var, code.like(var, code.double(NEAR))))
+        fits = build.and_(fits, code.all_hold(near))
         with build.if_then(fits):
             for name, value in (("mean", mean), ("var", var)):
                 code.store(value, code.at(code[name], (first, 8)), code.word(0), mask)
@@ -87,35 +88,28 @@ class Moments:
 
     def sum_along(self, families: Sequence[Family], places: Sequence[Any]) -> None:
         """Put the sums along some rows to their places."""
-        code, build = self.code, self.code.build
+        code = self.code
         centres: list[Any] = [code.double(0.0)] * len(families)
         if self.variant.centred:
-            totals = code.totals(self.run_along(families, 1, lambda _, x, mask, total: [build.fadd(total, x)]))
-            centres = [code.rounded(build.fdiv(total, code.number("count")))[0] for total in totals]
-        middles = [code.spread(code.fit(centre, wide=False)) for centre in centres]
-        nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
-
-        def off(place: int, x: Any, mask: Any, total: Any, squares: Any) -> list[Any]:
-            found = build.fsub(x, middles[place])
-            found = found if mask is None else build.select(mask, found, nothing)
-            return [build.fadd(total, found), code.multiply_add(found, found, squares)]
-
-        found = code.totals(self.run_along(families, 2, off))
+            centres = [middle_of_some(family) for family in families]
+        found = code.totals(self.sums_about(centres, families))
         for place, centre, total, squares in zip(places, centres, found[::2], found[1::2], strict=True):
             for which, value in ((CENTRE, centre), (TOTAL, total), (SQUARES, squares)):
                 code.write(value, self.place(self.sums, which, place))
 
-    def run_along(self, families: Sequence[Family], count: int, terms: Callable[..., list[Any]]) -> list[Any]:
-        """So many sums along rows, a few vectors at a time in the data's type: ``terms(place, x, mask, *sums)``."""
+    def sums_about(self, centres: Sequence[Any], families: Sequence[Family]) -> list[Any]:
+        """Sums of numbers less a centre, and of their squares, a few vectors at a time in the data's type."""
         code, build = self.code, self.code.build
+        middles = [code.spread(code.fit(centre, wide=False)) for centre in centres]
         nothing = ir.Constant(code.narrow, [0.0] * code.lanes)
         length = code.word(2 * FEW * code.lanes)
 
         def vector(column: Any, mask: Any, *now: Any) -> list[Any]:
             found: list[Any] = []
-            for place, family in enumerate(families):
-                x = code.load(family.start["x"], column, mask)
-                found += terms(place, x, mask, *now[place * count : (place + 1) * count])
+            for family, middle, total, squares in zip(families, middles, now[::2], now[1::2], strict=True):
+                off = build.fsub(code.load(family.start["x"], column, mask), middle)
+                off = off if mask is None else build.select(mask, off, nothing)
+                found += [build.fadd(total, off), code.multiply_add(off, off, squares)]
             return found
 
         def run(start: Any, *totals: Any) -> list[Any]:
@@ -123,7 +117,7 @@ class Moments:
             found = code.columns(start, stop, 1, [nothing] * len(totals), vector)
             return [build.fadd(old, code.widened(new)) for old, new in zip(totals, found, strict=True)]
 
-        return code.loop(code.word(0), code["columns"], length, [code.zeros] * count * len(families), run)
+        return code.loop(code.word(0), code["columns"], length, [code.zeros] * 2 * len(families), run)
 
     def write(self, families: Sequence[Family], places: Sequence[Any]) -> None:
         """Write the results of some rows."""
