@@ -205,9 +205,8 @@ class Gradients:
         function, problem = self.options["function"], self.problem.of(given)
 
         def vjp(dy: ArrayLike, wrt: Sequence[str] = ALL) -> NormGradients:
-            key = key_of(
-                (dy,), {} if wrt is ALL else {"wrt": wrt}
-            )  # all else lies as it did in the other calls of this problem
+            # All else lies as it did in the other calls of this problem.
+            key = key_of((dy,), {} if wrt is ALL else {"wrt": wrt})
 
             def pull_back(runs: Runs) -> NormGradients:
                 with located(f"{function}'s vjp", "dy", dy, problem.layout.axes):
