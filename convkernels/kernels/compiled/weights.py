@@ -21,7 +21,7 @@ from numba import types
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .amounts import BLOCK, PANEL, weight_amounts
+from .amounts import PANEL, weight_amounts
 from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, following, move, pack, together
 from .conv_plans import plan_weights, run_to_weights
@@ -42,8 +42,8 @@ TURNED = 128
 not a line of the cache, or a page, for each.
 """
 SUMS = len(Sums._fields)
-FAR = 2**22
-"""Bytes of the input above which it does not stay near the processor."""
+NEAR, FAR = 7 * 2**18, 2**22
+"""Bytes of a block up to which a second-level cache keeps it, and of the input above which it does not stay near."""
 FEW_ROWS = 14
 """Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 
@@ -262,11 +262,14 @@ def weight_plan(
         rows, taps_w, row = channels * taps[2], 1, steps[2] if channels == 1 else row
     tile = tiling((rows,), columns, vectors_for(rows, shared, size, isa), size, isa)
     # Where the output channels of w follow each other, tiles write to it. Else the sums of a panel are moved there once
-    # they are complete, from the cache, if there is but one block; and at last those of all panels, if there are more.
+    # they are complete, from the cache, if there is but one block, and x stays there; else those of all panels at last.
     straight, once = parts == 1 and w[1] == size and not merged, math.prod(cuts) == 1
-    moved = once and not straight and threads * tile.width <= max(tile.width, groups * columns)
-    # Tiles had better go along the rows of w if dy stays in the cache, and else over all taps of a panel.
-    across = not moved and math.prod(counts) * columns * size <= BLOCK
+    cells = (min(axis.size, axis.reach(count)) for axis, count in zip(axes, counts[1:], strict=True))
+    bytes_x = amounts.images * math.prod(cells) * channels * size
+    bytes_y = math.prod(counts) * columns * size
+    moved = once and not straight and bytes_x <= NEAR and threads * tile.width <= max(tile.width, groups * columns)
+    # Tiles had better go along the rows of w if dy stays in the cache, or x does not; else over all taps of a panel.
+    across = not moved and bytes_y <= max(NEAR, bytes_x)
     single = moved or (once and straight and not across)
     wide = min(tile.width, columns) if single else columns
     grads = target(axes, amounts, dy, tile, tile.width if apart else wide, size, stored=given)
