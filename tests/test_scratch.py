@@ -32,6 +32,8 @@ PROBLEMS = [
     "n1g1i1024o80_in3x7_k1x1_s1x1_p0+0x0+0_d1x1",
     "n1g1i16o1_in64x64_k9x9_s1x1_p4+4x4+4_d1x1_bias",
     "n1g1i1o16_in64x64_k9x9_s1x1_p4+4x4+4_d1x1",
+    "n2g1i40o33_in130x1_k3x1_s2x1_p1+1x0+0_d1x1",
+    "n2g12i12o12_in130x1_k3x1_s2x1_p1+1x0+0_d1x1",
 ]
 
 

@@ -37,6 +37,7 @@
     channels.py     the loops around stencils
     depthwise.py    the strategy `depthwise`
     weighted.py     plans that first rearrange the weights
+    inward.py       problems whose axes of one cell come first
     conv_plans.py   convolutions on other arrays that lie alike, and with the same weights
     parallel.py     one pool of threads
     scratch.py      memory that a thread keeps

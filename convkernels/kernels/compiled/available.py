@@ -31,6 +31,7 @@ from .axes import (
     pictures,
     rests_apart,
 )
+from .inward import of_inward
 from .isa import host, paired
 from .reach import depthwise_amounts
 from .scattering import (
@@ -102,16 +103,19 @@ def supports(spec: ConvSpec) -> str | None:
     return missing()
 
 
+@of_inward
 def prefers(spec: ConvSpec, order: Order) -> str | None:
     """Nearly all: even the smallest call is over in half the time of one matrix product and its copies."""
     return thin(spec, spec.group_in, spec.group_out, grouped=spec.groups > 1 == max(spec.window.stride))
 
 
+@of_inward
 def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same, where the columns are the input channels; in groups these are short runs of memory for all in NHWC."""
     return thin(spec, spec.group_out, spec.group_in, grouped=spec.groups > 1 and order != "channels_last")
 
 
+@of_inward
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """All but a matrix by a vector."""
     if each_image(spec) > SMALL and spec.window.taps == spec.group_out == 1:
@@ -134,16 +138,19 @@ def thin(spec: ConvSpec, channels: int, columns: int, *, grouped: bool) -> str |
     return None
 
 
+@of_inward
 def winograd_supports(spec: ConvSpec) -> str | None:
     """Windows of strides or dilations."""
     return squares_support(spec, (forward_axes(spec),), spec.group_in, spec.group_out)
 
 
+@of_inward
 def winograd_supports_backward(spec: ConvSpec) -> str | None:
     """The same, where each remainder of a stride has some taps."""
     return squares_support(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
+@of_inward
 def winograd_supports_weight_grad(spec: ConvSpec) -> str | None:
     """Three to five taps along the last two axes, or one, and sums that hide the rounding: here those over outputs.
 
@@ -187,16 +194,19 @@ def squares_support(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes:
     return None
 
 
+@of_inward
 def winograd_prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where fewer multiplications pay for the transforms."""
     return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out)
 
 
+@of_inward
 def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
     """The same, for each remainder of the strides."""
     return squares_cost(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in)
 
 
+@of_inward
 def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same: transforming the sums into weights costs what transforming weights does."""
     return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH)
@@ -240,6 +250,7 @@ def inside(axes: Axes) -> float:
     return math.prod(found / (axis.outputs * len(axis.taps)) for found, axis in zip(sums, axes, strict=True))
 
 
+@of_inward
 def depthwise_supports(spec: ConvSpec) -> str | None:
     """Groups of one input channel."""
     if spec.group_in != 1:
@@ -249,6 +260,7 @@ def depthwise_supports(spec: ConvSpec) -> str | None:
     return supports(spec)
 
 
+@of_inward
 def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
     """All but small problems, and one channel that becomes many: that is a product."""
     if spec.groups == 1 and spec.group_out >= MANY:
@@ -256,6 +268,7 @@ def depthwise_prefers(spec: ConvSpec, order: Order) -> str | None:
     return too_small(spec)
 
 
+@of_inward
 def depthwise_prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
     """All but small problems, and many channels that come to one: these are a product."""
     if spec.group_out >= MANY_TO_ONE and (spec.groups == 1 or spec.window.taps == 1):
@@ -270,6 +283,7 @@ def too_small(spec: ConvSpec) -> str | None:
     return None
 
 
+@of_inward
 def workspace_depthwise(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `depthwise`: weights or their sums, and for each thread copied channels of both arrays."""
     threads = usable(None, spec.flops)
@@ -290,6 +304,7 @@ def late(module: str, name: str) -> Callable[..., Any]:
     return run
 
 
+@of_inward
 def workspace(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv`: weights in panels, and for each thread a block of the input and of the output."""
     axes, channels = forward_axes(spec), (spec.group_in, spec.group_out)
@@ -299,6 +314,7 @@ def workspace(spec: ConvSpec, limit: int) -> int:
     return needed
 
 
+@of_inward
 def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_input_grad`: those of its largest correlation, or of products that are scattered."""
     channels = spec.group_out, spec.group_in
@@ -336,16 +352,19 @@ def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns
     return max(correlation_amounts(axes, *problem).bytes(threads, limit) for axes in pieces)
 
 
+@of_inward
 def workspace_winograd(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd`: transformed weights, and for each thread squares in all their forms."""
     return squares(spec, (forward_axes(spec),), spec.group_in, spec.group_out, limit)
 
 
+@of_inward
 def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd_input_grad`."""
     return squares(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in, limit)
 
 
+@of_inward
 def workspace_winograd_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `winograd_weight_grad`: squares and their sums, and for each thread a part of either."""
     if not spec.batch:
@@ -362,6 +381,7 @@ def squares(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int
     return max(amounts.bytes(threads, limit) for amounts in found)
 
 
+@of_inward
 def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     """Scratch bytes of `conv_weight_grad`: the sums, and for each thread a block of the input and of the gradient."""
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)

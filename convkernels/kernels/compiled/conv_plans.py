@@ -13,9 +13,10 @@ import numpy as np
 from ...config import Resources
 from ...layout import Array
 from ...spec import ConvSpec, ConvTransposeSpec
+from .inward import inward, inward_strides
 from .machine import address
 from .scratch import LINE
-from .thread_count import by_threads, usable
+from .thread_count import by_threads
 from .weighted import Weighted, execute
 
 Run: TypeAlias = Callable[..., None]
@@ -24,7 +25,8 @@ Plan = TypeVar("Plan")
 
 def now(find: Callable[..., Plan], spec: ConvSpec, *arrays: Array, resources: Resources) -> Callable[[], Plan]:
     """What gives the plan for arrays that lie like these."""
-    how = (spec, *(array.strides for array in arrays), resources.max_workspace)
+    strides = (inward_strides(spec.window, array.strides) for array in arrays)
+    how = (inward(spec), *strides, resources.max_workspace)
     return by_threads(resources.threads, spec.flops, lambda threads: find(*how, threads))
 
 
@@ -137,6 +139,5 @@ def keep(
     resources: Resources,
 ) -> Run:
     """Plan a convolution, or an input gradient of it, and keep the weights."""
-    found = forward_spec(spec)
-    threads = usable(resources.threads, found.flops)
-    return Kept(find(found, x.strides, w.strides, out.strides, resources.max_workspace, threads), w, b)
+    plan = now(find, forward_spec(spec), x, w, out, resources=resources)
+    return Kept(plan(), w, b)
