@@ -155,6 +155,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         ),
         _channels(
             available.late("depthwise", "depthwise_weight_grad"),
+            prefers=available.depthwise_prefers_weight_grad,
             plan=available.late("depthwise", "plan_weight_grad"),
         ),
         _squares(
