@@ -236,7 +236,7 @@ def test_precision_refuses_it_and_explain_tells_of_its_rounding():
 
 PREFERRED = {
     "n1g1i1o1_in65536_k513_s1_p256+256_d1": (True, True),
-    "n1g64i64o64_in4096_k127_s1_p63+63_d1": (True, True),
+    "n1g64i64o64_in4096_k511_s1_p255+255_d1": (True, True),
     "n1g1i8o8_in4096_k31_s1_p15+15_d1": (False, False),
     "n1g1i16o16_in64x64_k31x31_s1x1_p15+15x15+15_d1x1": (True, True),
     "n1g1i16o16_in64x64_k15x15_s1x1_p7+7x7+7_d1x1": (False, True),

@@ -47,6 +47,8 @@ SILENT = np.errstate(over="ignore", invalid="ignore")
 DIRECT, DEPTHWISE, DEPTHWISE_SUMS, MULTIPLIED = 200.0, 130.0, 80.0, 100.0
 """Operations that a thread does in a nanosecond, the most that were measured in float32: of compiled tiles of
 registers, of channels by themselves and of their weight gradients, and of matrix products."""
+COLUMN, COLUMN_SUMS = 60.0, 10.0
+"""The same of tiles for each channel that comes of a group where these are few, and of their weight gradients."""
 COPIED = 0.25
 """Nanoseconds for copying a cell of a column."""
 GAIN = 0.8
@@ -80,35 +82,36 @@ def support(spec: ConvSpec, products: int) -> str | None:
 
 def prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where the transforms take less time than the products of taps."""
-    return slower(spec, available.depthwise_prefers(spec, order), available.prefers(spec, order), available.workspace)
+    reasons = available.depthwise_prefers(spec, order), available.prefers(spec, order)
+    return slower(spec, *reasons, available.workspace, COLUMN * spec.group_out)
 
 
 def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same."""
-    depthwise = available.depthwise_prefers_input_grad(spec, order)
-    return slower(spec, depthwise, available.prefers_input_grad(spec, order), available.workspace_input_grad)
+    reasons = available.depthwise_prefers_input_grad(spec, order), available.prefers_input_grad(spec, order)
+    return slower(spec, *reasons, available.workspace_input_grad, COLUMN * spec.group_in)
 
 
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same."""
-    depthwise, direct = available.depthwise_prefers(spec, order), available.prefers_weight_grad(spec, order)
-    return slower(spec, depthwise, direct, available.workspace_weight_grad, DEPTHWISE_SUMS)
+    reasons = available.depthwise_prefers_weight_grad(spec, order), available.prefers_weight_grad(spec, order)
+    return slower(spec, *reasons, available.workspace_weight_grad, COLUMN_SUMS * spec.group_out, DEPTHWISE_SUMS)
 
 
 def slower(
-    spec: ConvSpec, depthwise: str | None, direct: str | None, memory: Workspace, rate: float = DEPTHWISE
+    spec: ConvSpec, depthwise: str | None, direct: str | None, memory: Workspace, tiles: float, rate: float = DEPTHWISE
 ) -> str | None:
     """Why another way is expected to be faster for one image, given what speaks against the compiled ones.
 
-    Those run at some rate, on each thread, where they take the problem in the usual memory; columns have to be copied
-    and multiplied.
+    Those run at some rate, on each thread, where they take the problem in the usual memory, `tiles` at less if that is;
+    columns have to be copied and multiplied.
     """
     flops, usual = each_image(spec), Config().max_workspace
     threads = usable(None, flops)
     if not (depthwise or available.depthwise_supports(spec)):
         other = flops / (rate * threads)
     elif not (direct or available.supports(spec)) and memory(spec, usual) <= usual:
-        other = flops / (DIRECT * threads)
+        other = flops / (min(DIRECT, tiles) * threads)
     else:
         other = flops * (1 / (MULTIPLIED * threads) + COPIED / (2 * spec.group_out))
     taken = cost(spec, plan(spec, usual).tiling)
