@@ -214,7 +214,9 @@ class Shortcut:
 
     def __call__(self, args: tuple[Any, ...]) -> Any:
         """Run on other arrays of the same kind."""
-        arrays = args if len(args) == self.count else args[: self.count] + (None,) * (self.count - len(args))
+        arrays = args[: self.count]
+        if len(arrays) < self.count:
+            arrays += (None,) * (self.count - len(arrays))
         result = self.fresh()
         if self.finish is None:
             self.run(*arrays, result)

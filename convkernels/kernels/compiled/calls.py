@@ -14,10 +14,13 @@ from ...window import Ints
 from .boxes import Boxes, Given, bits, table
 from .isa import host
 from .lines import HEAD, LOOPS, OPERAND, Operand
-from .machine import address, address_of, array_in, data_of, entry, fixed, invoke, listed, set_bytes, tables, words_at
-from .parallel import run_at
+from .machine import array_in, data_of, entry, fixed, invoke, items_of, set_bytes, tables, words_at
+from .parallel import BYTES, run_at
 from .row_tables import RowBoxes, row_table
 from .scratch import rounded
+
+SCRATCH = -1
+"""The place of scratch memory among a plan's arrays; a task that has none sees an array that begins at address 0."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ def views(*arrays: Array) -> tuple[View, ...]:
     )
 
 
+WORDS = HEAD + 4 * OPERAND
+"""Words of a call at most."""
+
+
 class Call(NamedTuple):
     """A call but for the addresses of its arrays, to which its words' offsets are added; what they point to is kept."""
 
@@ -72,7 +79,7 @@ class Call(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Calls one after the other, and the scratch memory they share, which is the last of the arrays.
+    """Calls one after the other, and the bytes of scratch memory they share.
 
     Before, its bytes are set to `fill`, if that is not negative.
     """
@@ -85,16 +92,10 @@ class Task(NamedTuple):
 class Program(NamedTuple):
     """Tasks as the arguments of `perform`, but for the arrays; `kept` is what they point to."""
 
-    words: int
+    words: Array
     kept: Any
     tasks: int
     room: int
-
-
-ARRAYS = 4
-"""As many as a program has at most, beside scratch memory."""
-LISTED = [listed(2 + count) for count in range(ARRAYS + 1)]
-"""What packs the words for so many arrays."""
 
 
 def program(tasks: Sequence[Task]) -> Program:
@@ -108,45 +109,40 @@ def program(tasks: Sequence[Task]) -> Program:
             places += call.places
     joined = [np.array(each, np.int64) for each in (lines, calls, numbers, places)]
     scratch = rounded(max((task.scratch for task in tasks), default=0))
-    copied = 8 * max((len(call.words) for task in tasks for call in task.calls), default=0)
-    words = np.array([*tables(*joined), scratch], np.int64)
-    return Program(address(words), (words, joined, tasks), len(tasks), scratch + copied)
+    return Program(np.array(tables(*joined), np.int64), (joined, tasks), len(tasks), scratch)
 
 
 @entry
 def perform(words: int, begin: int, end: int, memory: int) -> None:
     """Carry out some of the tasks.
 
-    The arguments are the address of others, how many arrays there are, and these; the one behind them is scratch
-    memory, or at address 0 where a task has none. The others are four tables, and the bytes of scratch memory, which a
-    copy of a call's words follows.
+    The arguments are four tables in an array, and the arrays; what the calls share is scratch memory. Of a call's
+    words, each thread has a copy.
     """
-    others, count = fixed(words_at(words, 2), 2)
-    arrays, given = words_at(words + 16, count), words_at(others, 9)
+    given = words_at(data_of(words_at(words, 1)[0]), 8)
     tasks, calls, numbers, places = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
-    local = memory + given[8]
+    changed = np.empty(WORDS, np.int64)
     for place in range(begin, end):
         first, last, scratch, fill = fixed(tasks[4 * place :], 4)
         if scratch and fill >= 0:
             set_bytes(memory, scratch, fill)
         for n in range(first, last):
             code, start, length, operands_start, operands = fixed(calls[5 * n :], 5)
-            changed = words_at(local, length)
             for k in range(length):
                 changed[k] = numbers[start + k]
             for k in range(operands):
                 array = places[operands_start + k]
-                if array < count:
-                    changed[HEAD + k * OPERAND] += data_of(arrays[array])
+                if array >= 0:
+                    changed[HEAD + k * OPERAND] += data_of(words_at(words + BYTES * (1 + array), 1)[0])
                 elif scratch:
                     changed[HEAD + k * OPERAND] += memory
-            invoke(code, (local,))
+            invoke(code, (changed.ctypes.data,))
 
 
 def execute(what: Program, threads: int, *arrays: Array) -> None:
     """Carry out a program on arrays like those it was made for."""
-    words = LISTED[len(arrays)](what.words, len(arrays), *map(id, arrays))
-    run_at(perform, address_of(words), what.tasks, threads, what.room)
+    given = what.words, *arrays
+    run_at(perform, items_of(given), what.tasks, threads, what.room)
 
 
 Maker = tuple[Callable[..., int], *tuple[Any, ...]]

@@ -14,7 +14,7 @@ from itertools import product
 from ...pool_spec import PoolSpec
 from ...views import slices
 from ...window import Ints
-from .calls import Call, View, made
+from .calls import SCRATCH, Call, View, made
 from .isa import Isa, host
 from .lines import LOOPS, Lines, Operand
 from .pool_blocks import TURNED
@@ -87,7 +87,7 @@ def _turned(source: View, step: int, target: View, spacing: int, sizes: Ints, *,
     return made((turning, back), operands, words, (source, target), ())
 
 
-def turned(place: int, *arrays: View) -> tuple[list[View], int]:
+def turned(*arrays: View) -> tuple[list[View], int]:
     """Scratch memory for what arrays are turned to, and its bytes."""
     found, end = [], 0
     for array in arrays:
@@ -95,7 +95,7 @@ def turned(place: int, *arrays: View) -> tuple[list[View], int]:
         for axis in (1, *reversed(range(2, len(array.shape))), 0):
             strides[axis] = step
             step *= array.shape[axis]
-        found.append(View(place, end, array.shape, tuple(strides), array.kind, array.itemsize))
+        found.append(View(SCRATCH, end, array.shape, tuple(strides), array.kind, array.itemsize))
         end += rounded(step)
     return found, end
 

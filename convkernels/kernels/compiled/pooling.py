@@ -22,7 +22,7 @@ from ...pool_spec import PoolSpec
 from ...views import slices
 from . import reductions
 from .boxes import Boxes
-from .calls import Call, Program, Task, View, by_lines, by_pairs, by_planes, by_rows, execute, program, views
+from .calls import SCRATCH, Call, Program, Task, View, by_lines, by_pairs, by_planes, by_rows, execute, program, views
 from .isa import Isa, host
 from .pairs import in_pairs
 from .planes import to_pixels, to_planes, turned, turned_parts, turning_pays
@@ -194,7 +194,7 @@ def reduced(
     if limit >= ROOM and turning_pays(spec, axis, *arrays):
         for images, channels in turned_parts(*arrays):
             read, written = (array.cut(0, images).cut(1, channels) for array in arrays)
-            (source, target), end = turned(2, read, written)
+            (source, target), end = turned(read, written)
             boxes = turned_boxes(spec, target, "count", forward=forward)
             call, end = reducing_call(boxes, source, target, reduction, parted, end)
             tasks.append(Task((to_pixels(read, source), call, to_planes(target, written)), end))
@@ -217,7 +217,7 @@ def reducing_call(
     if rows is None:
         wide = boxes.forward and boxes.axis is None and boxes.spec.window.taps >= MANY
         return by_lines(boxes, (read,), (written,), (reducing, reduction, boxes.phases, wide)), start
-    buffer = View(2, start, (rows.buffer,), (1,), read.kind, read.itemsize)
+    buffer = View(SCRATCH, start, (rows.buffer,), (1,), read.kind, read.itemsize)
     call = by_rows(rows, read, buffer, written, (reductions.by_rows, reduction, boxes.phases))
     return call, start + rows.buffer
 
@@ -288,7 +288,7 @@ def scratch(spec: PoolSpec, cells: View, part: slice, axis: int | None) -> tuple
         strides[place] = step
         step *= shape[place]
     start = -sum(some.start * stride for some, stride in zip(reached, strides[2:], strict=True))
-    return View(3, start, shape, tuple(strides), "u", size), step
+    return View(SCRATCH, start, shape, tuple(strides), "u", size), step
 
 
 def fill_of(ties: Ties) -> int:
@@ -354,7 +354,7 @@ def planned_winners(
     if kept == "codes" and limit >= ROOM and turning_pays(spec, aligned(x, out)[1], x, out):
         for images, channels in turned_parts(x, out):
             read, written, codes = (array.cut(0, images).cut(1, channels) for array in (x, out, third))
-            (source, target), end = turned(3, read, written)
+            (source, target), end = turned(read, written)
             boxes = turned_boxes(spec, target, numbers, forward=True)
             call = by_lines(boxes, (source,), (target, codes), (finding, ties, kept))
             tasks.append(Task((to_pixels(read, source), call, to_planes(target, written)), end))
@@ -366,7 +366,7 @@ def planned_winners(
         read, *both = (array.cut(0, images) for array in (x, out, third))
         boxes = Boxes(spec, (part.start, part.stop), True, axis, 1, out.shape[1], numbers, near(out, axis))
         # The numbers of cells, as an array that begins at address 0.
-        places = (View(3, 0, read.shape, (0, 0, *plane), "i", 8),) if kept == "indices" else ()
+        places = (View(SCRATCH, 0, read.shape, (0, 0, *plane), "i", 8),) if kept == "indices" else ()
         tasks.append(Task((by_lines(boxes, (read, *places), both, (finding, ties, kept)),)))
     return program(tasks)
 
@@ -380,7 +380,7 @@ def planned_collection(spec: PoolSpec, dy: View, out: View, codes: View, threads
     if along and limit >= ROOM and turning_pays(spec, aligned(dy, out)[1], dy, out):
         for images, channels in turned_parts(dy, out):
             read, written, won = (array.cut(0, images).cut(1, channels) for array in (dy, out, codes))
-            (source, target), end = turned(3, read, written)
+            (source, target), end = turned(read, written)
             boxes = turned_boxes(spec, target, numbers, forward=False)
             call = by_lines(boxes, (source, won), (target,), (collecting, ties, 1))
             tasks.append(Task((to_pixels(read, source), call, to_planes(target, written)), end))
