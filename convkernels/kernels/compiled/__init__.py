@@ -50,6 +50,7 @@
     pairs.py      rows taken two at a time, by windows of 2 x 2
     pool_blocks.py  what can be said of them without Numba: when they are taken, and in what memory
     reductions.py what they do with vectors: reduce, find winners, collect gradients
+    arithmetic.py   and what vectors compute with
     calls.py      emitted code, ready to be called
 
     norms.py         the norms, by the form in which data lie in memory (norm_forms.py)

@@ -39,6 +39,11 @@ class Isa:
         """Elements in a vector."""
         return self.vector_bytes // itemsize
 
+    @property
+    def fused(self) -> bool:
+        """Whether products are added to without being rounded."""
+        return self.cpu != "generic"
+
     def rows(self, vectors: int) -> int:
         """The most rows of a tile of so many vectors: one register each, beside a row's vectors and one element."""
         return (self.registers - vectors - 1) // vectors

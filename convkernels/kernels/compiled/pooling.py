@@ -21,6 +21,7 @@ from ...layout import Array
 from ...pool_spec import PoolSpec
 from ...views import slices
 from . import reductions
+from .arithmetic import CORRECTED
 from .boxes import Boxes
 from .calls import SCRATCH, Call, Program, Task, View, by_lines, by_pairs, by_planes, by_rows, execute, program, views
 from .isa import Isa, host
@@ -222,19 +223,24 @@ def reducing_call(
     return call, start + rows.buffer
 
 
+def reduction_of(spec: PoolSpec, divide: str) -> Reduction:
+    """What becomes of cells, which means `divide` at the "end", or "each"."""
+    if family(spec) != "mean":
+        return Reduction(family(spec))
+    return Reduction("sum", divide, (spec.divisor_override or spec.window.taps) >= CORRECTED)
+
+
 @lru_cache(maxsize=256)
 def planned_pool(spec: PoolSpec, x: View, out: View, threads: int, limit: int, isa: Isa) -> Program:
     """The program of a pool."""
-    reduction = Reduction("sum", "end") if family(spec) == "mean" else Reduction(family(spec))
-    return reduced(spec, (x, out), reduction, threads, limit, isa, forward=True)
+    return reduced(spec, (x, out), reduction_of(spec, "end"), threads, limit, isa, forward=True)
 
 
 @lru_cache(maxsize=256)
 def planned_sums(spec: PoolSpec, dy: View, out: View, threads: int, limit: int, isa: Isa) -> Program:
     """Sum the gradients of the windows that hold a cell, divided by their counts."""
     same = spec.divisor_override or isinstance(spec.count(spec.window.whole), int)
-    divide = ("end" if same else "each") if family(spec) == "mean" else ""
-    return reduced(spec, (dy, out), Reduction("sum", divide), threads, limit, isa, forward=False)
+    return reduced(spec, (dy, out), reduction_of(spec, "end" if same else "each"), threads, limit, isa, forward=False)
 
 
 @lru_cache(maxsize=256)

@@ -11,12 +11,13 @@ one for each tap that does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
 from llvmlite import ir
 
+from .arithmetic import Arithmetic
 from .isa import Isa
 from .lines import BYTE, Body, Lines, Operand, Place, Vectors
 from .pairs import Pairs
@@ -35,10 +36,13 @@ class Reduction:
         "max", "min", "sum", "lp1" or "lp2".
     divide : str
         Whether sums are divided by the piece's divisor at the "end", "each" term by the step's, or neither.
+    large : bool
+        Whether divisors may be `CORRECTED` or more.
     """
 
     name: str
     divide: str = ""
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,90 +58,6 @@ class Ties:
         return self.rule in ("split", "all")
 
 
-class Arithmetic:
-    """Numbers of one kind: floating, or signed or unsigned whole ones."""
-
-    def __init__(self, code: Lines, kind: str, element: Any) -> None:
-        self.code, self.build, self.kind, self.element = code, code.build, kind, element
-        self.floating = kind == "f"
-
-    def constant(self, value: float) -> Any:
-        """A vector of a number."""
-        return self.code.constant(self.element, value if self.floating else int(value))
-
-    def worst(self, best: str) -> Any:
-        """What nothing exceeds, or nothing falls below."""
-        if self.floating:
-            return self.constant(float("-inf") if best == "max" else float("inf"))
-        bits = self.element.width
-        low, high = (0, 2**bits - 1) if self.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        return self.constant(low if best == "max" else high)
-
-    def compare(self, sign: str, left: Any, right: Any) -> Any:
-        """A comparison, false where either is NaN."""
-        if self.floating:
-            return self.build.fcmp_ordered(sign, left, right)
-        return (self.build.icmp_unsigned if self.kind == "u" else self.build.icmp_signed)(sign, left, right)
-
-    def lost(self, value: Any) -> Any:
-        """Where a value is NaN."""
-        if self.floating:
-            return self.build.fcmp_unordered("uno", value, value)
-        return self.code.constant(ir.IntType(1), 0)
-
-    def better(self, best: str, one: Any, other: Any) -> Any:
-        """The better of two; NaN is better than any number."""
-        chosen = self.build.select(self.compare(">" if best == "max" else "<", other, one), other, one)
-        # This is one instruction of x86, which gives the second if either is NaN; the other need not wait for `one`.
-        return self.build.select(self.lost(other), other, chosen) if self.floating else chosen
-
-    def beats(self, sign: str, value: Any, best: Any) -> Any:
-        """Whether a value takes the place of the best before: it compares so, or is the first NaN."""
-        if not self.floating:
-            return self.compare(sign, value, best)
-        unordered = self.build.fcmp_unordered(sign, value, best)
-        return self.build.and_(unordered, self.build.fcmp_ordered("ord", best, best))
-
-    def add(self, left: Any, right: Any) -> Any:
-        """The sum."""
-        return self.build.fadd(left, right) if self.floating else self.build.add(left, right)
-
-    def over(self, value: Any, number: Any) -> Any:
-        """The quotient of a vector or a number by a float64; by a power of 2 its product with the reciprocal, the same.
-
-        Average pool backwards by 2x2 in NHWC, 256 channels of 56x56, divided in 99 us, and multiplies in 85.
-        """
-        build, bits = self.build, self.build.bitcast(number, WORD)
-        exact = build.icmp_signed("==", build.and_(bits, ir.Constant(WORD, 2**52 - 1)), ir.Constant(WORD, 0))
-        # With a fraction of 0, the exponents of a number and its reciprocal add up to twice that of 1.
-        reciprocal = build.bitcast(build.sub(ir.Constant(WORD, 2046 << 52), bits), number.type)
-        results = []
-        with build.if_else(exact) as ways:
-            for way, apply, factor in zip(ways, (build.fmul, build.fdiv), (reciprocal, number), strict=True):
-                with way:
-                    small = factor if self.element == factor.type else build.fptrunc(factor, self.element)
-                    by = small if value.type == self.element else self.code.spread(small, self.code.lanes)
-                    results.append((apply(value, by), build.block))
-        found = build.phi(value.type)
-        for result, block in results:
-            found.add_incoming(result, block)
-        return found
-
-    def size(self, value: Any) -> Any:
-        """The absolute value."""
-        letter = "f32" if self.element == ir.FloatType() else "f64"
-        return self.apply(f"llvm.fabs.v{self.code.lanes}{letter}", value)
-
-    def root(self, value: Any) -> Any:
-        """The square root."""
-        letter = "f32" if self.element == ir.FloatType() else "f64"
-        return self.apply(f"llvm.sqrt.v{self.code.lanes}{letter}", value)
-
-    def apply(self, name: str, value: Any) -> Any:
-        """One of LLVM's functions of a vector."""
-        return self.build.call(self.code.intrinsic(name, value.type, value.type), [value])
-
-
 def reduced(code: Lines, numbers: Arithmetic, reduction: Reduction) -> Body:
     """A window's cells, reduced: operands source, target."""
     build = code.build
@@ -147,7 +67,7 @@ def reduced(code: Lines, numbers: Arithmetic, reduction: Reduction) -> Body:
             found = place.read(0, code.word_at(address, 0))
             if reduction.divide == "each":
                 number = build.bitcast(code.word_at(address, 2), ir.DoubleType())
-                found = [numbers.over(value, number) for value in found]
+                found = [numbers.over(value, number, large=reduction.large) for value in found]
             return [[combine(total, value) for total, value in zip(values[0], found, strict=True)]]
 
         total: Vectors = place.fold(phase, [[initial] * place.vectors], step)[0]
@@ -164,7 +84,7 @@ def reduced(code: Lines, numbers: Arithmetic, reduction: Reduction) -> Body:
     def total(place: Place, phase: int) -> Vectors:
         sums = folded(place, phase, numbers.constant(0), numbers.add)
         if reduction.divide == "end":
-            sums = [numbers.over(value, place.line.divisor) for value in sums]
+            sums = [numbers.over(value, place.line.divisor, large=reduction.large) for value in sums]
         return sums
 
     def norm(place: Place, phase: int) -> Vectors:
@@ -253,7 +173,7 @@ def collected(code: Lines, numbers: Arithmetic, ties: Ties, codes: Operand) -> B
     def shared(gradient: Any, winners: Any) -> Any:
         """A winner's share; where there is none, gradients are 0 over 1."""
         none = build.icmp_unsigned("==", winners, code.constant(word, 0))
-        count = numbers.apply(f"llvm.ctpop.v{code.lanes}i{word.width}", winners)
+        count = numbers.apply("ctpop", winners)
         count = build.select(none, code.constant(word, 1), count)
         return build.fdiv(gradient, build.uitofp(count, gradient.type))
 
@@ -307,31 +227,31 @@ def weighed(code: Lines, numbers: Arithmetic, name: str) -> Body:
 def reducing(source: Operand, target: Operand, reduction: Reduction, phases: int, wide: bool, isa: Isa) -> int:
     """Where the code is that reduces windows."""
     code = Lines((source, target), isa.lanes(source.itemsize), phases, wide=wide)
-    return compiled(code.emit(reduced(code, Arithmetic(code, source.kind, source.element), reduction)), "lines", isa)
+    return compiled(code.emit(reduced(code, Arithmetic(code, source, isa), reduction)), "lines", isa)
 
 
 @lru_cache(maxsize=256)
 def by_rows(source: Operand, buffer: Operand, target: Operand, reduction: Reduction, phases: int, isa: Isa) -> int:
     """Where the code is that reduces windows by rows."""
     code = Rows((source, buffer, target), isa.lanes(source.itemsize), phases)
-    numbers = Arithmetic(code, source.kind, source.element)
+    numbers = Arithmetic(code, source, isa)
     extremum = reduction.name in ("max", "min")
     across = reduced(code, numbers, Reduction(reduction.name))
-    along = reduced(code, numbers, reduction if extremum else Reduction("sum", reduction.divide))
+    along = reduced(code, numbers, reduction if extremum else replace(reduction, name="sum"))
     border = numbers.worst(reduction.name) if extremum else numbers.constant(0)
     return compiled(code.rows(across, along, border), "lines", isa)
 
 
 def finished(numbers: Arithmetic, reduction: Reduction, total: Any, divisor: Any) -> Any:
     """A sum, divided if it is to be."""
-    return numbers.over(total, divisor) if reduction.divide else total
+    return numbers.over(total, divisor, large=reduction.large) if reduction.divide else total
 
 
 @lru_cache(maxsize=64)
 def by_planes(source: Operand, target: Operand, reduction: Reduction, cells: int, isa: Isa) -> int:
     """Where the code is that reduces whole planes, some of so many cells together or, if that is 0, one by one."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 0)
-    numbers = Arithmetic(code, source.kind, source.element)
+    numbers = Arithmetic(code, source, isa)
     finish = partial(finished, numbers, reduction)
     reduced = partial(code.reduced_together, cells) if cells else code.reduced
     if reduction.name == "sum":
@@ -345,7 +265,7 @@ def by_planes(source: Operand, target: Operand, reduction: Reduction, cells: int
 def by_pairs(source: Operand, target: Operand, reduction: Reduction, width: int, isa: Isa) -> int:
     """Where the code is that reduces windows of 2 x 2 in rows of so many cells."""
     code = Pairs(source, target, isa.lanes(source.itemsize), width)
-    numbers = Arithmetic(code, source.kind, source.element)
+    numbers = Arithmetic(code, source, isa)
     combine = numbers.add if reduction.name == "sum" else partial(numbers.better, reduction.name)
     return compiled(code.reduced(combine, partial(finished, numbers, reduction)), "lines", isa)
 
@@ -354,7 +274,7 @@ def by_pairs(source: Operand, target: Operand, reduction: Reduction, width: int,
 def over_pairs(source: Operand, target: Operand, reduction: Reduction, width: int, isa: Isa) -> int:
     """Where the code is that spreads gradients of sums over windows of 2 x 2 in rows of so many cells."""
     code = Pairs(source, target, isa.lanes(source.itemsize), width)
-    numbers = Arithmetic(code, source.kind, source.element)
+    numbers = Arithmetic(code, source, isa)
     return compiled(code.filled(partial(finished, numbers, reduction)), "lines", isa)
 
 
@@ -362,7 +282,7 @@ def over_pairs(source: Operand, target: Operand, reduction: Reduction, width: in
 def over_planes(source: Operand, target: Operand, reduction: Reduction, isa: Isa) -> int:
     """Where the code is that spreads gradients of sums over whole planes."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 1)
-    numbers = Arithmetic(code, source.kind, source.element)
+    numbers = Arithmetic(code, source, isa)
     return compiled(code.filled(partial(finished, numbers, reduction)), "lines", isa)
 
 
@@ -371,7 +291,7 @@ def finding(*given: Any) -> int:
     """Where the code is that finds winners: of operands, then a rule for ties, what is kept, and the processor's."""
     *operands, ties, kept, isa = given
     code = Lines(operands, isa.lanes(operands[0].itemsize))
-    numbers = Arithmetic(code, operands[0].kind, operands[0].element)
+    numbers = Arithmetic(code, operands[0], isa)
     return compiled(code.emit(winner(code, numbers, ties, kept)), "lines", isa)
 
 
@@ -379,7 +299,7 @@ def finding(*given: Any) -> int:
 def collecting(dy: Operand, codes: Operand, target: Operand, ties: Ties, phases: int, isa: Isa) -> int:
     """Where the code is that collects gradients."""
     code = Lines((dy, codes, target), isa.lanes(dy.itemsize), phases)
-    numbers = Arithmetic(code, dy.kind, dy.element)
+    numbers = Arithmetic(code, dy, isa)
     return compiled(code.emit(collected(code, numbers, ties, codes)), "lines", isa)
 
 
@@ -387,4 +307,4 @@ def collecting(dy: Operand, codes: Operand, target: Operand, ties: Ties, phases:
 def weighing(dy: Operand, y: Operand, x: Operand, target: Operand, name: str, isa: Isa) -> int:
     """Where the code is that collects the gradients of norms."""
     code = Lines((dy, y, x, target), isa.lanes(dy.itemsize))
-    return compiled(code.emit(weighed(code, Arithmetic(code, dy.kind, dy.element), name)), "lines", isa)
+    return compiled(code.emit(weighed(code, Arithmetic(code, dy, isa), name)), "lines", isa)
