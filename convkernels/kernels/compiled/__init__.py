@@ -48,6 +48,9 @@
     lines.py      loops over lines of vectors, emitted; rows.py and wholes.py over rows and whole planes
     planes.py     small planes turned, so that lines lie along channels
     pairs.py      rows taken two at a time, by windows of 2 x 2
+    slides.py     planes gone through from their first cell to their last, by windows with steps of 1
+    strides.py    rows kept in registers, by windows with longer steps; spans.py has what these three share
+    pool_forms.py which planes are reduced in these ways
     pool_blocks.py  what can be said of them without Numba: when they are taken, and in what memory
     reductions.py what they do with vectors: reduce, find winners, collect gradients
     arithmetic.py   and what vectors compute with

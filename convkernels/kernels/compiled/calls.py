@@ -14,7 +14,7 @@ from ...window import Ints
 from .boxes import Boxes, Given, bits, table
 from .isa import host
 from .lines import HEAD, LOOPS, OPERAND, Operand
-from .machine import array_in, data_of, entry, fixed, invoke, items_of, set_bytes, tables, words_at
+from .machine import address, array_in, data_of, entry, fixed, invoke, items_of, set_bytes, tables, words_at
 from .parallel import BYTES, run_at
 from .row_tables import RowBoxes, row_table
 from .scratch import rounded
@@ -231,3 +231,22 @@ def by_planes(arrays: tuple[View, View], divisor: int, make: Maker) -> Call:
     for array in arrays:
         words += [array.offset, *array.strides[:2], *[0] * (LOOPS + 1)]
     return made(make, [Operand(array.kind, array.itemsize, "dense") for array in arrays], words, arrays, ())
+
+
+def by_slides(source: View, buffer: View, target: View, masks: Array, divisor: int, make: Maker) -> Call:
+    """A call of windows that slide over planes."""
+    words = [address(masks), bits(divisor), *target.shape[:2]]
+    for array in (source, buffer, target):
+        words += [array.offset, *array.strides[:2], *[0] * (LOOPS + 1)]
+    operands = [Operand(array.kind, array.itemsize, "dense") for array in (source, buffer, target)]
+    return made(make, operands, words, (source, buffer, target), masks)
+
+
+def by_strides(source: View, target: View, step: int, divisor: int, make: Maker) -> Call:
+    """A call of windows that go by several steps along rows, and by so many from row to row."""
+    words = [0, bits(divisor), *target.shape[:2]]
+    for array, rows in ((source, step), (target, 1)):
+        near = array.strides[2]
+        words += [array.offset, *array.strides[:2], near, 0, rows * near, array.itemsize]
+    operands = [Operand(array.kind, array.itemsize, "dense") for array in (source, target)]
+    return made(make, operands, words, (source, target), ())

@@ -17,10 +17,10 @@ from llvmlite import ir
 from ...window import Window
 from .calls import View
 from .isa import Isa
-from .lines import Lines, Operand
+from .lines import Operand
+from .spans import Combine, Finish, Spans
 from .tile import INDEX
 
-Combine = Callable[[Any, Any], Any]
 LONG = 8
 """Vectors of a row at most: there is code for each, and longer ones wait for memory, whatever reads them."""
 
@@ -34,7 +34,7 @@ def in_pairs(window: Window, isa: Isa, *arrays: View) -> bool:
     return short and all(array.on_end(1) for array in arrays)
 
 
-class Pairs(Lines):
+class Pairs(Spans):
     """Emits loops over pairs of rows of so many cells. Of the operands, a source and a target, one has the rows.
 
     In the place of the table and its length, a call has the pairs of all channels and the divisor.
@@ -71,7 +71,7 @@ class Pairs(Lines):
         build.ret_void()
         return str(self.module)
 
-    def reduced(self, combine: Combine, finish: Callable[[Any, Any], Any]) -> str:
+    def reduced(self, combine: Combine, finish: Finish) -> str:
         """Windows to results; `finish` takes a vector of results and the divisor."""
         size = self.operands[1].itemsize
 
@@ -84,14 +84,14 @@ class Pairs(Lines):
 
         return self.pairs((2 * self.width, self.results), self.together, body)
 
-    def filled(self, finish: Callable[[Any, Any], Any]) -> str:
+    def filled(self, finish: Finish) -> str:
         """Gradients of results to the windows."""
         build, lanes, size = self.build, self.lanes, self.operands[0].itemsize
 
         def body(at: Sequence[Any], divisor: Any, together: int, masked: bool) -> None:
             for row, first in product(range(2), range(0, self.results, lanes)):
                 count = min(self.results - first, lanes) if masked else lanes
-                value = finish(self.get(build.add(at[0], self.word(first * size)), count), divisor)
+                value = finish(self.get(build.add(at[0], self.word(first * size)), 0, count), divisor)
                 for vector in range(min(2, -(-2 * (self.results - first) // lanes))):
                     order = [(vector * lanes + place) // 2 for place in range(lanes)]
                     twice = build.shuffle_vector(value, value, ir.Constant(ir.VectorType(INDEX, lanes), order))
@@ -111,7 +111,9 @@ class Pairs(Lines):
         for vector in range(vectors):
             cell = 2 * first + vector * apart
             count = min(lanes, self.width - 2 * first - vector * lanes) if masked else lanes
-            rows = (self.get(build.add(source, self.word((cell + row * self.width) * size)), count) for row in range(2))
+            rows = (
+                self.get(build.add(source, self.word((cell + row * self.width) * size)), 0, count) for row in range(2)
+            )
             found.append(combine(*rows))
         held = self.results if together == 2 else lanes
         places = [2 * (place % held) + lanes * (place // held) for place in range(lanes)]
@@ -123,25 +125,3 @@ class Pairs(Lines):
             mask = ir.Constant(ir.VectorType(INDEX, lanes), order)
             sides.append(build.shuffle_vector(found[0], found[-1], mask))
         return sides[0], sides[1]
-
-    def first(self, count: int) -> Any:
-        """The mask of so many lanes."""
-        bits = [ir.Constant(ir.IntType(1), int(lane < count)) for lane in range(self.lanes)]
-        return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), bits)
-
-    def get(self, address: Any, count: int) -> Any:
-        """So many cells of a row."""
-        operand = self.operands[0]
-        vector = ir.VectorType(operand.element, self.lanes)
-        if count == self.lanes:
-            return self.load(address, vector)
-        pointer = self.build.inttoptr(address, vector.as_pointer())
-        return self.masked("load", operand, self.lanes, pointer, self.first(count))
-
-    def put(self, value: Any, address: Any, count: int) -> None:
-        """Write so many results."""
-        pointer = self.build.inttoptr(address, value.type.as_pointer())
-        if count == self.lanes:
-            self.build.store(value, pointer).align = 1
-        else:
-            self.masked("store", self.operands[1], self.lanes, pointer, self.first(count), value)

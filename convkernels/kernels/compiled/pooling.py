@@ -23,11 +23,22 @@ from ...views import slices
 from . import reductions
 from .arithmetic import CORRECTED
 from .boxes import Boxes
-from .calls import SCRATCH, Call, Program, Task, View, by_lines, by_pairs, by_planes, by_rows, execute, program, views
+from .calls import (
+    SCRATCH,
+    Call,
+    Program,
+    Task,
+    View,
+    by_lines,
+    by_rows,
+    execute,
+    program,
+    views,
+)
 from .isa import Isa, host
-from .pairs import in_pairs
 from .planes import to_pixels, to_planes, turned, turned_parts, turning_pays
 from .pool_blocks import MOST, ROOM, block, code_size, extreme, family, grad_threads, pool_threads, rule, work_of
+from .pool_forms import formed
 from .reductions import Reduction, Ties, collecting, finding, reducing, weighing
 from .row_tables import RowBoxes
 from .runs import margins
@@ -35,8 +46,6 @@ from .thread_count import now_usable
 
 MANY = 16
 """Taps from which on lines along channels are read in longer pieces."""
-SMALL = 128
-"""Cells of planes that are reduced together, as many as a vector has lanes: 2048 of 7x7 took 16 us one by one."""
 SLAB = 2**17
 """Bytes of targets that all boxes go through together."""
 
@@ -128,13 +137,6 @@ def overlap_little(boxes: Boxes) -> bool:
     return boxes.forward and set(window.stride) == {2} and max(window.kernel_size) <= 3 and window.taps <= 9
 
 
-def whole(spec: PoolSpec, plane: View) -> bool:
-    """Whether there is one window, which is all of a plane that lies in one piece."""
-    window = spec.window
-    alone = window.kernel_size == window.in_size and not window.padded and set(window.out_size) == {1}
-    return plane.on_end(2) and alone and set(window.dilation) == {1} and window.taps > 1
-
-
 def turned_boxes(spec: PoolSpec, target: View, numbers: str, *, forward: bool) -> Boxes:
     """All boxes of some planes that were turned."""
     part, channels = (0, target.shape[2]), target.shape[1]
@@ -169,28 +171,11 @@ def reduced(
 ) -> Program:
     """Windows to outputs, or outputs to cells."""
     ordered = reduction.name in ("max", "min") or not any(map(images_inside, arrays))
-    if ordered and whole(spec, arrays[0 if forward else 1]) and reduction.name in ("max", "min", "sum"):
-        first, second = arrays
-        small = spec.window.taps if spec.window.taps <= SMALL and first.on_end(1) and second.on_end(1) else 0
-        make = (reductions.by_planes, reduction, small) if forward else (reductions.over_planes, reduction)
-        divisor = spec.divisor_override or spec.window.taps
-        return program(
-            [
-                Task((by_planes((first.cut(0, images), second.cut(0, images)), divisor, make),))
-                for images in slices(first.shape[0], max(1, -(-first.shape[0] // threads)))
-            ]
-        )
-    if in_pairs(spec.window, isa, *arrays) and reduction.name in ("max", "min", "sum"):
-        divisor, size = spec.divisor_override or spec.window.taps, arrays[0].shape[1]
-        code = reductions.by_pairs if forward else reductions.over_pairs, reduction, spec.window.in_size[1]
-        return program(
-            [
-                Task((by_pairs((arrays[0].cut(1, some), arrays[1].cut(1, some)), divisor, code),))
-                for some in slices(size, max(1, -(-size // threads)))
-            ]
-        )
-    (source, target), axis = aligned(*arrays)
     parted = ordered and limit >= ROOM and separable(spec, reduction, forward=forward)
+    found = formed(spec, arrays, reduction, threads, isa, forward=forward, ordered=ordered, parted=parted)
+    if found:
+        return found
+    (source, target), axis = aligned(*arrays)
     tasks = []
     if limit >= ROOM and turning_pays(spec, axis, *arrays):
         for images, channels in turned_parts(*arrays):

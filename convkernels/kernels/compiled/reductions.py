@@ -17,11 +17,15 @@ from typing import Any
 
 from llvmlite import ir
 
+from ...pool_spec import PoolSpec
 from .arithmetic import Arithmetic
 from .isa import Isa
 from .lines import BYTE, Body, Lines, Operand, Place, Vectors
 from .pairs import Pairs
 from .rows import Rows
+from .slides import Slide, Slides
+from .spans import Combine, Finish
+from .strides import Strides
 from .tile import WORD, compiled
 from .wholes import Wholes
 
@@ -247,27 +251,42 @@ def finished(numbers: Arithmetic, reduction: Reduction, total: Any, divisor: Any
     return numbers.over(total, divisor, large=reduction.large) if reduction.divide else total
 
 
+def parts(numbers: Arithmetic, reduction: Reduction) -> tuple[Combine, Any, Finish]:
+    """What makes one of two vectors, a vector that changes nothing, and what makes results of the last."""
+    finish = partial(finished, numbers, reduction)
+    if reduction.name == "sum":
+        return numbers.add, numbers.constant(0), finish
+    return partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish
+
+
 @lru_cache(maxsize=64)
 def by_planes(source: Operand, target: Operand, reduction: Reduction, cells: int, isa: Isa) -> int:
     """Where the code is that reduces whole planes, some of so many cells together or, if that is 0, one by one."""
     code = Wholes(source, target, isa.lanes(source.itemsize), 0)
-    numbers = Arithmetic(code, source, isa)
-    finish = partial(finished, numbers, reduction)
     reduced = partial(code.reduced_together, cells) if cells else code.reduced
-    if reduction.name == "sum":
-        text = reduced(numbers.add, numbers.constant(0), finish)
-    else:
-        text = reduced(partial(numbers.better, reduction.name), numbers.worst(reduction.name), finish)
-    return compiled(text, "lines", isa)
+    return compiled(reduced(*parts(Arithmetic(code, source, isa), reduction)), "lines", isa)
 
 
 @lru_cache(maxsize=64)
 def by_pairs(source: Operand, target: Operand, reduction: Reduction, width: int, isa: Isa) -> int:
     """Where the code is that reduces windows of 2 x 2 in rows of so many cells."""
     code = Pairs(source, target, isa.lanes(source.itemsize), width)
-    numbers = Arithmetic(code, source, isa)
-    combine = numbers.add if reduction.name == "sum" else partial(numbers.better, reduction.name)
-    return compiled(code.reduced(combine, partial(finished, numbers, reduction)), "lines", isa)
+    combine, _, finish = parts(Arithmetic(code, source, isa), reduction)
+    return compiled(code.reduced(combine, finish), "lines", isa)
+
+
+@lru_cache(maxsize=64)
+def by_slides(source: Operand, buffer: Operand, target: Operand, reduction: Reduction, slide: Slide, isa: Isa) -> int:
+    """Where the code is that reduces windows which slide over planes."""
+    code = Slides((source, buffer, target), isa.lanes(source.itemsize), slide)
+    return compiled(code.planes(*parts(Arithmetic(code, source, isa), reduction)), "lines", isa)
+
+
+@lru_cache(maxsize=64)
+def by_strides(source: Operand, target: Operand, reduction: Reduction, spec: PoolSpec, isa: Isa) -> int:
+    """Where the code is that reduces windows which go by several steps along rows."""
+    code = Strides((source, target), isa.lanes(source.itemsize), spec)
+    return compiled(code.rows(*parts(Arithmetic(code, source, isa), reduction)), "lines", isa)
 
 
 @lru_cache(maxsize=64)

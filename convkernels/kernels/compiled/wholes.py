@@ -12,8 +12,7 @@ from typing import Any
 from llvmlite import ir
 
 from .lines import Line, Lines, Operand, Place
-
-Combine = Callable[[Any, Any], Any]
+from .spans import Combine, Finish
 
 
 class Wholes(Lines):
@@ -52,11 +51,11 @@ class Wholes(Lines):
         """A pointer to a result."""
         return self.build.inttoptr(address, self.operands[self.single].element.as_pointer())
 
-    def reduced(self, combine: Combine, initial: Any, finish: Callable[[Any, Any], Any]) -> str:
+    def reduced(self, combine: Combine, initial: Any, finish: Finish) -> str:
         """Planes to results: `initial` changes none, `finish` takes a number or a vector and the divisor."""
         return self.planes(self.one_by_one(combine, initial, finish))
 
-    def one_by_one(self, combine: Combine, initial: Any, finish: Callable[[Any, Any], Any]) -> Callable[..., None]:
+    def one_by_one(self, combine: Combine, initial: Any, finish: Finish) -> Callable[..., None]:
         """What reduces a plane."""
         build, lanes, size = self.build, self.lanes, self.operands[0].itemsize
 
@@ -95,7 +94,7 @@ class Wholes(Lines):
 
         return body
 
-    def reduced_together(self, cells: int, combine: Combine, initial: Any, finish: Callable[[Any, Any], Any]) -> str:
+    def reduced_together(self, cells: int, combine: Combine, initial: Any, finish: Finish) -> str:
         """The same of planes of so few cells, on end as their results: as many together as there are lanes."""
         build, lanes, size = self.build, self.lanes, self.operands[0].itemsize
         vector, bit = ir.VectorType(self.operands[0].element, lanes), ir.IntType(1)
@@ -125,7 +124,7 @@ class Wholes(Lines):
 
         return self.planes(self.one_by_one(combine, initial, finish), several)
 
-    def filled(self, finish: Callable[[Any, Any], Any]) -> str:
+    def filled(self, finish: Finish) -> str:
         """Results to planes."""
         build = self.build
 
