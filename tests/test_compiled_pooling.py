@@ -36,6 +36,14 @@ WINDOWS = [
     "in3x19_k3x19_s1x1_p0+0x0+0_d1x1",
     "in12x14_k2x2_s2x2_p0+0x0+0_d1x1",
     "in12x70_k2x2_s2x2_p0+0x0+0_d1x1",
+    "in8x16_k2x2_s2x2_p-1+0x0+-3_d1x1",
+    "in8x16_k2x2_s2x2_p-1+1x0+0_d1x1",
+    "in14x14_k3x3_s1x1_p1+1x1+1_d1x1",
+    "in7x35_k5x2_s1x1_p0+4x1+0_d1x1",
+    "in6x9_k3x3_s1x1_p2+2x2+2_d2x2",
+    "in13x55_k3x3_s2x2_p1+1x2+2_d1x2",
+    "in14x14_k5x5_s3x3_p0+0x0+0_d1x1",
+    "in9x90_k1x4_s2x5_p0+0x1+3_d1x1",
     "in70_k5_s2_p2+2_d1",
     "in3x4x33_k2x2x2_s2x2x2_p0+0x0+0x0+0_d1x1x1",
 ]
@@ -320,6 +328,22 @@ def test_a_reducer_of_ones_own_keeps_the_generic_path():
 def test_what_it_declines(dtype, reducer, reason):
     with pytest.raises(ck.UnsupportedError, match=reason):
         ck.pool2d(np.ones((1, 1, 4, 4), dtype), 2, reducer, strategy="direct")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("divisor", [1, 3, 8, 49, 1000003, 2**22 - 1, 2**22 + 1])
+def test_means_are_quotients(divisor, dtype):
+    numbers = np.random.default_rng(0).integers(0, 2**63, 2**16, np.uint64) * np.uint64(2)
+    x = numbers.view(dtype).reshape(1, 1, 1, -1)
+    x[..., :5] = [0, np.inf, -np.inf, np.nan, np.finfo(dtype).max]
+    with np.errstate(all="ignore"):
+        means, quotients = (
+            ck.avg_pool2d(x, 1, divisor_override=divisor, strategy="direct"),
+            x / np.dtype(dtype).type(divisor),
+        )
+    normal = ~(np.abs(quotients) < np.finfo(dtype).tiny)
+    np.testing.assert_array_equal(means[normal], quotients[normal])
+    np.testing.assert_allclose(means[~normal], quotients[~normal], rtol=0, atol=np.finfo(dtype).smallest_subnormal)
 
 
 def test_ties_of_too_many_taps_are_declined():

@@ -27,8 +27,8 @@ LONG = 8
 
 def in_pairs(window: Window, isa: Isa, *arrays: View) -> bool:
     """Whether windows of 2 x 2 fill the planes, all of which lie on end, and rows are not long."""
-    fill = not window.padded and not any(size % 2 for size in window.in_size) and window.dilation == (1, 1)
-    if not fill or window.kernel_size != (2, 2) or window.stride != (2, 2):
+    whole = set(window.padding) == {(0, 0)} and not any(size % 2 for size in window.in_size)
+    if not whole or window.dilation != (1, 1) or window.kernel_size != (2, 2) or window.stride != (2, 2):
         return False
     short = window.in_size[1] <= LONG * isa.lanes(arrays[0].itemsize)
     return short and all(array.on_end(1) for array in arrays)
