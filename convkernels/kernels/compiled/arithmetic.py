@@ -38,24 +38,23 @@ class Arithmetic:
             return self.build.fcmp_ordered(sign, left, right)
         return (self.build.icmp_unsigned if self.kind == "u" else self.build.icmp_signed)(sign, left, right)
 
-    def lost(self, value: Any) -> Any:
-        """Where a value is NaN."""
-        if self.floating:
-            return self.build.fcmp_unordered("uno", value, value)
-        return self.code.constant(ir.IntType(1), 0)
+    def known(self, value: Any) -> Any:
+        """Where a floating value is a number, not NaN."""
+        return self.build.fcmp_ordered("ord", value, value)
 
     def better(self, best: str, one: Any, other: Any) -> Any:
         """The better of two; NaN is better than any number."""
         chosen = self.build.select(self.compare(">" if best == "max" else "<", other, one), other, one)
-        # This is one instruction of x86, which gives the second if either is NaN; the other need not wait for `one`.
-        return self.build.select(self.lost(other), other, chosen) if self.floating else chosen
+        # This is one instruction of x86, which gives the second if either is NaN. It takes a mask besides, of where the
+        # other is a number, which need not wait for `one`.
+        return self.build.select(self.known(other), chosen, other) if self.floating else chosen
 
     def beats(self, sign: str, value: Any, best: Any) -> Any:
         """Whether a value takes the place of the best before: it compares so, or is the first NaN."""
         if not self.floating:
             return self.compare(sign, value, best)
         unordered = self.build.fcmp_unordered(sign, value, best)
-        return self.build.and_(unordered, self.build.fcmp_ordered("ord", best, best))
+        return self.build.and_(unordered, self.known(best))
 
     def add(self, left: Any, right: Any) -> Any:
         """The sum."""
@@ -81,7 +80,7 @@ class Arithmetic:
         first = build.fmul(value, reciprocal)
         left = self.apply("fma", build.fneg(first), by, value)
         # Of an infinite value, NaN is left.
-        return build.select(self.lost(left), first, self.apply("fma", left, reciprocal, first))
+        return build.select(self.known(left), self.apply("fma", left, reciprocal, first), first)
 
     def size(self, value: Any) -> Any:
         """The absolute value."""
