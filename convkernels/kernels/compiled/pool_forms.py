@@ -46,7 +46,7 @@ def formed(
         pairs = reductions.by_pairs if forward else reductions.over_pairs, reduction, spec.window.in_size[1]
         return shared(1, arrays, threads, lambda *some: by_pairs(some, divisor, pairs))
     lanes, size = isa.lanes(arrays[0].itemsize), arrays[0].itemsize
-    sliding = slide(spec, *arrays, forward=forward) if parted else None
+    sliding = slide(spec, lanes, *arrays, forward=forward) if parted else None
     if sliding:
         slides = reductions.by_slides, reduction, sliding
         masks, room = sliding.masks(lanes), sliding.buffer(lanes, size)

@@ -22,7 +22,7 @@ from ...window import Ints
 from .calls import View
 from .lines import BYTE, Operand
 from .scratch import rounded
-from .spans import Combine, Finish, Spans
+from .spans import MOST, Combine, Finish, Spans
 from .tile import WORD
 
 BYTES = WORD.width // BYTE
@@ -67,6 +67,12 @@ class Slide:
                 found.append((away, begin, end))
         return tuple(found)
 
+    def alike(self, lanes: int) -> list[tuple[tuple[tuple[int, int, int], ...], range]]:
+        """The vectors of targets in runs of those that read alike, by their first targets."""
+        found = groupby(range(0, self.cells, lanes), lambda first: self.reads(first, lanes))
+        runs = [(reads, list(firsts)) for reads, firsts in found]
+        return [(reads, range(firsts[0], firsts[-1] + 1, lanes)) for reads, firsts in runs]
+
     def masks(self, lanes: int) -> Array:
         """For each vector of targets and each column, the lanes that read no other row, as bits of a word."""
         found = [
@@ -79,7 +85,7 @@ class Slide:
         return np.array(found, np.uint64).view(np.int64)
 
 
-def slide(spec: PoolSpec, *arrays: View, forward: bool) -> Slide | None:
+def slide(spec: PoolSpec, lanes: int, *arrays: View, forward: bool) -> Slide | None:
     """How windows slide over planes, if they do, count as many cells each, and planes lie in one piece each."""
     window = spec.window
     if window.rank != 2 or set(window.stride) != {1} or window.out_size != window.in_size:
@@ -95,7 +101,8 @@ def slide(spec: PoolSpec, *arrays: View, forward: bool) -> Slide | None:
             window.kernel_size, window.dilation, window.padding, window.in_size, strict=True
         )
     )
-    return Slide(window.in_size[1], window.in_size[0] * window.in_size[1], rows, columns)
+    found = Slide(window.in_size[1], window.in_size[0] * window.in_size[1], rows, columns)
+    return found if sum(len(reads) for reads, _ in found.alike(lanes)) + len(columns) <= MOST else None
 
 
 class Slides(Spans):
@@ -140,10 +147,8 @@ class Slides(Spans):
     def across(self, source: Any, line: Any, combine: Combine, initial: Any) -> None:
         """Reduce the rows of windows: vectors that read alike in a loop."""
         lanes = self.lanes
-        firsts = range(0, self.slide.cells, lanes)
-        for reads, group in groupby(firsts, lambda first: self.slide.reads(first, lanes)):
-            alike = list(group)
-            with self.loop(self.word(alike[0]), self.word(alike[-1] + 1), lanes) as first:
+        for reads, firsts in self.slide.alike(lanes):
+            with self.loop(self.word(firsts.start), self.word(firsts.stop), lanes) as first:
                 place, total = self.at(source, first), None
                 for away, begin, end in reads:
                     found = self.get(self.at(place, away), begin, end, initial)

@@ -15,7 +15,7 @@ from ...pool_spec import PoolSpec
 from .calls import View
 from .lines import Operand
 from .runs import Run, reading
-from .spans import Combine, Finish, Spans
+from .spans import MOST, Combine, Finish, Spans
 
 LONG = 8
 """Vectors of a row at most."""
@@ -27,8 +27,10 @@ def strides(spec: PoolSpec, lanes: int, source: View, target: View) -> bool:
     dense = all(array.strides[-1] == array.itemsize for array in (source, target))
     if window.rank != 2 or window.stride[1] < 2 or not dense:
         return False
-    same = spec.divisor_override or isinstance(spec.count(window.whole), int)
-    return bool(same) and reach(spec) <= LONG * lanes
+    vectors, results = -(-reach(spec) // lanes), -(-window.out_size[1] // lanes)
+    rows = sum(len(run.phases[0]) for run in reading(spec, 0, slice(0, window.out_size[0])))
+    short = vectors <= LONG and rows * vectors + window.kernel_size[1] * results <= MOST
+    return short and bool(spec.divisor_override or isinstance(spec.count(window.whole), int))
 
 
 def reach(spec: PoolSpec) -> int:
