@@ -198,7 +198,8 @@ def test_results_do_not_depend_on_the_threads(order, operation, reducer, monkeyp
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_sums_do_not_depend_on_the_batch(order):
-    for window in ("in3x3_k2x2_s1x1_p0+0x0+0_d1x1", WINDOWS[2], WINDOWS[5]):
+    slides, strides = "in14x14_k3x3_s1x1_p1+1x1+1_d1x1", "in14x14_k5x5_s3x3_p0+0x0+0_d1x1"
+    for window in ("in3x3_k2x2_s1x1_p0+0x0+0_d1x1", WINDOWS[2], WINDOWS[5], slides, strides):
         for operation in ("pool", "pool_grad"):
             problem = problem_of(operation, window, "sum", order, data="reals", dtype="float32")
             both = run(found(operation), problem)["out"]

@@ -68,7 +68,7 @@ class Arithmetic:
         nearer to the quotient than that is to any middle between two numbers, where rounding changes, for these are a
         unit over twice the divisor away. (A quotient that is such a middle itself would have a dividend of too many
         bits, but among subnormal numbers, where it may be rounded to either side.) That takes a vector 3 cycles, and to
-        divide 16: means of 5x5 by steps of 3 in NHWC, 512 channels of 14x14, took 14 us, and take 8.8.
+        divide 16: gradients of means of 5x5 by steps of 3, 512 channels of 14x14 in NHWC, took 22 us, and take 13.
         """
         build = self.build
         by = number if self.element == number.type else build.fptrunc(number, self.element)

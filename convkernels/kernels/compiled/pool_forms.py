@@ -42,9 +42,11 @@ def formed(
         small = spec.window.taps if spec.window.taps <= SMALL and first.on_end(1) and second.on_end(1) else 0
         planes = (reductions.by_planes, reduction, small) if forward else (reductions.over_planes, reduction)
         return shared(0, arrays, threads, lambda *some: by_planes(some, divisor, planes))
+    # Images, or channels where these do not come out even.
+    axis = 0 if spec.batch % threads == 0 or spec.batch >= 4 * threads else 1
     if in_pairs(spec.window, isa, *arrays):
         pairs = reductions.by_pairs if forward else reductions.over_pairs, reduction, spec.window.in_size[1]
-        return shared(1, arrays, threads, lambda *some: by_pairs(some, divisor, pairs))
+        return shared(axis, arrays, threads, lambda *some: by_pairs(some, divisor, pairs))
     lanes, size = isa.lanes(arrays[0].itemsize), arrays[0].itemsize
     sliding = slide(spec, lanes, *arrays, forward=forward) if parted else None
     if sliding:
@@ -52,12 +54,12 @@ def formed(
         masks, room = sliding.masks(lanes), sliding.buffer(lanes, size)
         buffer = View(SCRATCH, 0, (room,), (0, 0), arrays[0].kind, size)
         return shared(
-            1, arrays, threads, lambda read, written: by_slides(read, buffer, written, masks, divisor, slides), room
+            axis, arrays, threads, lambda read, written: by_slides(read, buffer, written, masks, divisor, slides), room
         )
     if forward and ordered and strides(spec, lanes, *arrays):
         rows = reductions.by_strides, reduction, replace(spec, batch=1, channels=1)
         step = spec.window.stride[0]
-        return shared(1, arrays, threads, lambda read, written: by_strides(read, written, step, divisor, rows))
+        return shared(axis, arrays, threads, lambda read, written: by_strides(read, written, step, divisor, rows))
     return None
 
 
