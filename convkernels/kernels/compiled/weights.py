@@ -268,8 +268,9 @@ def weight_plan(
     bytes_x = amounts.images * math.prod(cells) * channels * size
     bytes_y = math.prod(counts) * columns * size
     moved = once and not straight and bytes_x <= NEAR and threads * tile.width <= max(tile.width, groups * columns)
-    # Tiles had better go along the rows of w if dy stays in the cache, or x does not; else over all taps of a panel.
-    across = not moved and bytes_y <= max(NEAR, bytes_x)
+    # Tiles had better go along the rows of w if dy stays in the cache, or is read for one tap alone and x does not.
+    # Else they go over all taps of a panel.
+    across = not moved and bytes_y <= max(NEAR, bytes_x if math.prod(taps) == 1 else 0)
     single = moved or (once and straight and not across)
     wide = min(tile.width, columns) if single else columns
     grads = target(axes, amounts, dy, tile, tile.width if apart else wide, size, stored=given)
