@@ -65,7 +65,8 @@
     norm_plans.py    what of a norm's call does not depend on where its arrays are
     norm_columns.py  runs of column_code.py and column_sums.py: rows that go through many families of them, laid out in
                      column_block.py
-    code.py          what both are written with: loops over vectors, as LLVM assembly; function.py runs it
+    values.py        numbers that both compute with, in memory and in vectors, as LLVM assembly
+    code.py          what both are written with: loops over these; function.py runs it
 
     pointwise.py  numbers one by one, and sums by channel
 

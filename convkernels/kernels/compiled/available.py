@@ -111,7 +111,7 @@ def prefers(spec: ConvSpec, order: Order) -> str | None:
 
 @of_inward
 def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
-    """The same, where the columns are the input channels; in groups these are short runs of memory for all in NHWC."""
+    """The same, where the columns are the input channels; in NHWC columns of few in groups take longer still."""
     return thin(spec, spec.group_out, spec.group_in, grouped=spec.groups > 1 and order != "channels_last")
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from .code import DOUBLE, Code, Values
+from .code import Code
 from .row_code import SOME
+from .values import DOUBLE, Values
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by block, and strides along rows, are given."""

@@ -16,7 +16,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..norm_blocks import LEAST_EPS
-from .code import HUGE, TINY, Code, Values
+from .code import Code
 from .column_block import (
     ARGUMENTS,
     FIRST,
@@ -40,6 +40,7 @@ from .function import Function
 from .isa import Isa
 from .row_code import NEAR
 from .tile import WORD, compiled
+from .values import HUGE, TINY, Values
 
 
 def family_sums(block: Block, family: Any, weighted: bool) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import Values
 from .column_block import GROUP, SUMMED, Block, Places, mean_of, rstd_of
+from .values import Values
 
 
 def add_up(block: Block, piece: Any, *, few: bool = True) -> None:

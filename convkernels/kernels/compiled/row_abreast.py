@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from .code import DOUBLE, Code
+from .code import Code
 from .row_code import ARRAYS, Family, Variant, slope_and_offset
 from .row_together import by_few, by_vectors, can_go_together, sums_along
+from .values import DOUBLE
 
 SHORT = 128
 """Columns up to which rows are taken together: 512 of 49 columns took 22 us one by one, and take 18, and 1024 of 196

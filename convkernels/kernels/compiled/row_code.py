@@ -35,7 +35,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import TINY, Code, Values
+from .code import Code
+from .values import TINY, Values
 
 ARRAYS = {"forward": ("x", "out"), "backward": ("x", "dy", "out")}
 """Whose beginnings by family, and strides along parts and rows, are given."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from .code import DOUBLE, Code, Values
+from .code import Code
 from .function import Function
 from .isa import Isa
 from .row_abreast import can_go_abreast, go_abreast
@@ -14,6 +14,7 @@ from .row_code import ARGUMENTS, UNROLL, Family, Variant, slope_and_offset
 from .row_moments import forward
 from .row_together import can_go_together, go_together
 from .tile import compiled
+from .values import DOUBLE, Values
 
 TOGETHER = 8
 """Families after which coefficients' gradients are summed down the columns, their rows being in the cache."""

@@ -12,10 +12,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from .code import DOUBLE, Code
+from .code import Code
 from .isa import Isa
 from .row_code import ARGUMENTS, FEW, NEAR, Family, Variant, middle_of_some, normalise, statistics
 from .row_together import by_few, by_vectors, can_go_together
+from .values import DOUBLE
 
 SHORT = 128
 """Columns up to which rows are taken together: 2048 of 49 columns took 68 us one by one, and take 48. Of rows with

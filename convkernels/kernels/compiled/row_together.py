@@ -15,8 +15,9 @@ from typing import Any
 from llvmlite import ir
 
 from ..norm_blocks import LEAST_EPS
-from .code import DOUBLE, Code, Values
+from .code import Code
 from .row_code import FEW, Family, Variant, slope_and_offset
+from .values import DOUBLE, Values
 
 ABREAST = 4
 """Rows that are summed along together."""
