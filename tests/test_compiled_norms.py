@@ -134,6 +134,43 @@ def test_results_do_not_depend_on_the_threads(kind, layout, form, dtype, monkeyp
         assert len(bits) == 1, each.operation
 
 
+@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize("groups", [6, 4, None])
+def test_strips_of_wide_rows_change_nothing(groups, dtype, monkeypatch):
+    """Whoever works on them, and however many samples there are; sums of coefficients lie as those of whole rows."""
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
+    x, dy = np.random.default_rng(0).normal(size=(2, 3, 9, 8, 816)).astype(dtype)
+    gamma, beta = np.random.default_rng(1).normal(size=(2, 816)).astype(dtype)
+    name, more = ("group_norm_vjp", (groups,)) if groups else ("batch_norm_train_vjp", ())
+
+    def results(x, dy, strategy, threads):
+        y, *_, vjp = getattr(ck, name)(x, gamma, beta, *more, layout="NHWC", strategy=strategy, threads=threads)
+        return y, *vjp(dy)
+
+    found = [results(x, dy, "direct", threads) for threads in (1, 2, 3)]
+    for other in found[1:]:
+        assert all(map(np.array_equal, other, found[0]))
+    rtol = 1e-4 if dtype == "float32" else 1e-12
+    for got, expected in zip(found[0], results(x, dy, "numpy", 1), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol)
+    if groups:
+        alone = results(x[1:2], dy[1:2], "direct", 2)
+        assert all(np.array_equal(one, many[1:2]) for one, many in zip(alone[:2], found[0][:2], strict=True))
+
+
+@pytest.mark.parametrize("shape", [(32, 256, 56, 56), (32, 2048, 7, 7), (1, 1280, 128, 128), (512, 512, 14, 14)])
+def test_batches_that_training_takes_are_compiled(shape):
+    """Sums of 392 pieces had more than 16 MiB, and so NumPy's way was taken, which is ten times slower."""
+    cells = np.empty((shape[0], *shape[2:], shape[1]), np.float32).transpose(0, 3, 1, 2)  # none of it is touched
+    for kind in ("batch", "group"):
+        spec = NormSpec.make(shape, np.dtype(np.float32), kind=kind, groups=32 if kind == "group" else 1)
+        seen = cells.reshape(spec.seen_shape, copy=False)
+        channels = spec.seen_shape[1:-2]
+        coefficients = [np.ones((1, *channels, 1, 1), np.float32)]
+        assert norms.together(spec, coefficients, [seen] * 3, 2**30, backward=True)
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_tables_of_many_families_are_not_kept(layout):
     problem = standard("pixels", layout, shape=(2, 3, 90, 100))

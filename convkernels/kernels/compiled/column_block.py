@@ -17,7 +17,7 @@ ARGUMENTS = {
     which: (
         *("phases", "first", "last", "first_piece", "last_piece", "pieces", "height", "rows", "families", "members"),
         *("gamma", "beta", "coefficient_starts", "family_step", "member_step", "row_step", "mean", "var"),
-        *("count", "eps", "lines", "mode", "sums", "sum_step", "across"),
+        *("count", "eps", "lines", "mode", "sums", "sums_starts", "sums_line", "across"),
         *("summed", "written"),
         *(name for array in arrays for name in (array, f"{array}_starts", f"{array}_row")),
     )
@@ -61,7 +61,7 @@ class Block:
     def __init__(self, code: Code, variant: Variant, which: str, number: Any) -> None:
         self.code, self.variant, self.number = code, variant, number
         self.columns = code.build.mul(code["families"], code["members"])
-        self.start = code.begins(ARRAYS[which], number)
+        self.start = code.begins((*ARRAYS[which], "sums"), number)
 
     def line(self, index: int) -> Any:
         """A row of scratch."""
@@ -78,9 +78,8 @@ class Block:
     def sums(self, piece: Any, which: int) -> Any:
         """A row of sums."""
         code = self.code
-        slot = code.build.mul(self.number, code["sum_step"])
-        place = code.build.add(code.build.mul(slot, code["pieces"]), piece)
-        return code.at(code["sums"], (code.build.mul(place, self.columns), 16), (self.columns, 8 * which))
+        line = code["sums_line"]
+        return code.at(self.start["sums"], (code.build.add(piece, piece), line), (which, line))
 
     def get(self, line: Any, place: Any) -> Any:
         """What stands at a place of a line of float64, the number of a column, or a column and a mask."""

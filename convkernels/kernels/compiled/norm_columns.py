@@ -30,19 +30,22 @@ WRITTEN = {1: 1, 2: 4}
 """Rows taken together where all, or every second, fall on the same lines, which then push each other out: 14x14 of 1024
 channels were written in 114 us by 8 rows, in 46 by one. On processors with two units for whole vectors, whose fastest
 cache has 12 lines for each place, they had their gradients summed and written in 134 us by 4 rows, in 123 by 8."""
+PIECES = 32
+"""Pieces at most: each has sums, and 50,000 rows of 256 columns in 392 pieces had more than memory was promised for."""
 FEWEST = 32
 """Rows of a piece at least: sums take twice the bytes of a row of float64."""
 
 
 def piece_rows(form: Columns, size: int) -> int:
-    """How many rows a piece has."""
-    return min(form.row.size, max(FEWEST, PIECE // (form.columns * size)))
+    """How many rows a piece has; an even number of pieces are about equal, for threads."""
+    pieces = min(PIECES, -(-form.row.size // max(FEWEST, PIECE // (form.columns * size))))
+    return -(-form.row.size // (pieces if pieces == 1 else pieces + pieces % 2))
 
 
 def needs(form: Columns, size: int) -> int:
     """Bytes of scratch at most, coefficients and tables included."""
     pieces = -(-form.row.size // piece_rows(form, size))
-    sums = 2 * pieces * (form.count + THREADS)
+    sums = 2 * pieces * (form.count + min(form.count, THREADS))
     across = 2 * form.count * form.row.size if form.row.varies else 0
     small = 3 * math.prod(form.varying) + 8 * math.prod(form.kept)
     return 8 * (form.columns * (sums + LINES * THREADS) + across + small)
@@ -55,7 +58,7 @@ class Passes:
         self, which: str, spec: NormSpec, form: Columns, arrays: Sequence[str], given: bool, threads: int, isa: Isa
     ) -> None:
         self.form, self.threads, size = form, threads, spec.compute_dtype.itemsize
-        height, period = piece_rows(form, size), WAY // gcd(WAY, form.columns * size)
+        height, period = piece_rows(form, size), WAY // gcd(WAY, form.whole.columns * size)
         self.pieces = -(-form.row.size // height)
         # Sums along rows are all that the gradients of coefficients are made of, where these differ by row.
         self.keeps = which == "backward" and not form.row.varies
@@ -75,7 +78,6 @@ class Passes:
             "members": form.member.size,
             "count": float(spec.count),
             "eps": spec.eps,
-            "sum_step": int(self.keeps),
             "summed": SUMMED[paired(isa)].get(period, GROUP),
             "written": WRITTEN.get(period, GROUP),
             "coefficient_starts": offsets(form.outer, [axis.step * size for axis in form.outer]),
@@ -85,17 +87,23 @@ class Passes:
         }
         for place, name in enumerate(arrays):
             self.arguments |= {f"{name}_starts": form.starts(place), f"{name}_row": form.row.strides[place]}
+        kept = form.whole if self.keeps else form
+        self.arguments["sums_line"] = 8 * kept.columns
+        self.arguments["sums_starts"] = np.zeros(form.count, np.int64)
         if self.keeps:
-            self.keep("sums", self.sums_of(form.count))
+            # Strips have their columns of a block's.
+            sizes, strips = self.sums_of(kept.count, kept), np.arange(form.strips) * 8 * form.columns
+            self.keep("sums", sizes)
+            self.arguments["sums_starts"] = np.add.outer(np.arange(kept.count) * 8 * math.prod(sizes[1:]), strips)
         if which == "backward":
             if form.row.varies:
                 self.keep("across", (form.count, 2, form.row.size))
             if "out" not in arrays:  # its table is read, and of no account
                 self.arguments["out_starts"] = np.zeros(form.count, np.int64)
 
-    def sums_of(self, blocks: int) -> Ints:
+    def sums_of(self, blocks: int, form: Columns) -> Ints:
         """The sizes of the sums of some blocks."""
-        return blocks, self.pieces, 2, self.form.columns
+        return blocks, self.pieces, 2, form.columns
 
     def keep(self, name: str, sizes: Ints) -> None:
         """Ask for numbers that all threads share."""
@@ -109,13 +117,13 @@ class Passes:
         if self.threads == 1 or blocks >= self.threads:
             lines = {"lines": 8 * LINES * columns, "mode": 8}
             if not self.keeps:
-                lines["sums"] = 8 * math.prod(self.sums_of(1))
+                lines["sums"] = 8 * math.prod(self.sums_of(1, self.form))
             given = {**self.arguments, "phases": sum(phases)}
             self.add(given, self.threads, blocks, ("first", "last"), lines)
             return
         self.keep("lines", (LINES * columns,))
         self.keep("mode", (1,))
-        self.keep("sums", self.sums_of(1))
+        self.keep("sums", self.sums_of(1, self.form))
         for block, phase in product(range(blocks), phases):
             given = {**self.arguments, "phases": phase, "first": block, "last": block + 1}
             threads, span = self.threads if phase in (SUM, WRITE) else 1, ("first_piece", "last_piece")
@@ -159,6 +167,7 @@ def shares(form: Columns, pieces: int = 1) -> Shares | None:
     """Where the shares in coefficients' gradients are, if they can be added up one after the other."""
     if form.row.varies:
         return Shares("across", form.count, 2 * form.row.size, form.row.size)
+    form = form.whole
     if any(axis.varies for axis in form.outer) or not all(a.varies or a.size == 1 for a in (form.family, form.member)):
         return None
     return Shares("sums", form.count, 2 * pieces * form.columns, form.columns, gamma_first=False)
@@ -169,6 +178,7 @@ def gathered(form: Columns, found: Mapping[str, Array]) -> Array:
     if form.row.varies:
         across = found["across"]
         return across[0] if len(across) == 1 else summed(across, (0,))
+    form = form.whole
     if form.count == 1 and all(axis.varies or axis.size == 1 for axis in (form.family, form.member)):
         return found["sums"][0, 0, ::-1]
     axes = (*form.outer, form.family, form.member)
