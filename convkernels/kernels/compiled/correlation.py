@@ -150,17 +150,19 @@ def plan(
         matrices = [(tuple(each.outputs for each in stretches_of(axes[2], way)), columns) for axes in every]
         row = max(row_bytes(axes, problem, memory, way) for axes in every)
     apart = all(lies(axes, problem, memory, way) for axes in every) if way.pixels else reading is Reading.LYING
-    vectors = vectors_for(max(max(rows) for rows, _ in matrices), matrices[0][1], size, isa, row, apart=apart)
-    tiles = [tiling(rows, wide, vectors, size, isa, row) for rows, wide in matrices]
     # Panels of weights that are of use for one block only are copied right before, and stay in the cache. Remainders
     # have taps of their own, which had better not lie innermost. Threads share panels then, if there are enough.
-    copied, shared = groups * filter_bytes(channels, columns, math.prod(w_taps), size), chosen[0].shared
     alone = [correlation_amounts(axes, *sizes[:-1], 1) for axes in every]
     once = not way.pixels and all(found.are_all(batch, axes) for axes, found in zip(every, alone, strict=True))
-    own = reading is Reading.LYING or (not kept and (len(every) == 1 or size in memory.w[:2]))
+    own = once and (reading is Reading.LYING or (not kept and (len(every) == 1 or size in memory.w[:2])))
+    sharing = threads if own and outputs < columns * math.prod(w_taps) else 1
+    most = max(max(rows) for rows, _ in matrices)
+    vectors = vectors_for(most, matrices[0][1], size, isa, row, apart=apart, threads=sharing)
+    tiles = [tiling(rows, wide, vectors, size, isa, row) for rows, wide in matrices]
+    copied, shared = groups * filter_bytes(channels, columns, math.prod(w_taps), size), chosen[0].shared
     even = -(-tiles[0].panels // threads) * tiles[0].width * threads <= UNEVEN * columns
     room = threads * (max(found.each for found in alone) + copied // tiles[0].panels) <= promised - shared + copied
-    if once and own and (threads == 1 or (even and room and outputs < columns * math.prod(w_taps))):
+    if own and (threads == 1 or (sharing > 1 and even and room)):
         chosen, reading = alone, Reading.LYING if reading is Reading.LYING else Reading.LATE
     if stored(problem, every[0], memory, way):
         chosen = [
@@ -344,8 +346,9 @@ def operands_of(
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
     rows = (axes[1].outputs, len(how.each))
-    # B where it lies is fetched for the next panel if the next steps are another tap's.
-    b_ahead = tile.width * size if way.pixels and taps > 1 and how.depth < 2 * AHEAD else 0
+    # B is fetched for the next panel if the next steps are another tap's, or behind a block of lines: what another
+    # thread writes there would be taken away from it (32 groups of 16 channels 205 us on two threads, and 152 so).
+    b_ahead = tile.width * size if way.pixels and (way.lowered or (taps > 1 and how.depth < 2 * AHEAD)) else 0
     offsets = how.read_offsets if way.pixels else how.w_offsets
     tap = offsets[1] - offsets[0] if len(offsets) > 1 else 0
     return Product._make(

@@ -76,8 +76,13 @@ def tallest(vectors: int, row: int, isa: Isa) -> int:
 
 
 @lru_cache(maxsize=512)
-def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, *, apart: bool = False) -> int:
-    """The vectors in a row of tiles: many accumulators, no narrow panels, no short lines of a B that lies apart."""
+def vectors_for(
+    rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, *, apart: bool = False, threads: int = 1
+) -> int:
+    """The vectors in a row of tiles: many accumulators, no narrow panels, no short lines of a B that lies apart.
+
+    So many threads share the panels: there is to be as much for each.
+    """
     whole, times = -(-columns // isa.lanes(itemsize)), VECTORS[isa.registers]
     low = LOW if paired(isa) else LOW / 2
 
@@ -87,7 +92,8 @@ def vectors_for(rows: int, columns: int, itemsize: int, isa: Isa, row: int = 1, 
         each = times[vectors] * (SHORT if apart and vectors < 3 else 1)
         lonely = LONELY if whole % vectors == 1 < vectors else 0
         least = TALL if vectors == 1 < whole else low
-        return whole * each * max(1, LATENCY / (height * vectors), least / height) + UNEVEN * uneven + lonely
+        busiest = min(whole, -(-whole // (vectors * threads)) * vectors)
+        return busiest * each * max(1, LATENCY / (height * vectors), least / height) + UNEVEN * uneven + lonely
 
     return min(times, key=cost)
 
