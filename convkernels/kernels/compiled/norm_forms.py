@@ -35,6 +35,8 @@ STRIP = 2**19
 NARROW = 1536
 """Bytes of a row in a strip at least: what is shorter is not prefetched, and rows a power of 2 apart share the sets of
 the cache, so that 784 rows of 512 channels took 1.5 times as long in strips of 128."""
+SHORT_ROW = 512
+"""The same of an array that the cache holds whole: 196 rows of 512 channels took 34 us, 25 so; gradients 52, 37."""
 SHORT = 16
 """Columns of a row of one family below which rows across families are faster, if there are such."""
 
@@ -230,7 +232,8 @@ def in_strips(form: Columns, size: int) -> Columns:
     """
     line, arrays = form.columns * size, len(form.row.strides) - 1  # but for the one that is written
     least = max(1, -(-form.row.size * line * arrays // STRIP)) if form.row.varies else 2
-    strips = next((strips for strips in range(least, line // NARROW + 1) if form.family.size % strips == 0), 1)
+    narrow = NARROW if form.row.varies or form.row.size * line > STRIP else SHORT_ROW
+    strips = next((strips for strips in range(least, line // narrow + 1) if form.family.size % strips == 0), 1)
     if strips == 1:
         return form
     few = form.family.size // strips

@@ -21,7 +21,7 @@ from .norm_available import ROOM
 from .norm_forms import THREADS, Columns, Rows, coefficients, form_of
 from .thread_count import now_usable
 
-CELL = 40
+CELL = 28
 """Floating-point operations in whose time a cell passes through: memory, not arithmetic, takes it."""
 MANY = 2**14
 """Families or blocks above which nothing is remembered: tables of them would take too much memory."""
