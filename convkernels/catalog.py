@@ -16,7 +16,7 @@ from .kernels import (
     stride_tricks,
     transposed,
 )
-from .kernels.compiled import available, norm_available, pool_blocks
+from .kernels.compiled import available, needs, norm_available, pool_blocks
 from .operation import (
     BATCH_NORM,
     BATCH_NORM_GRAD,
@@ -58,7 +58,7 @@ _channels = partial(
     "depthwise",
     supports=available.depthwise_supports,
     prefers=available.depthwise_prefers,
-    workspace=available.workspace_depthwise,
+    workspace=needs.workspace_depthwise,
     claims=available.CLAIMS,
     uses_threads=True,
 )
@@ -105,13 +105,13 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
         ),
         _squares(
             available.late("winograd", "winograd"),
-            workspace=available.workspace_winograd,
+            workspace=needs.workspace_winograd,
             plan=available.late("winograd", "plan_winograd"),
             keep=available.late("winograd", "keep_winograd"),
         ),
         _tiles(
             available.late("direct", "conv"),
-            workspace=available.workspace,
+            workspace=needs.workspace,
             plan=available.late("direct", "plan_conv"),
             keep=available.late("direct", "keep_conv"),
         ),
@@ -131,14 +131,14 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             available.late("winograd", "winograd_input_grad"),
             supports=available.winograd_supports_backward,
             prefers=available.winograd_prefers_backward,
-            workspace=available.workspace_winograd_input_grad,
+            workspace=needs.workspace_winograd_input_grad,
             plan=available.late("winograd", "plan_input_grad"),
             keep=available.late("winograd", "keep_backward"),
         ),
         _tiles(
             available.late("direct", "conv_input_grad"),
             prefers=available.prefers_input_grad,
-            workspace=available.workspace_input_grad,
+            workspace=needs.workspace_input_grad,
             plan=available.late("direct", "plan_input_grad"),
             keep=available.late("direct", "keep_backward"),
         ),
@@ -162,13 +162,13 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             available.late("winograd_weights", "winograd_weight_grad"),
             supports=available.winograd_supports_weight_grad,
             prefers=available.winograd_prefers_weight_grad,
-            workspace=available.workspace_winograd_weight_grad,
+            workspace=needs.workspace_winograd_weight_grad,
             plan=available.late("winograd_weights", "plan_weight_grad"),
         ),
         _tiles(
             available.late("weights", "conv_weight_grad"),
             prefers=available.prefers_weight_grad,
-            workspace=available.workspace_weight_grad,
+            workspace=needs.workspace_weight_grad,
             plan=available.late("weights", "plan_weight_grad"),
         ),
         _columns(im2col.conv_weight_grad, workspace=im2col.workspace_weight_grad),
@@ -186,7 +186,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             transposed.through(available.late("depthwise", "depthwise_input_grad")),
             supports=lambda spec: available.depthwise_supports(spec.convolution),
             prefers=lambda spec, order: available.depthwise_prefers_input_grad(spec.convolution, order),
-            workspace=transposed.workspace_through(available.workspace_depthwise),
+            workspace=transposed.workspace_through(needs.workspace_depthwise),
         ),
         _squares(
             available.late("winograd", "winograd_transpose"),
@@ -194,7 +194,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             keep=available.late("winograd", "keep_backward"),
             supports=lambda spec: available.winograd_supports_backward(spec.convolution),
             prefers=lambda spec, order: available.winograd_prefers_backward(spec.convolution, order),
-            workspace=transposed.workspace_through(available.workspace_winograd_input_grad),
+            workspace=transposed.workspace_through(needs.workspace_winograd_input_grad),
         ),
         _tiles(
             available.late("direct", "conv_transpose"),
@@ -202,7 +202,7 @@ CATALOG: dict[Operation, tuple[Implementation, ...]] = {
             keep=available.late("direct", "keep_backward"),
             supports=lambda spec: available.supports(spec.convolution),
             prefers=lambda spec, order: available.prefers_input_grad(spec.convolution, order),
-            workspace=transposed.workspace_through(available.workspace_input_grad),
+            workspace=transposed.workspace_through(needs.workspace_input_grad),
         ),
         _columns(
             transposed.through(im2col.conv_input_grad),

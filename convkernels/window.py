@@ -177,6 +177,11 @@ class Window:
         return math.prod(self.kernel_size)
 
     @cached_property
+    def is_whole(self) -> bool:
+        """Whether the only window is all of the input, cell by cell."""
+        return self.kernel_size == self.in_size and not any(map(any, self.padding))
+
+    @cached_property
     def extent(self) -> Ints:
         """The input cells from a window's first tap to its last, both included."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))

@@ -176,6 +176,13 @@ def test_no_rounding_where_no_window_reads_the_input():
     assert not got.any()
 
 
+def test_taps_that_see_no_cell_have_no_gradient():
+    """Of these two, steps and dilation jump over the only column; the other cells of a tile read it all the same."""
+    problem = problem_of("conv_weight_grad", "n2g1i1o1_in1x4x1_k1x1x2_s1x1x2_p0+0x0+0x1+4_d1x1x3")
+    problem = replace(problem, data="reals")
+    assert not run(OPERATIONS["conv_weight_grad"].find("fft"), problem)["out"].any()
+
+
 def test_what_is_not_finite_spreads_in_silence():
     x, w = np.ones((1, 1, 300), np.float32), np.ones((1, 1, 65), np.float32)
     x[..., 5] = np.inf

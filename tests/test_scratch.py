@@ -34,6 +34,8 @@ PROBLEMS = [
     "n1g1i1o16_in64x64_k9x9_s1x1_p4+4x4+4_d1x1",
     "n2g1i40o33_in130x1_k3x1_s2x1_p1+1x0+0_d1x1",
     "n2g12i12o12_in130x1_k3x1_s2x1_p1+1x0+0_d1x1",
+    "n2g1i70o200_in9x8_k3x3_s1x1_p1+1x1+1_d1x1",
+    "n3g1i5o16_in8x8_k8x8_s1x1_p0+0x0+0_d1x1",
 ]
 
 

@@ -31,7 +31,7 @@ from ..layout import Array, Order
 from ..spec import ConvSpec
 from ..views import grouped, slices
 from ..window import Ints, Tile, Window
-from .compiled import available
+from .compiled import available, needs
 from .compiled.available import each_image
 from .compiled.thread_count import usable
 from .fft_tiles import Phase, Plan, corner, cost, depth, phases, plan, reach, reached, rows_at_a_time
@@ -83,19 +83,19 @@ def support(spec: ConvSpec, products: int) -> str | None:
 def prefers(spec: ConvSpec, order: Order) -> str | None:
     """Where the transforms take less time than the products of taps."""
     reasons = available.depthwise_prefers(spec, order), available.prefers(spec, order)
-    return slower(spec, *reasons, available.workspace, COLUMN * spec.group_out)
+    return slower(spec, *reasons, needs.workspace, COLUMN * spec.group_out)
 
 
 def prefers_input_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same."""
     reasons = available.depthwise_prefers_input_grad(spec, order), available.prefers_input_grad(spec, order)
-    return slower(spec, *reasons, available.workspace_input_grad, COLUMN * spec.group_in)
+    return slower(spec, *reasons, needs.workspace_input_grad, COLUMN * spec.group_in)
 
 
 def prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same."""
     reasons = available.depthwise_prefers_weight_grad(spec, order), available.prefers_weight_grad(spec, order)
-    return slower(spec, *reasons, available.workspace_weight_grad, COLUMN_SUMS * spec.group_out, DEPTHWISE_SUMS)
+    return slower(spec, *reasons, needs.workspace_weight_grad, COLUMN_SUMS * spec.group_out, DEPTHWISE_SUMS)
 
 
 def slower(
@@ -287,6 +287,24 @@ def write_weights(spec: ConvSpec, transforms: Transforms, spectra: Array, dw: Ar
         for number, phase in enumerate(every):
             some[..., *taps_of(phase)] = cells[:, :, :, number, *places_of(phase)]
         del cells
+    for axis, taps in enumerate(blind_taps(spec.window), start=dw.ndim - spec.window.rank):
+        np.moveaxis(dw, axis, 0)[taps] = 0
+
+
+def blind_taps(window: Window) -> Iterator[list[int]]:
+    """The taps along each axis that see no cell: their gradient is nothing, and not what rounding leaves of it.
+
+    Examples
+    --------
+    >>> list(blind_taps(Window.make((1, 4), kernel_size=(3, 2), padding=(1, 0))))
+    [[0, 2], []]
+    """
+    for cells, outputs, taps, stride, spread, (low, _) in zip(
+        *(window.in_size, window.out_size, window.kernel_size, window.stride, window.dilation, window.padding),
+        strict=True,
+    ):
+        seen = stride * np.arange(outputs) + spread * np.arange(taps)[:, None] - low
+        yield [*map(int, np.flatnonzero(~((seen >= 0) & (seen < cells)).any(axis=1)))]
 
 
 def taps_of(phase: tuple[Phase, ...]) -> Tile:

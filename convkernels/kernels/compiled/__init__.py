@@ -1,6 +1,7 @@
 """What needs Numba and its llvmlite (the extra ``jit``); importing this package imports neither.
 
-    available.py    what can be said without Numba: what each strategy takes, when, and in what memory
+    available.py    what can be said without Numba: what each strategy takes, and when; needs.py in what memory
+    parts.py        problems whose weights do not fit it, some channels at a time
     thread_count.py how many threads work gets
     isa.py          what vectors the processor has
     tile.py         the register tile: a small matrix product in registers, emitted as LLVM vectors
@@ -21,6 +22,7 @@
     steps.py        the depth and the taps of tiles
     correlation.py  plans of correlations
     dots.py         windows that take in a whole picture, as products of vectors
+    one_tap.py      windows that are whole pictures, as products of matrices
     scattered.py    input gradients as products that are scattered: by pictures, and by few pixels
     scattering.py   when, and how many at a time
     adding.py       the products added up where windows overlap

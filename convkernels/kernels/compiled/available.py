@@ -1,4 +1,4 @@
-"""What can be said of the compiled implementations without Numba: whether they run, when, and in what memory."""
+"""What can be said of the compiled implementations without Numba: whether they run, and when."""
 
 from __future__ import annotations
 
@@ -12,39 +12,19 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from ...window import Ints
-from .amounts import (
-    correlation_amounts,
-    squares_amounts,
-    weight_amounts,
-    winograd_weight_amounts,
-)
 from .axes import (
-    ONE,
     PLACES,
     Axes,
-    cut,
-    exchanged_sums,
     forward_axes,
     input_grad_axes,
-    mirrored,
     pictures,
     rests_apart,
 )
 from .inward import of_inward
 from .isa import host, paired
-from .reach import depthwise_amounts
 from .scattering import (
-    FEW_COLUMNS,
-    rows_along,
-    scattered_bytes,
-    scattered_few_bytes,
-    scattered_images,
-    scattered_rows,
     scatters,
 )
-from .scratch import rounded
-from .thread_count import usable
 
 CLAIMS = frozenset({"exact_on_integers", "batch_invariant", "nan_strict", "bounded"})
 WINOGRAD_CLAIMS = frozenset({"batch_invariant", "bounded_tile"})
@@ -291,13 +271,6 @@ def too_small(spec: ConvSpec) -> str | None:
     return None
 
 
-@of_inward
-def workspace_depthwise(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `depthwise`: weights or their sums, and for each thread copied channels of both arrays."""
-    threads = usable(None, spec.flops)
-    return depthwise_amounts(spec, limit, threads)[1].bytes(threads, limit)
-
-
 def late(module: str, name: str) -> Callable[..., Any]:
     """A function of this package's whose module is imported when it is first run."""
 
@@ -310,91 +283,3 @@ def late(module: str, name: str) -> Callable[..., Any]:
         return found()(*arguments, **keywords)
 
     return run
-
-
-@of_inward
-def workspace(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `conv`: weights in panels, and for each thread a block of the input and of the output."""
-    axes, channels = forward_axes(spec), (spec.group_in, spec.group_out)
-    needed = correlations(spec, (axes,), *channels, limit)
-    if spec.group_out <= FEW_COLUMNS and all(axis.step == 1 for axis in axes):
-        needed = max(needed, products(spec, mirrored(axes), *channels, limit))
-    return needed
-
-
-@of_inward
-def workspace_input_grad(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `conv_input_grad`: those of its largest correlation, or of products that are scattered."""
-    channels = spec.group_out, spec.group_in
-    needed = correlations(spec, input_grad_axes(spec), *channels, limit)
-    return max(needed, products(spec, forward_axes(spec), *channels, limit))
-
-
-def products(spec: ConvSpec, axes: Axes, channels: int, columns: int, limit: int) -> int:
-    """Scratch bytes of an input gradient by products that are scattered; 0 where none are."""
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    counts, count = [axis.outputs for axis in axes], columns * spec.window.taps
-    several = min(spec.batch, scattered_images(axes, spec.groups, channels, columns, size))
-    room = rounded(channels * count * size)
-    if several:
-        room += sum(map(rounded, scattered_few_bytes(several, math.prod(counts), channels, count, size)))
-        pixels: list[Ints] = [
-            (1, 1, images * math.prod(counts)) for images in (several, spec.batch % several) if images
-        ]
-    elif scatters(axes, spec.groups, channels, columns, size):
-        room += scattered_bytes(axes, columns, size)
-        counts[rows_along(axes)] = scattered_rows(axes, columns, size)
-        pixels = [tuple(counts)]
-    else:
-        return 0
-    product = (1, 1, channels, count, 1, size, limit - room, threads)
-    every = (tuple(ONE._replace(outputs=each, size=each) for each in some) for some in pixels)
-    return room + max(correlation_amounts(some, *product).bytes(threads, limit - room) for some in every)
-
-
-def correlations(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:
-    """Scratch bytes of correlations along some axes."""
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    problem = (spec.batch, spec.groups, channels, columns, spec.window.taps, size, limit, threads)
-    pieces = (*every, *rests_apart(every), *cut(every, channels))
-    return max(correlation_amounts(axes, *problem).bytes(threads, limit) for axes in pieces)
-
-
-@of_inward
-def workspace_winograd(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `winograd`: transformed weights, and for each thread squares in all their forms."""
-    return squares(spec, (forward_axes(spec),), spec.group_in, spec.group_out, limit)
-
-
-@of_inward
-def workspace_winograd_input_grad(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `winograd_input_grad`."""
-    return squares(spec, rests_apart(input_grad_axes(spec)), spec.group_out, spec.group_in, limit)
-
-
-@of_inward
-def workspace_winograd_weight_grad(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `winograd_weight_grad`: squares and their sums, and for each thread a part of either."""
-    if not spec.batch:
-        return 0
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    problem = (spec.batch, spec.groups, spec.group_in, spec.group_out, size, limit)
-    return winograd_weight_amounts(forward_axes(spec), *problem).pieces.bytes(threads, limit)
-
-
-def squares(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:
-    """Scratch bytes of correlations by squares."""
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    found = squares_amounts(every, spec.batch, spec.groups, channels, columns, size, limit, threads)
-    return max(amounts.bytes(threads, limit) for amounts in found)
-
-
-@of_inward
-def workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
-    """Scratch bytes of `conv_weight_grad`: the sums, and for each thread a block of the input and of the gradient."""
-    size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
-    axes, ins, outs = forward_axes(spec), spec.group_in, spec.group_out
-    ways = [(axes, spec.batch, spec.groups, ins, outs)]
-    if other := exchanged_sums(axes, ins):
-        ways.append((other[0], spec.batch, spec.groups, outs, other[1]))
-    return max(weight_amounts(*way, size, limit)[0].bytes(threads, limit) for way in ways)

@@ -63,10 +63,8 @@ pixels, which the first tile keeps; and the latter where rows of B fall into one
 
 
 GAP = 2**15
-"""Bytes between what threads write, if there is so much memory: what is fetched ahead reaches that far, and would take
-it away from another thread. 3 to 32 channels at 100x100 took 102 us without."""
-
-
+"""Bytes between what threads write, if memory is ample: what is fetched ahead reaches that far, and would take it away
+from another thread. 3 to 32 channels at 100x100 took 102 us without, and 88 so."""
 ARGUMENTS = listed(7)
 
 
@@ -315,8 +313,8 @@ def part(
     bias = (problem.columns * vector, 0, vector) if way.pixels else (problem.columns * size, vector, 0)
     words = np.array([*tables(*every), panel, panel + block, offset, *bias], np.int64)
     room = panel + block + results
-    apart = min(GAP, spare - room) if threads > 1 else 0
-    return Part(address(words), words, every, len(pieces), room + max(0, apart))
+    apart = GAP if threads > 1 and room + 2 * GAP <= spare else 0
+    return Part(address(words), words, every, len(pieces), room + apart)
 
 
 def operands_of(

@@ -12,29 +12,46 @@ from .conv_plans import keep, plan_backward, plan_forward, run_backward, run_for
 from .correlation import plan
 from .dots import dots_plan
 from .isa import Isa, host
+from .needs import workspace, workspace_input_grad
+from .one_tap import one_tap_plan
 from .operands import Memory, Problem, backward, forward, without_gaps
 from .scattered import scattered_forward_plan, scattered_plan
 from .ways import Walk
-from .weighted import Weighted, copied
+from .weighted import Weighted, copied, in_parts
 
 
 @lru_cache(maxsize=512)
 def conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False) -> Weighted:
     """The plan of a convolution."""
+    return in_parts(whole_conv_plan, workspace, spec, x, w, out, limit, threads, kept=kept)
+
+
+def whole_conv_plan(spec: ConvSpec, x: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool) -> Weighted:
+    """The plan of one whose weights fit the limit."""
     (problem, memory), axes = forward(spec, x, w, out), forward_axes(spec)
     given = (memory, limit, threads, host())
     dots = dots_plan(problem, axes, memory, threads, host())
-    scattered = None if dots else scattered_forward_plan(problem, axes, *given)
-    return dots or scattered or correlations(problem, (axes,), *given, kept=kept)
+    if found := dots or one_tap_plan(problem, spec, *given, kept=kept):
+        return found
+    return scattered_forward_plan(problem, axes, *given) or correlations(problem, (axes,), *given, kept=kept)
 
 
 @lru_cache(maxsize=512)
 def input_grad_plan(
     spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool = False
 ) -> Weighted:
-    """The plan of an input gradient: correlations for the remainders of the strides."""
+    """The plan of an input gradient."""
+    return in_parts(whole_input_grad_plan, workspace_input_grad, spec, dy, w, out, limit, threads, kept=kept)
+
+
+def whole_input_grad_plan(
+    spec: ConvSpec, dy: Ints, w: Ints, out: Ints, limit: int, threads: int, *, kept: bool
+) -> Weighted:
+    """The plan of one whose weights fit the limit: correlations for the remainders of the strides."""
     problem, memory = backward(spec, dy, w, out)
     given = (memory, limit, threads, host())
+    if found := one_tap_plan(problem, spec, *given, kept=kept, backward=True):
+        return found
     scattered = scattered_plan(problem, forward_axes(spec), *given, kept=kept)
     return scattered or correlations(problem, input_grad_axes(spec), *given, kept=kept, backward=True)
 

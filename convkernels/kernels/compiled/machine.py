@@ -232,6 +232,11 @@ def listed(count: int) -> Callable[..., bytes]:
     return struct.Struct(f"{count}q").pack
 
 
+def behind(array: Array, start: int) -> Array:
+    """What stands so many bytes behind an array's first element: its address, for whoever keeps the array."""
+    return np.frombuffer((ctypes.c_char * 1).from_address(address(array) + start), np.uint8) if start else array
+
+
 def address_of(packed: bytes) -> int:
     """Where packed words are."""
     return id(packed) + _BEHIND_BYTES

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...spec import ConvSpec
 from ...window import Ints
-from .axes import ONE, Axes, Axis, contiguous
+from .axes import ONE, Axes, Axis, contiguous, exchanged_sums
 from .geometry import Array5
+
+FEW_ROWS = 14
+"""Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 
 
 class Problem(NamedTuple):
@@ -114,7 +118,7 @@ def without_gaps(problem: Problem, memory: Memory, *, backward: bool = False) ->
     return memory._replace(w=tuple(strides), w_group=each * strides[place])
 
 
-def nested(strides: Ints, counts: Ints, size: int) -> int:
+def nested(strides: Sequence[int], counts: Sequence[int], size: int) -> int:
     """The stride of the innermost of some axes if each steps over all of the next, as if they were one; else 0.
 
     Examples
@@ -222,3 +226,32 @@ def own_taps(problem: Problem, axes: Axes, memory: Memory) -> tuple[tuple[Proble
         counts[place], strides[2 + place] = len(used), step * strides[2 + place]
         found[place] = axis._replace(taps=tuple(((tap - used[0]) // step, offset) for tap, offset in axis.taps))
     return (problem._replace(taps=tuple(counts)), tuple(found), memory._replace(w=tuple(strides))), start
+
+
+def exchange(
+    problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints
+) -> tuple[Problem, Axes, Ints, Array5, Array5, Ints] | None:
+    """A weight gradient with the roles of x and dy exchanged, or None; then w has columns where x's channels follow.
+
+    So tiles can write to it in OIHW, too, if x's channels and taps lie as those of w do, or there is but one tap.
+    """
+    batch, groups, channels, columns, taps, size = problem
+    found, pixels = exchanged_sums(axes, channels), batch * math.prod(axis.outputs for axis in axes)
+    # A few rows leave the multiplier waiting, in sums of more than a few.
+    if found is None or w[1] == size or (columns < FEW_ROWS < pixels):
+        return None
+    reads = (x.channel, *(step * each for step, each in zip(dilation, x[3:], strict=True)))
+    step = size
+    for to, count, read in sorted(zip(w[2:], (channels, *taps), reads, strict=True)):
+        if count > 1 and (to != step or (read != to and math.prod(taps) > 1)):
+            return None
+        step *= count
+    channel = x.channel if math.prod(taps) == 1 else size
+    # It pays if copying x with pixels outermost costs less than that of dy and moving the sums.
+    if found[1] * pixels * (channel != size) > columns * (found[1] + pixels * (dy.channel != size)):
+        return None
+    strides = (axis.step * stride for axis, stride in zip(axes, x[3:], strict=True))
+    return (
+        *(Problem(batch, groups, columns, found[1], (1, 1, 1), size), found[0], (1, 1, 1)),
+        *(dy, Array5(x.group, x.image, channel, *strides), (w[0], size, w[1], 0, 0, 0)),
+    )

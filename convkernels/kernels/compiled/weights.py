@@ -22,15 +22,16 @@ from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
 from .amounts import PANEL, weight_amounts
-from .axes import PAGE, Axes, contiguous, exchanged_sums, forward_axes
+from .axes import PAGE, Axes, contiguous, forward_axes
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, following, move, pack, together
 from .conv_plans import plan_weights, run_to_weights
 from .copies import TURNER, Copy, Turner, copy_array, copy_plan, turner
 from .filters import PACK_SERIAL, tallest, tiling, vectors_for
 from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, target
 from .isa import Isa, host
-from .machine import address, array_in, doubles_at, entry, fixed, invoke, singles_at, tables, words, words_at
-from .operands import Memory, Problem, lying, rows_together, sizes, spread
+from .machine import address, array_in, behind, doubles_at, entry, fixed, invoke, singles_at, tables, words, words_at
+from .needs import workspace_weight_grad
+from .operands import FEW_ROWS, Memory, Problem, exchange, lying, rows_together, sizes, spread
 from .parallel import run
 from .scratch import LINE, arena, rounded
 from .tile import AHEAD
@@ -44,8 +45,6 @@ not a line of the cache, or a page, for each.
 SUMS = len(Sums._fields)
 NEAR, FAR = 7 * 2**18, 2**22
 """Bytes of a block up to which a second-level cache keeps it, and of the input above which it does not stay near."""
-FEW_ROWS = 14
-"""Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 
 
 @numba.njit(types.void(SOURCE, TARGET, words(Sums), TURNER, LIST, LIST, LIST, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -317,7 +316,7 @@ def weight_plan(
 
 
 def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
-    """Run a planned weight gradient."""
+    """Run one part."""
     words = what.words.copy()
     words[-3:] = (address(dy), address(x), 0) if what.exchanged else (address(x), address(dy), 0)
     if not what.totals:
@@ -332,41 +331,30 @@ def run_weights(what: WeightPlan, x: Array, dy: Array, dw: Array) -> None:
             totals[0] += part
         words = what.copying.copy()
         words[-2], words[-1] = address(dw), address(totals)
-        run(pack, words, what.panels, what.threads if dw.nbytes > PACK_SERIAL else 1)
+        run(pack, words, what.panels, what.threads if totals[0].nbytes > PACK_SERIAL else 1)
 
 
-def exchange(
-    problem: Problem, axes: Axes, dilation: Ints, x: Array5, dy: Array5, w: Ints
-) -> tuple[Problem, Axes, Ints, Array5, Array5, Ints] | None:
-    """A weight gradient with the roles of x and dy exchanged, or None; then w has columns where x's channels follow.
+class Part(NamedTuple):
+    """The weights to some output channels: their plan, and where they begin in dy and in dw, in bytes."""
 
-    So tiles can write to it in OIHW, too, if x's channels and taps lie as those of w do, or there is but one tap.
-    """
-    batch, groups, channels, columns, taps, size = problem
-    found, pixels = exchanged_sums(axes, channels), batch * math.prod(axis.outputs for axis in axes)
-    # A few rows leave the multiplier waiting, in sums of more than a few.
-    if found is None or w[1] == size or (columns < FEW_ROWS < pixels):
-        return None
-    reads = (x.channel, *(step * each for step, each in zip(dilation, x[3:], strict=True)))
-    step = size
-    for to, count, read in sorted(zip(w[2:], (channels, *taps), reads, strict=True)):
-        if count > 1 and (to != step or (read != to and math.prod(taps) > 1)):
-            return None
-        step *= count
-    channel = x.channel if math.prod(taps) == 1 else size
-    # It pays if copying x with pixels outermost costs less than that of dy and moving the sums.
-    if found[1] * pixels * (channel != size) > columns * (found[1] + pixels * (dy.channel != size)):
-        return None
-    strides = (axis.step * stride for axis, stride in zip(axes, x[3:], strict=True))
-    return (
-        *(Problem(batch, groups, columns, found[1], (1, 1, 1), size), found[0], (1, 1, 1)),
-        *(dy, Array5(x.group, x.image, channel, *strides), (w[0], size, w[1], 0, 0, 0)),
-    )
+    plan: WeightPlan
+    read: int
+    written: int
 
 
 @lru_cache(maxsize=512)
-def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> WeightPlan:
-    """The plan of a weight gradient."""
+def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> tuple[Part, ...]:
+    """The plan of a weight gradient, in parts if the limit has no room for all sums."""
+
+    def part(channels: slice) -> Part:
+        whole = whole_plan(workspace_weight_grad.part(spec, channels), x, dy, out, limit, threads)
+        return Part(whole, channels.start * dy[1], channels.start * out[0])
+
+    return tuple(map(part, workspace_weight_grad.parts(spec, limit)))
+
+
+def whole_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> WeightPlan:
+    """The plan of one whose sums fit the limit."""
     ins, outs = spec.group_in, spec.group_out
     dilation = (1,) * (3 - spec.window.rank) + spec.window.dilation
     given = (
@@ -377,5 +365,11 @@ def weight_grad_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, t
     return weight_plan(*(other or given), limit, threads, host(), exchanged=other is not None)
 
 
-conv_weight_grad = partial(run_to_weights, weight_grad_plan, run_weights)
-plan_weight_grad = partial(plan_weights, weight_grad_plan, run_weights)
+def run_parts(parts: tuple[Part, ...], x: Array, dy: Array, dw: Array) -> None:
+    """Run a planned weight gradient."""
+    for plan, read, written in parts:
+        run_weights(plan, x, behind(dy, read), behind(dw, written))
+
+
+conv_weight_grad = partial(run_to_weights, weight_grad_plan, run_parts)
+plan_weight_grad = partial(plan_weights, weight_grad_plan, run_parts)
