@@ -303,8 +303,10 @@ def blind_taps(window: Window) -> Iterator[list[int]]:
         *(window.in_size, window.out_size, window.kernel_size, window.stride, window.dilation, window.padding),
         strict=True,
     ):
-        seen = stride * np.arange(outputs) + spread * np.arange(taps)[:, None] - low
-        yield [*map(int, np.flatnonzero(~((seen >= 0) & (seen < cells)).any(axis=1)))]
+        starts = spread * np.arange(taps) - low
+        nearest = np.maximum(0, -(starts // stride))  # the first output for which the tap is not in front of the input
+        blind = (nearest >= outputs) | (starts + stride * nearest >= cells)
+        yield [*map(int, np.flatnonzero(blind))]
 
 
 def taps_of(phase: tuple[Phase, ...]) -> Tile:
