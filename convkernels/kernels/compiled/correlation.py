@@ -353,7 +353,7 @@ def operands_of(
     rows = (axes[1].outputs, len(how.each))
     # B is fetched for the next panel if the next steps are another tap's, or behind a block of lines: what another
     # thread writes there would be taken away from it (32 groups of 16 channels 205 us on two threads, and 152 so).
-    b_ahead = tile.width * size if way.pixels and (way.lowered or (taps > 1 and how.depth < 2 * AHEAD)) else 0
+    b_ahead = tile.width * size if way.pixels and taps > 1 and (way.lowered or how.depth < 2 * AHEAD) else 0
     offsets = how.read_offsets if way.pixels else how.w_offsets
     tap = offsets[1] - offsets[0] if len(offsets) > 1 else 0
     return Product._make(
