@@ -81,7 +81,7 @@ def vectors_for(
 ) -> int:
     """The vectors in a row of tiles: many accumulators, no narrow panels, no short lines of a B that lies apart.
 
-    So many threads share the panels: there is to be as much for each.
+    Where so many threads share the panels, what counts is the busiest one's.
     """
     whole, times = -(-columns // isa.lanes(itemsize)), VECTORS[isa.registers]
     low = LOW if paired(isa) else LOW / 2

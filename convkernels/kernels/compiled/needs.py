@@ -9,7 +9,7 @@ from ...window import Ints
 from .amounts import correlation_amounts, squares_amounts, weight_amounts, winograd_weight_amounts
 from .axes import ONE, Axes, cut, exchanged_sums, forward_axes, input_grad_axes, mirrored, rests_apart
 from .inward import of_inward
-from .parts import Workspace
+from .parts import Workspace, of_many
 from .reach import depthwise_amounts
 from .scattering import (
     FEW_COLUMNS,
@@ -56,13 +56,23 @@ def whole_workspace_input_grad(spec: ConvSpec, limit: int) -> int:
 
 
 def one_tap(spec: ConvSpec, limit: int, *, backward: bool) -> int:
-    """Scratch bytes where windows are whole pictures: of products, of copied pictures, and of weights without gaps."""
-    image = spec.in_channels * spec.window.taps * spec.compute_dtype.itemsize
-    copied = copied_images(spec.batch, image) * image + LINE
-    cells = spec.window.taps * spec.group_in
+    """Scratch bytes where windows are whole pictures: of products, of pictures, and of weights if these are copied."""
+    copied = weights_bytes(spec) if copies_weights(spec, limit, backward=backward) else 0
+    return copied + one_tap_products(spec, limit - copied, backward=backward)
+
+
+def copies_weights(spec: ConvSpec, limit: int, *, backward: bool) -> bool:
+    """Whether there is room to copy weights with gaps, where windows are whole pictures, whatever the batch."""
+    left = limit - weights_bytes(spec)
+    return one_tap_products(of_many(spec), left, backward=backward) <= left
+
+
+def one_tap_products(spec: ConvSpec, limit: int, *, backward: bool) -> int:
+    """Scratch bytes of products, and of pictures that are copied."""
+    image, cells = spec.in_channels * spec.window.taps, spec.window.taps * spec.group_in
+    copied = copied_images(spec.batch, image * spec.compute_dtype.itemsize) * image * spec.compute_dtype.itemsize + LINE
     channels = (spec.group_out, cells) if backward else (cells, spec.group_out)
-    needed = copied + correlations(spec, PIXEL, *channels, limit - copied, taps=1)
-    return needed + weights_bytes(spec) if needed + weights_bytes(spec) <= limit else needed
+    return copied + correlations(spec, PIXEL, *channels, limit - copied, taps=1)
 
 
 def weights_bytes(spec: ConvSpec) -> int:

@@ -233,10 +233,12 @@ def in_strips(form: Columns, size: int) -> Columns:
     line, arrays = form.columns * size, len(form.row.strides) - 1  # but for the one that is written
     least = max(1, -(-form.row.size * line * arrays // STRIP)) if form.row.varies else 2
     narrow = NARROW if form.row.varies or form.row.size * line > STRIP else SHORT_ROW
-    strips = next((strips for strips in range(least, line // narrow + 1) if form.family.size % strips == 0), 1)
+    families = form.family.size
+    most = min(families, line // narrow)
+    strips = next((strips for strips in range(least, most + 1) if families % strips == 0), 1)
     if strips == 1:
         return form
-    few = form.family.size // strips
+    few = families // strips
     strides = tuple(few * stride for stride in form.family.strides)
     apart = replace(form.family, size=strips, strides=strides, step=few * form.family.step)
     return replace(form, outer=(*form.outer, apart), family=replace(form.family, size=few), strips=strips)

@@ -24,7 +24,7 @@ from .correlation import plan
 from .geometry import Array5
 from .isa import Isa
 from .machine import address, behind, tables
-from .needs import PIXEL, copied_images, one_tap, weights_bytes
+from .needs import PIXEL, copied_images, copies_weights, weights_bytes
 from .operands import Memory, Problem, nested, without_gaps
 from .parallel import run
 from .scratch import arena
@@ -97,9 +97,10 @@ def one_tap_plan(
         return None
     if found := lying_plan(problem, memory, limit, threads, isa, kept=kept, backward=backward):
         return found
-    dense, left = without_gaps(problem, memory, backward=backward), limit - weights_bytes(spec)
-    if dense.w == memory.w or one_tap(spec, left, backward=backward) > left:
+    dense = without_gaps(problem, memory, backward=backward)
+    if dense.w == memory.w or not copies_weights(spec, limit, backward=backward):
         return None
+    left = limit - weights_bytes(spec)
     found = lying_plan(problem, dense, left, threads, isa, kept=kept, backward=backward)
     return found and copied(found, problem, memory, dense, isa)
 

@@ -11,7 +11,7 @@ from ...window import Ints
 from .axes import ONE, Axes, Axis, contiguous, exchanged_sums
 from .geometry import Array5
 
-FEW_ROWS = 14
+LOW_TILE = 14
 """Input channels below which they are rows of tiles together with taps; half of the tallest tile."""
 
 
@@ -238,7 +238,7 @@ def exchange(
     batch, groups, channels, columns, taps, size = problem
     found, pixels = exchanged_sums(axes, channels), batch * math.prod(axis.outputs for axis in axes)
     # A few rows leave the multiplier waiting, in sums of more than a few.
-    if found is None or w[1] == size or (columns < FEW_ROWS < pixels):
+    if found is None or w[1] == size or (columns < LOW_TILE < pixels):
         return None
     reads = (x.channel, *(step * each for step, each in zip(dilation, x[3:], strict=True)))
     step = size

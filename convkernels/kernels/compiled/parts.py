@@ -18,8 +18,15 @@ from ...views import slices
 Needs: TypeAlias = Callable[[ConvSpec, int], int]
 Side: TypeAlias = Literal["out_channels", "in_channels"]
 
+MANY = 1024
+"""A batch by which to decide what must not depend on it: memory in use grows no further."""
 FEWEST = 64
 """Channels of a part at least, and that those of all but the last are a multiple of: some whole panels."""
+
+
+def of_many(spec: ConvSpec) -> ConvSpec:
+    """The problem of a large batch."""
+    return replace(spec, batch=MANY)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ class Workspace:
         @lru_cache(maxsize=512)
         def found(spec: ConvSpec, limit: int) -> tuple[slice, ...]:
             channels = step = getattr(spec, self.side)
-            while spec.groups == 1 and step > FEWEST and self.whole(self.part(spec, slice(0, step)), limit) > limit:
+            many = of_many(spec)
+            while spec.groups == 1 and step > FEWEST and self.whole(self.part(many, slice(0, step)), limit) > limit:
                 step = -(-step // (2 * FEWEST)) * FEWEST
             return tuple(slices(channels, step))
 

@@ -32,7 +32,7 @@ class Weighted(Protocol):
         """Of the weights rearranged; none where they are read as they lie."""
 
     def rearrange(self, w: Array, target: Array | None) -> Array:
-        """Rearrange the weights into so many bytes, if there are any; what to read."""
+        """Rearrange the weights into so many bytes, if there are any; what to read, which begins there then."""
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Compute by rearranged weights."""
@@ -59,15 +59,16 @@ class Copied(NamedTuple):
     @property
     def bytes(self) -> int:
         """Of the copy, and of the weights rearranged from it."""
-        return rounded(self.copy) + self.inner.bytes
+        return rounded(self.inner.bytes) + self.copy
 
     def rearrange(self, w: Array, target: Array | None) -> Array:
         """Copy, and rearrange."""
         assert target is not None, "there are bytes"
-        words = self.words.copy()
-        words[-2:] = address(target), address(w)
+        # What is read stands first, as where several plans' weights are kept.
+        copy, words = target[rounded(self.inner.bytes) :], self.words.copy()
+        words[-2:] = address(copy), address(w)
         run(pack, words, self.groups, 1)
-        return self.inner.rearrange(target, target[rounded(self.copy) :] if self.inner.bytes else None)
+        return self.inner.rearrange(copy, target if self.inner.bytes else None)
 
     def compute(self, x: Array, weights: Array, bias: Array | None, out: Array) -> None:
         """Compute by rearranged weights."""

@@ -31,7 +31,7 @@ from .geometry import Array5, Piece, Source, Sums, Target, block_bytes, source, 
 from .isa import Isa, host
 from .machine import address, array_in, behind, doubles_at, entry, fixed, invoke, singles_at, tables, words, words_at
 from .needs import workspace_weight_grad
-from .operands import FEW_ROWS, Memory, Problem, exchange, lying, rows_together, sizes, spread
+from .operands import LOW_TILE, Memory, Problem, exchange, lying, rows_together, sizes, spread
 from .parallel import run
 from .scratch import LINE, arena, rounded
 from .tile import AHEAD
@@ -242,18 +242,18 @@ def weight_plan(
     # Panels of dy that many rows of tiles read had better be copied, from rows that lie apart.
     apart = columns * size > PANEL
     given = (dy.channel == size or columns == 1) and not (apart and channels * math.prod(taps) >= GATHERED)
-    turned = channels >= FEW_ROWS and columns >= TURNED
-    inner = channels < FEW_ROWS or (x.channel == size and not turned)
+    turned = channels >= LOW_TILE and columns >= TURNED
+    inner = channels < LOW_TILE or (x.channel == size and not turned)
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
     scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
     # Few channels' rows of tiles run over taps, too, which must exist; and more rows had better not lie pages apart.
     vectors = vectors_for(channels, shared, size, isa)
-    many = channels >= FEW_ROWS and min(channels, isa.rows(vectors)) <= tallest(vectors, x.channel, isa)
+    many = channels >= LOW_TILE and min(channels, isa.rows(vectors)) <= tallest(vectors, x.channel, isa)
     lies = not scattered and not (turned and x.channel == size) and (many or all(axis.inside for axis in axes))
     read = source(axes, amounts, x, channels, size, lies=lies, inner=inner)
     steps = [step * stride for step, stride in zip(dilation, (read.read_d, read.read_h, read.read_w), strict=True)]
     # Few channels make rows of tiles together with the taps of the last axis, where these follow each other.
-    merged = channels < FEW_ROWS and (channels == 1 or steps[2] == channels * read.read_channel)
+    merged = channels < LOW_TILE and (channels == 1 or steps[2] == channels * read.read_channel)
     rows, taps_w, row = channels, taps[2], read.read_channel
     spans = np.array(axes[2].reached, np.int64).ravel()
     if merged:
