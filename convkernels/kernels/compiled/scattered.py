@@ -15,7 +15,6 @@ once for some images, where others would rearrange them first, which takes longe
 from __future__ import annotations
 
 import math
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +47,8 @@ from .scattering import (
     scattered_rows,
     scatters,
 )
-from .scratch import LINE, arena, rounded
-from .weighted import BYTE, Weighted, copied
+from .scratch import LINE, arena
+from .weighted import BYTE, Weighted, copied, places_of
 
 WORDS = listed(6)
 
@@ -256,7 +255,6 @@ def few_pixels_plan(
         blocks.append(Block(0, products, address(words), lists[0].size // 4, copying))
         arrays += [words, *lists, how]
     zeros, threads = np.zeros(columns, f"f{size}"), min(block.product.threads for block in blocks)
-    sizes = [rounded(block.product.bytes) for block in blocks]
-    places = tuple(accumulate(sizes, initial=0)) if kept and all(sizes) else (0,)
+    places = places_of([block.product for block in blocks], kept=kept)
     full, rest = tuple(blocks[:1]), tuple(blocks[1:])
     return Scattered(full, rest, tuple(arrays), batch, several, memory.x.image, threads, room, line, zeros, places)

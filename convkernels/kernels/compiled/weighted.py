@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -138,5 +138,10 @@ def in_parts(
         return plans[0]
     step = w[0] if workspace.side == "out_channels" else w[1]
     starts = tuple((some.start * step, some.start * out[1]) for some in columns)
+    return Parts(plans, columns, starts, places_of(plans, kept=kept))
+
+
+def places_of(plans: Sequence[Weighted], *, kept: bool) -> Ints:
+    """Where the weights of each plan are, if all rearrange them and they are kept, and where the last ones end."""
     sizes = [rounded(plan.bytes) for plan in plans]
-    return Parts(plans, columns, starts, tuple(accumulate(sizes, initial=0)) if kept and all(sizes) else (0,))
+    return tuple(accumulate(sizes, initial=0)) if kept and all(sizes) else (0,)
