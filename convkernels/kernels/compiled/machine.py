@@ -234,7 +234,9 @@ def listed(count: int) -> Callable[..., bytes]:
 
 def behind(array: Array, start: int) -> Array:
     """What stands so many bytes behind an array's first element: its address, for whoever keeps the array."""
-    return np.frombuffer((ctypes.c_char * 1).from_address(address(array) + start), np.uint8) if start else array
+    if not start:
+        return array
+    return np.frombuffer(memoryview((ctypes.c_char * 1).from_address(address(array) + start)), np.uint8)
 
 
 def address_of(packed: bytes) -> int:
