@@ -106,7 +106,7 @@ def move(t: Target, how: Turner, piece: Piece, block: int, array: int, columns: 
                     copy_matrix(how, there, t.w, t.channel, here, t.kept_w, t.kept_channel, pixels, columns, 0)
 
 
-@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 7, *[WORD] * 11), nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(types.void(SOURCE, TARGET, PRODUCT, PIECE, *[LIST] * 8, *[WORD] * 14), nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def multiply(
     s: Source,
     t: Target,
@@ -119,6 +119,7 @@ def multiply(
     b_offsets: Array,
     origins: Array,
     spans: Array,
+    runs: Array,
     read: int,
     weights: int,
     kept: int,
@@ -129,13 +130,16 @@ def multiply(
     bias_panel: int,
     bias_row: int,
     coming: int,
-    left: int,
+    run: int,
+    run_end: int,
+    of_run: int,
+    run_step: int,
 ) -> None:
     """Run tiles of some panels; the depth's first chunk starts from the bias, each later one from its forerunner.
 
     `starts` has for each tile what its first row reads, and then for each the row that it writes. `memory` is for a
-    chunk of a panel of B, which may be gathered from these `origins` of its taps. Some bytes that are `coming` are
-    fetched meanwhile, a line in each step, so many as are `left`.
+    chunk of a panel of B, which may be gathered from these `origins` of its taps. What is `coming` is fetched
+    meanwhile, a line in each step: some `runs` from there, of so many lines a step apart.
     """
     tiles, lines, fetched = starts.size // 2, -(-p.b_panel // LINE), 0
     for k in range(0, p.depth, p.chunk):
@@ -174,9 +178,11 @@ def multiply(
                                 ahead = b + p.b_panel + line * LINE + LINE - t.size
                                 line, ahead_tap = (line + 1) % lines, p.b_tap - depth * p.b_depth
                             ahead_step = p.ahead_step
-                            if ahead_step == 0 and fetched < left:
-                                ahead, ahead_step = coming + fetched, LINE
-                                fetched += taps * depth * LINE
+                            if ahead_step == 0 and run < run_end:
+                                ahead, ahead_step = coming + runs[run] + fetched * run_step, run_step
+                                fetched += taps * depth
+                                if fetched >= of_run:
+                                    run, fetched = run + 1, 0
                             following = c + t.kept_h + starts[tiles] * t.row
                             if n < tiles - 1:
                                 following = c + starts[tiles + n + 1] * t.row
@@ -208,18 +214,18 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
     """Compute some of the pieces.
 
     The arguments are the address of a plan, x, the weights, the bias, whether there is one, the results, and how many
-    bytes behind where x begins to; arrays are given by their ``id``. The plan has nine tables, where in the memory a
+    bytes behind where x begins to; arrays are given by their ``id``. The plan has ten tables, where in the memory a
     block begins behind a panel of B, where copies of what tiles write do, where to begin in the results, and the
     strides of the bias between groups, panels and rows of tiles.
     """
     arrays = words_at(words, 7)
-    given, x = words_at(arrays[0], 24), data_of(arrays[1]) + arrays[6]
+    given, x = words_at(arrays[0], 26), data_of(arrays[1]) + arrays[6]
     weights, biases = data_of(arrays[2]), data_of(arrays[3])
     numbers, codes, starts, stretches = array_in(given, 0), array_in(given, 1), array_in(given, 2), array_in(given, 3)
     a_offsets, b_offsets, origins = array_in(given, 4), array_in(given, 5), array_in(given, 6)
-    pieces, spans = array_in(given, 7), array_in(given, 8)
-    block, results, out = memory + given[18], memory + given[19], data_of(arrays[5]) + given[20]
-    bias_group, bias_panel, bias_row = arrays[4] * given[21], arrays[4] * given[22], arrays[4] * given[23]
+    pieces, spans, runs = array_in(given, 7), array_in(given, 8), array_in(given, 9)
+    block, results, out = memory + given[20], memory + given[21], data_of(arrays[5]) + given[22]
+    bias_group, bias_panel, bias_row = arrays[4] * given[23], arrays[4] * given[24], arrays[4] * given[25]
     s, t = Source(*fixed(numbers, SOURCES)), Target(*fixed(numbers[SOURCES:], TARGETS))
     rest = numbers[SOURCES + TARGETS :]
     p, how = Product(*fixed(rest, PRODUCTS)), Turner(*fixed(rest[PRODUCTS:], TURNERS))
@@ -245,8 +251,13 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
         else:
             fill(s, how, piece, origin, block)
         coming, left = following(s, piece)
-        if place == end - 1:
-            left = 0
+        coming, run, run_end, of_run, run_step = (
+            origin + coming,
+            0,
+            int(place < end - 1 and left > 0),
+            left // LINE,
+            LINE,
+        )
         for member in range(p.members):
             group = piece.group * p.members + member
             several, right = count, weights + p.w_start + group * p.w_group
@@ -255,15 +266,20 @@ def correlate(words: int, begin: int, end: int, memory: int) -> None:
             for panel in range(first, first + count, several):
                 b = right
                 if p.late:
-                    b = memory - panel * p.b_panel
+                    b, coming = memory - panel * p.b_panel, right + (panel + 1) * p.late_panel
+                    run, run_end, of_run, run_step = 1, runs.size, p.late_count, p.late_step
                     if panel == t.panels - 1:
                         copy_array(how, last, memory, right + panel * p.late_panel)
+                        coming = right + p.w_group
+                        if 9 * (place + 1) == pieces.size:
+                            run_end = run
                     else:
                         copy_array(how, inner, memory, right + panel * p.late_panel)
                 multiply(
-                    *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans),
+                    *(s, t, p, piece, codes, starts, stretches, a_offsets, b_offsets, origins, spans, runs),
                     *(read + member * p.read_member, b, kept + member * p.kept_member, memory),
-                    *(panel, several, biases + group * bias_group, bias_panel, bias_row, origin + coming, left),
+                    *(panel, several, biases + group * bias_group, bias_panel, bias_row),
+                    *(coming, run, run_end, of_run, run_step),
                 )
         if t.stored:
             continue

@@ -32,7 +32,7 @@ from .axes import APART, FEW_CHANNELS, PAGE, Axes, cut, direction
 from .blocks import correlate, pack, together
 from .choice import choose
 from .copies import turner
-from .filters import PACK_SERIAL, Filters, Tiling, by_rows, ends, lying, packed, tiling, vectors_for
+from .filters import PACK_SERIAL, Filters, Tiling, by_rows, ends, lying, packed, runs_of, tiling, vectors_for
 from .geometry import Product, Source, Target, block_bytes, source, target
 from .isa import Isa
 from .lowering import lowered
@@ -183,11 +183,13 @@ def plan(
     parts = list[Part]()
     for axes, found, tile in zip(every, chosen, tiles, strict=True):
         given = (problem, axes, memory, filters, 0 if filters.bytes else filters.start)
-        if reading is Reading.LATE:
+        # Where there are no taps, none of the weights are read.
+        here = reading if all(axis.taps for axis in axes) else Reading.LYING
+        if here is Reading.LATE:
             smaller, start = own_taps(problem, axes, memory)
-            weights = filters_of(*smaller, panels, way, reading)
+            weights = filters_of(*smaller, panels, way, here)
             given = (*smaller, weights, start + weights.start)
-        parts.append(part(*given, found, tile, isa, threads, way, reading, spare))
+        parts.append(part(*given, found, tile, isa, threads, way, here, spare))
     copies = together(turner(size, isa, line_of(memory, w_taps, size)), filters.inner, filters.last)
     strides = (filters.group, filters.panel, filters.from_group, filters.from_panel)
     packing = np.array([*tables(copies), panels.panels, *strides, 0, 0], np.int64)
@@ -286,9 +288,13 @@ def part(
         offsets = places * sums.chunk * tile.width * size
     else:
         panel = 0
+    runs = np.zeros(1, np.int64)
     if reading is Reading.LATE:
         panel = rounded(filters.panel)
-        sums = sums._replace(late=1, late_panel=filters.from_panel, w_group=filters.from_group)
+        found, step, count = runs_of(memory.w, (tile.width, channels, *problem.taps), size)
+        late = (1, filters.from_panel, step, count)
+        sums, runs = sums._replace(w_group=filters.from_group, ahead_step=0), np.append(runs, found)
+        sums = sums._replace(**dict(zip(("late", "late_panel", "late_step", "late_count"), late, strict=True)))
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups
@@ -306,7 +312,7 @@ def part(
     offsets_of_a = how.w_offsets if way.pixels else how.read_offsets
     every = (
         *(numbers, tile.codes, starts_of(axes[2], tile), tile.stretches, offsets_of_a, offsets, origins, places_of),
-        how.spans,
+        *(how.spans, runs),
     )
     offset = sum(axis.first * stride for axis, stride in zip(axes, memory.y[3:], strict=True))
     vector = tile.width * size
@@ -357,7 +363,7 @@ def operands_of(
     offsets = how.read_offsets if way.pixels else how.w_offsets
     tap = offsets[1] - offsets[0] if len(offsets) > 1 else 0
     return Product._make(
-        (channels, several, *apart_by, *depth, filters.group, *a, *b, b_ahead, *ahead, tap, *(0,) * 6, *rows)
+        (channels, several, *apart_by, *depth, filters.group, *a, *b, b_ahead, *ahead, tap, *(0,) * 8, *rows)
     )
 
 

@@ -16,6 +16,7 @@ from .amounts import padded_taps
 from .axes import PAGE, Axes, contiguous
 from .copies import Copy, copy_plan
 from .isa import Isa, paired, ways
+from .scratch import LINE
 from .tile import Shape, address
 
 NOTHING = copy_plan((), (), (), 1)
@@ -219,3 +220,32 @@ def packed(
             last,
         )
     )
+
+
+def runs_of(strides: Ints, counts: Ints, size: int) -> tuple[Array, int, int]:
+    """All lines of the cache that elements with such strides begin or end in, as runs of lines equally far apart.
+
+    Returns where each run begins, the bytes from a line of it to the next, and how many these are. Of elements that
+    follow each other the line that the first begins in is left out, unless it ends there: those before have it, too.
+
+    Examples
+    --------
+    >>> runs_of((4, 400, 1200), (48, 3, 64), 4)  # 3 lines in each of 192 rows
+    (array([ 60, 124, 188]), 400, 192)
+    >>> runs_of((4, 192, 9216), (48, 48, 2), 4)  # 288 lines
+    (array([60]), 64, 288)
+    """
+    along = sorted((abs(stride), count) for stride, count in zip(strides, counts, strict=True) if stride and count > 1)
+    axes = [(size, 1)]
+    for stride, count in along:
+        step, several = axes[-1]
+        if stride == step * several:
+            axes[-1] = step, several * count
+        else:
+            axes.append((stride, count))
+    inner = -(-axes[0][1] * size // LINE) if axes[0][0] == size else 1
+    axes[0] = LINE, inner
+    longest = max(axes, key=lambda axis: axis[1])
+    others = [range(0, stride * count, stride) for stride, count in axes if (stride, count) != longest]
+    lowest = sum(min(0, stride * (count - 1)) for stride, count in zip(strides, counts, strict=True))
+    return lowest + LINE - size + np.array([sum(each) for each in product(*others)], np.int64), *longest

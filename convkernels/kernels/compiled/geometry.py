@@ -121,9 +121,12 @@ class Product(NamedTuple):
     # The code that gathers a panel of B, before its tiles run or as the first of them, and that for the last, or 0.
     gather: int
     gather_last: int
-    # Whether each panel of w is copied right before its tiles run, and in w from one to the next.
+    # Whether each panel of w is copied right before its tiles run, in w from one to the next, and the bytes between the
+    # lines of a run, and how many these are, in which the next one is fetched meanwhile.
     late: int
     late_panel: int
+    late_step: int
+    late_count: int
     # Whether blocks are lowered.
     lowered: int
     # Where in w, or in its copy, to begin.
