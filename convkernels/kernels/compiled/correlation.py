@@ -350,10 +350,10 @@ def operands_of(
     if apart and not way.pixels and problem.taps == (1, 1, 1) and weights >= FAR_WEIGHTS:
         chunks = max(chunks, problem.channels // FEW_ROWS)
     depth = (how.depth, -(-how.depth // chunks))
-    # Rows of B where it lies are far apart: those of the next panel are fetched, unless they fall into one set of the
-    # cache; else the next rows of A.
+    # Rows of B where it lies are far apart: those of the next panel are fetched, unless so many fall into one set of
+    # the cache that it has no room for them; else the next rows of A.
     ahead = (0, b[1])
-    if not apart or b[1] % PAGE == 0:
+    if not apart or (b[1] % PAGE == 0 and (way.pixels or taps > 1)):
         ahead = (tile.tallest, LINE // max(1, taps) if read.lies and not way.pixels else 0)
     apart_by = (problem.channels * read.read_channel, problem.columns * written.kept_channel)
     rows = (axes[1].outputs, len(how.each))
