@@ -37,6 +37,8 @@ SQUARES = [
     "n2g1i16o17_in13x40_k1x7_s1x1_p0+0x3+3_d1x1",
     "n2g2i8o20_in17x11_k3x3_s1x1_p4+3x2+0_d3x2_bias",
     "n1g1i6o10_in30_k4_s1_p9+2_d7",
+    "n2g1i9o17_in4x7x9_k3x3x3_s1x1x1_p1+1x1+1x1+0_d1x1x1_bias",
+    "n1g2i12o20_in9x6x7_k2x4x1_s2x1x1_p0+1x2+1x0+0_d3x1x1",
     "n1g1i64o40_in70x66_k3x3_s1x1_p1+1x1+1_d1x1",
 ]
 """Squares cut on either side, several images in a block, one to three axes, dilations, several panels and blocks."""
@@ -48,6 +50,7 @@ STRIDED = [
     "n3g1i17o16_in31_k7_s2_p3+3_d1",
     "n1g1i24o16_in2x10x9_k1x4x3_s1x2x1_p0+0x2+1x1+1_d1x1x2_float64",
     "n1g1i16o16_in20x2_k7x3_s3x3_p4+0x1+1_d1x1",
+    "n2g1i16o18_in5x9x6_k3x3x4_s2x2x1_p1+1x1+1x1+2_d1x1x1",
 ]
 """Remainders of strides with as many taps or fewer, beside dilations, along one to three axes, and with a few cells."""
 
@@ -135,7 +138,7 @@ def test_every_limit_from_the_least_on_is_enough(operation, text):
 @pytest.mark.parametrize(
     ("operation", "text"),
     [
-        *product(("conv", "conv_input_grad"), (SQUARES[0], SQUARES[1], SQUARES[9], SQUARES[-1])),
+        *product(("conv", "conv_input_grad"), (SQUARES[0], SQUARES[1], SQUARES[9], SQUARES[-3], SQUARES[-1])),
         *product(("conv", "conv_input_grad"), (STRIDED[0], STRIDED[2])),
     ],
 )
@@ -220,12 +223,13 @@ def test_narrower_instruction_sets(forced):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("n1g1i16o16_in9x9_k3x3_s2x1_p0+0x0+0_d2x1", r"strides or dilations, not both: \(2, 1\) and \(2, 1\)"),
+        ("n1g1i16o16_in9x9_k3x3_s2x1_p0+0x0+0_d2x1", r"last two axes, not both: \(2, 1\) and \(2, 1\)"),
         ("n1g1i16o16_in9x9_k3x2_s4x2_p0+0x0+0_d1x1", r"or one, not \(3, 2\) in steps of \(4, 2\)"),
         ("n1g1i3o16_in9x9_k3x3_s2x2_p0+0x0+0_d1x1", "groups of 12 channels are below the 16 whose sums hide"),
         ("n1g1i8o8_in9x9_k8x3_s1x1_p0+0x0+0_d1x1", r"2 to 7 taps along the last two axes, or one, not \(8, 3\)"),
         ("n1g1i8o8_in9x9_k1x1_s1x1_p0+0x0+0_d1x1", r"2 to 7 taps along the last two axes, or one, not \(1, 1\)"),
-        ("n1g1i8o8_in9x9x9_k3x3x3_s1x1x1_p0+0x0+0x0+0_d1x1x1", r"or one, not \(3, 3, 3\)"),
+        ("n1g1i8o8_in9x9x9_k3x3x8_s1x1x1_p0+0x0+0x0+0_d1x1x1", r"or one, not \(3, 3, 8\)"),
+        ("n1g1i8o8_in9x9x9_k3x1x1_s1x1x1_p0+0x0+0x0+0_d1x1x1", r"or one, not \(3, 1, 1\)"),
         (
             "n1g4i8o16_in9x9_k3x3_s1x1_p0+0x0+0_d1x1",
             "groups of 2 channels are below the 4 whose sums hide its rounding",
@@ -245,7 +249,7 @@ def test_what_it_declines(text, reason):
 @pytest.mark.parametrize(
     ("kernel_size", "options", "reason"),
     [
-        (4, {"stride": 2, "dilation": 2}, r"takes strides or dilations, not both: \(2, 2\) and \(2, 2\)"),
+        (4, {"stride": 2, "dilation": 2}, r"takes strides or dilations along the last two axes, not both"),
         (3, {"stride": 4}, r"2 to 7 taps along the last two axes, or one, not \(3, 3\) in steps of \(4, 4\)"),
         (2, {"stride": 2}, r"2 to 7 taps along the last two axes, or one, not \(2, 2\) in steps of \(2, 2\)"),
     ],
@@ -256,8 +260,16 @@ def test_what_it_declines_backward(kernel_size, options, reason):
         ck.conv_transpose2d(x, w, strategy="winograd", **options)
 
 
-def test_auto_takes_it_where_it_pays_and_precision_refuses_it():
-    text = "n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1"
+def test_an_input_gradient_without_taps_for_a_remainder_along_the_first_axis_is_declined():
+    x, w = np.zeros((1, 16, 3, 9, 9), np.float32), np.zeros((16, 16, 1, 3, 3), np.float32)
+    with pytest.raises(ck.UnsupportedError, match=r"takes taps for each remainder of a stride, not \(1, 3, 3\)"):
+        ck.conv_transpose3d(x, w, strategy="winograd", stride=(2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "text", ["n1g1i64o64_in56x56_k3x3_s1x1_p1+1x1+1_d1x1", "n1g1i32o64_in8x14x14_k3x3x3_s1x1x1_p1+1x1+1x1+1_d1x1x1"]
+)
+def test_auto_takes_it_where_it_pays_and_precision_refuses_it(text):
     assert ck.explain(text).choices[0].chosen.name == "winograd"
     assert ck.explain(text, precision="highest").choices[0].chosen.name == "direct"
     x, w = np.ones((1, 8, 9, 9), np.float32), np.ones((8, 8, 3, 3), np.float32)
@@ -296,7 +308,11 @@ def test_groups_that_threads_share_unevenly_take_what_was_promised(threads):
         assert plan.bytes + plan.threads * rooms <= max(each.bytes(threads, limit) for each in found)
 
 
-LATE = [("n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 1), ("n1g1i192o192_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 2)]
+LATE = [
+    ("n1g2i160o132_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 1),
+    ("n1g1i192o192_in9x10_k3x3_s1x1_p1+1x1+1_d1x1", 2),
+    ("n1g2i96o84_in3x6x10_k3x3x3_s1x1x1_p1+1x1+1x1+1_d1x1x1", 1),
+]
 """Weights that one block of each group reads, and how many threads share those of a group."""
 
 

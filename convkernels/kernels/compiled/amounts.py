@@ -249,7 +249,7 @@ def winograd_amounts(
     for one in rows:
         squares, depth = one.squares, channels * len(one.sources)
         places = math.prod(axis.span for axis in squares)
-        outputs = squares[0].step * squares[1].step * -(-total // squares[2].outputs)
+        outputs = squares[1].step * -(-total // squares[2].outputs)
         # A panel of w, and what is lost between places and blocks.
         fixed = channels * math.prod(one.taps) * min(row, PANEL // size) * size + 4 * LINE * places + LINES
         each = places * (depth + min(row, PANEL // size)) + outputs * columns
@@ -280,7 +280,7 @@ def winograd_weight_amounts(
 ) -> SquareSums:
     """The amounts of a weight gradient by squares, which decide in what order sums are added, whatever the threads."""
     squares, taps = winograd_axes(axes), math.prod(len(axis.taps) for axis in axes)
-    places, cells = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares)
+    places, cells = math.prod(axis.span for axis in squares), math.prod(axis.step for axis in squares[1:])
     copied = cells * pixel_channels(columns, size)
     found = amounts(squares, batch, groups, channels, copied, 0, size, PIECE, SHARED_PIECES, PIECE)
     counts, along = (found.images, *found.rows), (batch, *(axis.outputs for axis in squares))

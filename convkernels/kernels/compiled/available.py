@@ -19,6 +19,7 @@ from .axes import (
     input_grad_axes,
     pictures,
     rests_apart,
+    tap_by_tap,
 )
 from .inward import of_inward
 from .isa import host, paired
@@ -139,10 +140,10 @@ def winograd_supports_weight_grad(spec: ConvSpec) -> str | None:
     window, reason = spec.window, supports(spec)
     if reason:
         return reason
-    if any(step != 1 for step in (*window.stride, *window.dilation)):
-        return f"takes strides and dilations of 1, not {window.stride} and {window.dilation}"
-    last, others = window.kernel_size[-2:], window.kernel_size[:-2]
-    if not all(taps in WEIGHTS_TAPS for taps in last) or window.taps == 1 or others not in ((), (1,)):
+    if any(step != 1 for step in (*window.stride[-2:], *window.dilation[-2:])):
+        return f"takes strides and dilations of 1 along the last two axes, not {window.stride} and {window.dilation}"
+    last = window.kernel_size[-2:]
+    if not all(taps in WEIGHTS_TAPS for taps in last) or math.prod(last) == 1:
         return f"takes 3 to 5 taps along the last two axes, or one, not {window.kernel_size}"
     outputs = spec.batch * math.prod(window.out_size)
     if 0 < outputs < LEAST_OUTPUTS:
@@ -159,15 +160,16 @@ def squares_support(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes:
     reason, window = supports(spec), spec.window
     if reason:
         return reason
-    if any(step > 1 and spread > 1 for step, spread in zip(window.stride, window.dilation, strict=True)):
-        return f"takes strides or dilations, not both: {window.stride} and {window.dilation}"
     kernel_size, steps = window.kernel_size, window.stride
-    most = (-(-len(axis.taps) // axis.step) for axes in every for axis in axes[1:])
-    taps = {0} if (kernel_size[:-2] or (1,)) != (1,) or steps[:-2] not in ((), (1,)) else set(most)
+    if any(step > 1 and spread > 1 for step, spread in zip(steps[-2:], window.dilation[-2:], strict=True)):
+        return f"takes strides or dilations along the last two axes, not both: {steps} and {window.dilation}"
+    if not all(axes[0].taps for axes in every):
+        return f"takes taps for each remainder of a stride, not {kernel_size} in steps of {steps}"
+    taps = {-(-len(axis.taps) // axis.step) for axes in every for axis in axes[1:]}
     if not taps <= {1, *PLACES} or taps == {1}:
         strided = f" in steps of {steps}" if math.prod(steps) > 1 else ""
         return f"takes 2 to 7 taps along the last two axes, or one, not {kernel_size}{strided}"
-    sources = len(pictures(every)[0][0].sources)
+    sources = min(len(one.sources) for rows in pictures(every) for one in rows)
     least, needed = min(sources * reads, writes), max(LEAST_CHANNELS[count] for count in taps - {1})
     if least < needed:
         return f"groups of {least} channels are below the {needed} whose sums hide its rounding"
@@ -189,7 +191,7 @@ def winograd_prefers_backward(spec: ConvSpec, order: Order) -> str | None:
 @of_inward
 def winograd_prefers_weight_grad(spec: ConvSpec, order: Order) -> str | None:
     """The same: transforming the sums into weights costs what transforming weights does."""
-    return squares_cost(spec, (forward_axes(spec),), spec.group_in, spec.group_out, WEIGHTS_WORTH)
+    return squares_cost(spec, tuple(tap_by_tap(forward_axes(spec))), spec.group_in, spec.group_out, WEIGHTS_WORTH)
 
 
 def squares_cost(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes: int, worth: int = WORTH) -> str | None:

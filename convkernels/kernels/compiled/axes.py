@@ -288,6 +288,12 @@ def winograd_axes(axes: Axes, taps: Ints | None = None) -> Axes:
     return tuple(axis if count == 1 else _squares(axis, count) for axis, count in zip(axes, counts, strict=True))
 
 
+def tap_by_tap(axes: Axes) -> list[Axes]:
+    """The same with one tap of the first axis each, of which the sums are one for all taps."""
+    d, *others = axes
+    return [(d._replace(taps=(tap,)), *others) for tap in d.taps]
+
+
 def _squares(axis: Axis, taps: int) -> Axis:
     places = PLACES[taps]
     step = places - taps + 1
@@ -340,7 +346,8 @@ def pictures(every: tuple[Axes, ...]) -> tuple[tuple[Picture, ...], ...]:
     """Correlations as pictures, those together whose outputs share rows.
 
     With dilation there is a picture for each remainder of it: outputs a dilation apart see cells as far apart. With
-    steps there is one, of several sources: cells a step apart are seen by some taps each.
+    steps there is one, of several sources: cells a step apart are seen by some taps each. Taps along the first of three
+    axes are sources, too, as each sees slices of its own.
 
     Examples
     --------
@@ -353,10 +360,14 @@ def pictures(every: tuple[Axes, ...]) -> tuple[tuple[Picture, ...], ...]:
     >>> strided = Axis(4, 2, ((0, -1), (1, 0), (2, 1)), 8)
     >>> [[source.axes[2].taps for source in one.sources] for one in pictures(((ONE, ONE, strided),))[0]]
     [[((1, 0),), ((0, -1), (2, 0))]]
+    >>> deep = Axis(4, 1, ((0, -1), (1, 0), (2, 1)), 4)
+    >>> [[source.axes[0].taps for source in one.sources] for one in pictures(((deep, ONE, deep),))[0]]
+    [[((0, -1),), ((1, 0),), ((2, 1),)]]
     """
     rows: dict[Axes, list[Picture]] = {}
     for number, axes in enumerate(every):
-        for along in product(*([_sources(axis)] if axis.step > 1 else _phases(axis) for axis in axes)):
+        slices = [(each[0], 0, 1) for each in tap_by_tap(axes)]
+        for along in product([slices], *([_sources(axis)] if axis.step > 1 else _phases(axis) for axis in axes[1:])):
             sources = tuple(Phase(*zip(*each, strict=True)) for each in product(*along))
             rows.setdefault(sources[0].axes[:2], []).append(Picture(number, sources))
     return tuple(map(tuple, rows.values()))

@@ -7,7 +7,17 @@ import math
 from ...spec import ConvSpec
 from ...window import Ints
 from .amounts import correlation_amounts, squares_amounts, weight_amounts, winograd_weight_amounts
-from .axes import ONE, Axes, cut, exchanged_sums, forward_axes, input_grad_axes, mirrored, rests_apart
+from .axes import (
+    ONE,
+    Axes,
+    cut,
+    exchanged_sums,
+    forward_axes,
+    input_grad_axes,
+    mirrored,
+    rests_apart,
+    tap_by_tap,
+)
 from .inward import of_inward
 from .parts import Workspace, of_many
 from .reach import depthwise_amounts
@@ -136,7 +146,7 @@ def workspace_winograd_weight_grad(spec: ConvSpec, limit: int) -> int:
         return 0
     size, threads = spec.compute_dtype.itemsize, usable(None, spec.flops)
     problem = (spec.batch, spec.groups, spec.group_in, spec.group_out, size, limit)
-    return winograd_weight_amounts(forward_axes(spec), *problem).pieces.bytes(threads, limit)
+    return winograd_weight_amounts(tap_by_tap(forward_axes(spec))[0], *problem).pieces.bytes(threads, limit)
 
 
 def squares(spec: ConvSpec, every: tuple[Axes, ...], channels: int, columns: int, limit: int) -> int:

@@ -48,8 +48,8 @@ class Squares(NamedTuple):
 
 
 SQUARES, PLACED = words(Squares), len(Squares._fields)
-PICTURE = 10
-"""The numbers of a picture in a call of `convolve`."""
+PICTURE, MAKING = 10, 13
+"""The numbers of a picture in a call of `convolve`, and the arguments for U of a source."""
 
 
 @numba.njit(types.void(*[WORD] * 7), nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -60,7 +60,7 @@ def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, pane
     taps, that of w between chunks, whether panels are copied, where the first tap is, and two addresses, which are not
     read here.
     """
-    given = words_at(words, 13)
+    given = words_at(words, MAKING)
     numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
     channels, channel, row, column = given[4], given[5], given[6], given[7]
     panels, width, last, rest = numbers[0], numbers[1], numbers[2], numbers[3:]
@@ -87,7 +87,7 @@ def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, pane
 @entry
 def transform_weights(words: int, begin: int, end: int, panel_of_w: int) -> None:
     """U of some panels of all groups' weights; the arguments are those of `transform_panel`."""
-    given = words_at(words, 13)
+    given = words_at(words, MAKING)
     numbers = array_in(given, 0)
     q = Squares(*fixed(numbers[3:], PLACED))
     for place in range(begin, end):
@@ -162,9 +162,10 @@ def compute(
     """Compute some panels of a block of the squares of one picture, by tiles for its `kind` of block.
 
     `sources` has the numbers of each, and where it begins in x. Where panels of U are made right before they are used,
-    `late` are the arguments for that, and `u` has room for a chunk of one. The next block is not fetched of the `last`.
+    `late` are the arguments for that, of each source, and `u` has room for a chunk of one. The next block is not
+    fetched of the `last`.
     """
-    tiles, width = starts.size // q.kinds, t.width * t.size
+    tiles, width, each = starts.size // q.kinds, t.width * t.size, q.depth // q.sources
     for number in range(q.sources):
         numbers = sources[(SOURCES + 1) * number :]
         s, start = Source(*fixed(numbers, SOURCES)), numbers[SOURCES]
@@ -182,7 +183,9 @@ def compute(
             b = u + panel * q.u_panel
             if late:
                 b = u
-                transform_panel(late, piece.group, panel, k // q.chunk, w, panel_of_w, u)
+                making, part = late + k // each * MAKING * 8, k % each // q.chunk
+                begin_of_w = w + words_at(making, MAKING)[11]
+                transform_panel(making, piece.group, panel, part, begin_of_w, panel_of_w, u)
             for xi in range(q.places_h * q.places_w):
                 for n in range(tiles):
                     if codes[code + n]:

@@ -125,7 +125,7 @@ def winograd_plan(
             begin = u + number * channels * squares.u_channel
             weights.append(weights_of(problem, phase.axes, one.taps, memory, tile, squares, begin, isa))
         u += groups * squares.u_group
-    making = (weights[0], late.shares) if late else None
+    making = (tuple(weights), late.shares) if late else None
     parts = tuple(
         part(problem, rows, memory, amounts, vectors, address(zeros), starts, isa, making) for rows, amounts in sharing
     )
@@ -151,7 +151,7 @@ def late_of(
     [rows, *others] = pictures(every)
     [one, *more], shares = rows, -(-threads // groups)
     [alone, *_] = squares_amounts(every, batch, groups, channels, columns, size, limit, 1)
-    if others or more or len(one.sources) > 1 or not alone.are_all(batch, one.squares):
+    if others or more or not alone.are_all(batch, one.squares):
         return None
     most, places = rows_of(one, alone), math.prod(axis.span for axis in one.squares)
     tile = tiling((most,), columns, vectors_for(most, columns, size, isa), size, isa)
@@ -244,34 +244,39 @@ def part(
     zero: int,
     u: dict[int, int],
     isa: Isa,
-    late: tuple[Weights, int] | None,
+    late: tuple[tuple[Weights, ...], int] | None,
 ) -> Part:
-    """Put the numbers of pictures that share rows together; panels of U may be made `late`, and so many share them."""
+    """Put the numbers of pictures that share rows together; panels of U may be made `late`, and so many share them.
+
+    Of several sources the arguments for that follow each other, and say how much further in w than the first it begins.
+    """
     (d, h, _), squares = rows[0].axes, rows[0].squares
     columns, size = problem.columns, problem.size
     total = sum(one.axes[2].outputs for one in rows)
     whole, tile = (d, h, Axis(total, 1, ((0, 0),), total)), tiling((1,), columns, vectors, size, isa)
     counts = amounts._replace(rows=(amounts.rows[0], amounts.rows[1] * squares[1].step))
     written = target(whole, counts, memory.y, tile, columns, size, stored=memory.y.channel == size or columns == 1)
-    made, shares = late or (None, 1)
+    made, shares = late or ((), 1)
+    chunk = made[0].chunk if made else 0
     pieces, kinds = cut(problem, squares, amounts, slices(tile.panels, -(-tile.panels // shares)))
     described, numbers = [], list[int]()
     for one in rows:
         w = one.axes[2]
         kept = written._replace(kept_w=written.kept_w * w.stride, outs_w=w.outputs)
-        described.append(describe(problem, one, memory, amounts, vectors, kinds, kept, made.chunk if made else 0, isa))
+        described.append(describe(problem, one, memory, amounts, vectors, kinds, kept, chunk, isa))
         numbers += [*described[-1].words, u[one.number], w.first * written.kept_w]
     room = max(one.room for one in described)
     results = 0 if written.stored else rounded(written.kept_image * amounts.images)
     about = together(written, (squares[1].step, h.outputs, columns * size), turner(size, isa))
-    every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
-    behind, making, of_u = room + results, 0, 0
+    makings = np.array([each.words for each in made], np.int64)
     if made:
-        making, of_u = address(made.words), made.u_bytes
+        makings[:, -2] = [each.start - made[0].start for each in made]
+    every = (about, pieces.reshape(-1), np.array(numbers, np.int64))
+    behind, making, of_u = room + results, address(makings) if made else 0, made[0].u_bytes if made else 0
     words = np.array([*tables(*every), room, zero, making, behind, behind + of_u, 0, 0, 0, 0], np.int64)
     y = sum(axis.first * stride for axis, stride in zip((d, h), memory.y[3:], strict=False))
-    kept_tables = (*every, *(table for one in described for table in one.tables))
-    return Part(words, kept_tables, len(pieces), behind + of_u + (made.room if made else 0), y)
+    kept_tables = (*every, makings, *(table for one in described for table in one.tables))
+    return Part(words, kept_tables, len(pieces), behind + of_u + max((each.room for each in made), default=0), y)
 
 
 def describe(

@@ -9,7 +9,7 @@ of w are the outputs. In the names of Lavin and Gray (2016), for m x m taps of w
     dw    = A.T M A                    once, for each input and output channel
 
 which takes a quarter of the multiplications for m = 3 and r = 4. The squares of dy do not overlap, those of x do. An
-axis of one tap has r = 1 and is left as it is.
+axis of one tap has r = 1 and is left as it is; along the first of three axes each tap goes by itself.
 
 A block of squares is transformed, then summed: each thread takes stripes of M, some input by some output channels at
 all places, so each sum has one order, however many threads there are.
@@ -32,14 +32,14 @@ from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import STRIPE, SquareSums, winograd_weight_amounts
-from .axes import Axes, Axis, contiguous, forward_axes, winograd_axes
+from .axes import Axes, Axis, contiguous, forward_axes, tap_by_tap, winograd_axes
 from .blocks import COPIES, PIECE, SOURCE, SOURCES, TURNERS, WORD, fill, together
 from .conv_plans import plan_weights, run_to_weights
 from .copies import Copy, Turner, copy_array, copy_plan, turner
 from .filters import padded, tiling, vectors_for
 from .geometry import Array5, Piece, Source, block_bytes, source
 from .isa import Isa, host
-from .machine import address, array_in, entry, fixed, invoke, tables, words, words_at
+from .machine import address, array_in, behind, entry, fixed, invoke, tables, words, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
 from .scratch import LINE, arena
@@ -264,7 +264,8 @@ def plan(
 
 def gradient_axis(square: Axis, axis: Axis) -> Axis:
     """The axis of dy of which an axis of x has squares; outside it has zeros."""
-    return Axis(square.outputs, square.step, tuple((place, place) for place in range(square.step)), axis.outputs)
+    step = square.step if len(axis.taps) > 1 else 1
+    return Axis(square.outputs, step, tuple((place, place) for place in range(step)), axis.outputs)
 
 
 def code(axes: Axes, squares: Axes, name: str, size: int, isa: Isa) -> int:
@@ -297,7 +298,7 @@ def cut(problem: Problem, squares: Axes, amounts: SquareSums) -> tuple[Array, tu
 
 
 def run_squares(what: SquaresPlan, x: Array, dy: Array, dw: Array) -> None:
-    """Run a planned weight gradient."""
+    """Run the plan of a tap of the first axis."""
     transforming, adding, last = what.transforming.copy(), what.adding.copy(), what.blocks[-1]
     with arena:
         v = arena.reserve(what.forms)
@@ -312,13 +313,29 @@ def run_squares(what: SquaresPlan, x: Array, dy: Array, dw: Array) -> None:
             run(add_block, adding, what.stripes, what.threads, what.stripe)
 
 
+class Slices(NamedTuple):
+    """The weights of a tap of the first axis: their plan, and where they begin in dw, in bytes."""
+
+    plan: SquaresPlan
+    start: int
+
+
 @lru_cache(maxsize=512)
-def squares_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> SquaresPlan:
+def squares_plan(spec: ConvSpec, x: Ints, dy: Ints, out: Ints, limit: int, threads: int) -> tuple[Slices, ...]:
     """The plan of a weight gradient."""
     ins, outs = spec.group_in, spec.group_out
     problem, strides = sizes(spec, ins, outs), (outs * out[0], *spread(out))
-    return plan(problem, forward_axes(spec), lying(x, ins), lying(dy, outs), strides, limit, threads, host())
+    one = problem._replace(taps=(1, *problem.taps[1:]))
+    given = (lying(x, ins), lying(dy, outs), strides, limit, threads, host())
+    every = tap_by_tap(forward_axes(spec))
+    return tuple(Slices(plan(one, axes, *given), axes[0].taps[0][0] * strides[3]) for axes in every)
 
 
-winograd_weight_grad = partial(run_to_weights, squares_plan, run_squares)
-plan_weight_grad = partial(plan_weights, squares_plan, run_squares)
+def run_slices(every: tuple[Slices, ...], x: Array, dy: Array, dw: Array) -> None:
+    """Run a planned weight gradient."""
+    for what, start in every:
+        run_squares(what, x, dy, behind(dw, start))
+
+
+winograd_weight_grad = partial(run_to_weights, squares_plan, run_slices)
+plan_weight_grad = partial(plan_weights, squares_plan, run_slices)
