@@ -92,6 +92,14 @@ REMAINDERS = ["n1g1i3o16_in31x35_k7x7_s2x2_p3+2x3+3_d1x1", "n2g2i6o20_in9x171_k5
 ORDERS = [("NCHW", "OIHW"), ("NHWC", "HWIO"), ("CHWN", "OHWI"), ("HNWC", "IOHW")]
 
 
+LONG = [
+    "n2g1i24o17_in9000_k3_s2_p0+0_d1",
+    "n1g2i80o160_in4100_k1_s1_p0+0_d2_float64",
+    "n3g1i12o9_in9002_k2_s1_p-1+0_d5",
+]
+"""Rows that are cut where they are summed over: at any step, of two groups, and not where they begin."""
+
+
 def problem_of(operation, text, order):
     """A problem of many channels, in one of four memory orders."""
     problem = Problem.read(f"{operation}:{text}")
@@ -104,7 +112,7 @@ def problem_of(operation, text, order):
     ("operation", "text"),
     [
         *product(["conv", "conv_input_grad"], [*WIDE, *PIXELS, *REMAINDERS]),
-        *product(["conv_weight_grad"], WIDE),
+        *product(["conv_weight_grad"], [*WIDE, *LONG]),
     ],
 )
 def test_many_channels(operation, text, order):

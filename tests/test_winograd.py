@@ -24,7 +24,7 @@ from convkernels.testing.problems import INPUTS, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import amounts, available, axes, isa, thread_count, toom_cook, winograd
+from convkernels.kernels.compiled import amounts, available, axes, isa, pictures, thread_count, toom_cook, winograd
 
 SQUARES = [
     "n2g1i16o33_in9x20_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -156,7 +156,7 @@ def test_results_do_not_depend_on_the_threads(operation, text, monkeypatch):
     assert len(results) == 1
 
 
-@pytest.mark.parametrize(("taps", "places"), axes.PLACES.items())
+@pytest.mark.parametrize(("taps", "places"), pictures.PLACES.items())
 def test_transforms_are_those_of_a_correlation(taps, places):
     found = toom_cook.transforms(places - taps + 1, taps)
     rng = np.random.default_rng(taps)

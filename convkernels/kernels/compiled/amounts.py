@@ -6,7 +6,8 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from .axes import APART, Axes, Axis, Picture, pictures, pixel_channels, winograd_axes
+from .axes import APART, Axes, Axis, cut_evenly, pixel_channels
+from .pictures import Picture, pictures, winograd_axes
 from .scratch import LINE
 
 BLOCK = 2**19
@@ -189,6 +190,11 @@ def rows_of(axes: Axes, outputs: int) -> int:
     return min(h.outputs, (outputs + w.outputs - 2) // w.outputs + 1)
 
 
+def pieces_of(axes: Axes, channels: int, size: int) -> Axes:
+    """The axes of a weight gradient, with rows that fit a block; of the input and the gradient there are so many."""
+    return cut_evenly(axes, BLOCK // (channels * size))
+
+
 @lru_cache(maxsize=512)
 def weight_amounts(
     axes: Axes, batch: int, groups: int, channels: int, columns: int, size: int, limit: int
@@ -203,8 +209,8 @@ def weight_amounts(
     copied = columns + PANEL // size if columns * size > PANEL else columns
 
     def found(parts: int, limit: int) -> Amounts:
-        # All sums are read and written for each block.
-        block = max(BLOCK, min(2 * sums, 16 * BLOCK))
+        # All sums are read and written for each block, which had better fit a second-level cache.
+        block = max(BLOCK, min(2 * sums, 4 * BLOCK))
         return amounts(blocks, batch, 1, channels, copied, parts * sums + fixed, size, limit, 1, block)
 
     spare = limit - found(1, 0).bytes(1, 0)

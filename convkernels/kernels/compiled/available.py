@@ -12,17 +12,10 @@ import numpy as np
 
 from ...layout import Order
 from ...spec import ConvSpec
-from .axes import (
-    PLACES,
-    Axes,
-    forward_axes,
-    input_grad_axes,
-    pictures,
-    rests_apart,
-    tap_by_tap,
-)
+from .axes import Axes, forward_axes, input_grad_axes, rests_apart
 from .inward import of_inward
 from .isa import host, paired
+from .pictures import PLACES, pictures, tap_by_tap
 from .scattering import (
     scatters,
 )

@@ -6,20 +6,11 @@ import math
 
 from ...spec import ConvSpec
 from ...window import Ints
-from .amounts import correlation_amounts, squares_amounts, weight_amounts, winograd_weight_amounts
-from .axes import (
-    ONE,
-    Axes,
-    cut,
-    exchanged_sums,
-    forward_axes,
-    input_grad_axes,
-    mirrored,
-    rests_apart,
-    tap_by_tap,
-)
+from .amounts import correlation_amounts, pieces_of, squares_amounts, weight_amounts, winograd_weight_amounts
+from .axes import ONE, Axes, cut, exchanged_sums, forward_axes, input_grad_axes, mirrored, rests_apart
 from .inward import of_inward
 from .parts import Workspace, of_many
+from .pictures import tap_by_tap
 from .reach import depthwise_amounts
 from .scattering import (
     FEW_COLUMNS,
@@ -164,7 +155,11 @@ def whole_workspace_weight_grad(spec: ConvSpec, limit: int) -> int:
     ways = [(axes, spec.batch, spec.groups, ins, outs)]
     if other := exchanged_sums(axes, ins):
         ways.append((other[0], spec.batch, spec.groups, outs, other[1]))
-    return max(weight_amounts(*way, size, limit)[0].bytes(threads, limit) for way in ways)
+    found = [
+        weight_amounts(pieces_of(axes, ins + outs, size), batch, groups, ins, outs, size, limit)[0]
+        for axes, batch, groups, ins, outs in ways
+    ]
+    return max(amounts.bytes(threads, limit) for amounts in found)
 
 
 workspace = Workspace(whole_workspace, "out_channels")

@@ -21,7 +21,7 @@ from numba import types
 from ...layout import Array
 from ...spec import ConvSpec
 from ...window import Ints
-from .amounts import PANEL, weight_amounts
+from .amounts import PANEL, pieces_of, weight_amounts
 from .axes import PAGE, Axes, contiguous, forward_axes
 from .blocks import COPIES, LIST, SOURCE, SOURCES, TARGET, TARGETS, TURNERS, WORD, fill, following, move, pack, together
 from .conv_plans import plan_weights, run_to_weights
@@ -230,6 +230,9 @@ def weight_plan(
 ) -> WeightPlan:
     """Plan a weight gradient; `w` holds the strides between groups, of output and input channels, and of taps."""
     batch, groups, channels, columns, taps, size = problem
+    all_of_x = batch * math.prod(axis.size for axis in axes) * x.w
+    if (pieces := pieces_of(axes, channels + columns, size)) != axes:
+        axes, x, dy = pieces, x._replace(h=x.w), dy._replace(h=dy.w)
     amounts, parts = weight_amounts(axes, batch, groups, channels, columns, size, limit)
     threads = amounts.threads(threads, limit)
     (axes,), memory, several = rows_together((axes,), Memory(x, (), dy, 0), amounts.rows[1])
@@ -245,7 +248,7 @@ def weight_plan(
     turned = channels >= LOW_TILE and columns >= TURNED
     inner = channels < LOW_TILE or (x.channel == size and not turned)
     # Pixels that fall into few sets of the cache had better be copied where they come from far.
-    scattered = axes[2].step * x.w % (PAGE // 2) == 0 and batch * math.prod(axis.size for axis in axes) * x.w > FAR
+    scattered = axes[2].step * x.w % (PAGE // 2) == 0 and all_of_x > FAR
     # Few channels' rows of tiles run over taps, too, which must exist; and more rows had better not lie pages apart.
     vectors = vectors_for(channels, shared, size, isa)
     many = channels >= LOW_TILE and min(channels, isa.rows(vectors)) <= tallest(vectors, x.channel, isa)
@@ -263,7 +266,7 @@ def weight_plan(
     # Where the output channels of w follow each other, tiles write to it. Else the sums of a panel are moved there once
     # they are complete, from the cache, if there is but one block, and x stays there; else those of all panels at last.
     straight, once = parts == 1 and w[1] == size and not merged, math.prod(cuts) == 1
-    cells = (min(axis.size, axis.reach(count)) for axis, count in zip(axes, counts[1:], strict=True))
+    cells = (min(axis.size, axis.block.reach(count)) for axis, count in zip(axes, counts[1:], strict=True))
     bytes_x = amounts.images * math.prod(cells) * channels * size
     bytes_y = math.prod(counts) * columns * size
     moved = once and not straight and bytes_x <= NEAR and threads * tile.width <= max(tile.width, groups * columns)

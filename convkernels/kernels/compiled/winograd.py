@@ -29,7 +29,7 @@ from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import PANEL, Amounts, squares_amounts
-from .axes import PLACES, Axes, Axis, Picture, forward_axes, input_grad_axes, pictures, rests_apart, winograd_axes
+from .axes import Axes, Axis, forward_axes, input_grad_axes, rests_apart
 from .blocks import together
 from .conv_plans import keep, plan_backward, plan_forward, run_backward, run_forward
 from .copies import turner
@@ -39,6 +39,7 @@ from .isa import Isa, host
 from .machine import address, tables
 from .operands import Memory, Problem, backward, forward, line_of
 from .parallel import UNEVEN, run
+from .pictures import PLACES, Picture, pictures, winograd_axes
 from .scratch import LINE, rounded
 from .squares import Squares, convolve, transform_weights
 from .toom_cook import transforms

@@ -32,7 +32,7 @@ from ...spec import ConvSpec
 from ...views import slices
 from ...window import Ints
 from .amounts import STRIPE, SquareSums, winograd_weight_amounts
-from .axes import Axes, Axis, contiguous, forward_axes, tap_by_tap, winograd_axes
+from .axes import Axes, Axis, contiguous, forward_axes
 from .blocks import COPIES, PIECE, SOURCE, SOURCES, TURNERS, WORD, fill, together
 from .conv_plans import plan_weights, run_to_weights
 from .copies import Copy, Turner, copy_array, copy_plan, turner
@@ -42,6 +42,7 @@ from .isa import Isa, host
 from .machine import address, array_in, behind, entry, fixed, invoke, tables, words, words_at
 from .operands import Problem, lying, sizes, spread
 from .parallel import run
+from .pictures import tap_by_tap, winograd_axes
 from .scratch import LINE, arena
 from .tile import AHEAD
 from .toom_cook import transforms
