@@ -13,14 +13,17 @@ COLUMNS, FEW_COLUMNS = 8, 4
 """Columns up to which products of pictures are scattered, and so where pixels do not stand apart or rows are short."""
 CHANNELS = 48
 """Channels from which on that pays for short rows."""
-STEPPED, DENSE = 5, 16
+STEPPED, DENSE, DENSE_FAR = 5, 16, 8
 """Channels for each column from which on adding up by runs costs less than the tiles of few rows that are spared: some
-40 multiply-adds for each product, where pixels stand apart and where they do not.
+40 multiply-adds for each product, where pixels stand apart; where they do not; and where these are too many for a
+cache.
 """
 APART, APART_DOUBLES = 8, 16
 """The same where results of a column are written apart from each other; and in float64, if not from pixels that stand
 apart to few columns.
 """
+CACHE = 2**20
+"""Bytes of pixels that a second-level cache keeps beside the rest."""
 LEAST_CHANNELS, LEAST_WORK = 8, 2**18
 """The fewest channels of these, and the fewest multiply-adds where pixels do not stand apart."""
 RUN = 8
@@ -54,13 +57,22 @@ def scatters(axes: Axes, groups: int, channels: int, columns: int, size: int) ->
         return steps > 1 and columns <= FEW_COLUMNS and many
     if steps > 1:
         return channels >= max(LEAST_CHANNELS, STEPPED * columns)
-    return columns <= FEW_COLUMNS and channels >= DENSE * columns and channels * pixels * taps * columns >= LEAST_WORK
+    least = (DENSE_FAR if pixel_bytes(axes, channels, size) > CACHE else DENSE) * columns
+    return columns <= FEW_COLUMNS and channels >= least and channels * pixels * taps * columns >= LEAST_WORK
 
 
 def pays_apart(axes: Axes, channels: int, columns: int, size: int) -> bool:
     """Whether so many channels are enough where results of a column are written apart from each other."""
-    few = columns <= FEW_COLUMNS and any(axis.step > 1 for axis in axes)
-    return not in_runs(axes) or channels >= (APART if size == 4 or few else APART_DOUBLES) * columns
+    if not in_runs(axes):
+        return True
+    if all(axis.step == 1 for axis in axes):
+        return channels >= (DENSE_FAR if pixel_bytes(axes, channels, size) > 2 * CACHE else DENSE) * columns
+    return channels >= (APART if size == 4 or columns <= FEW_COLUMNS else APART_DOUBLES) * columns
+
+
+def pixel_bytes(axes: Axes, channels: int, size: int) -> int:
+    """The bytes of all pixels."""
+    return math.prod(axis.outputs for axis in axes) * channels * size
 
 
 def in_runs(axes: Axes) -> bool:
