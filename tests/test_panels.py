@@ -65,7 +65,8 @@ def test_weights_that_one_block_reads_are_copied_panel_by_panel(operation, text,
     given = problem.spec, *strides, problem.outputs()["out"].strides, 2**26, 1
     once, kept = find(*given), find(*given, kept=True)
     assert once.bytes == 0 < kept.bytes
-    assert min(part.room for part in once.parts) > max(part.room for part in kept.parts)
+    rooms = [part.room for part in once.parts if part.room]  # those of remainders without taps read no weights
+    assert min(rooms) > max(part.room for part in kept.parts)
     resources = Resources(2**26, threads)
     arrays = [problem.arrays.get(role) for role in INPUTS[operation]]
     expected = run(OPERATIONS[operation].find("im2col"), problem)["out"]
