@@ -37,6 +37,7 @@ from convkernels.kernels.compiled import (
     isa,
     lowering,
     operands,
+    pictures,
     scratch,
     thread_count,
     weights,
@@ -405,7 +406,7 @@ def test_the_loops_run_uncompiled_too():
     child(code, {**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
-@pytest.mark.parametrize("module", [adding, amounts, axes, copies, filters, lowering, operands])
+@pytest.mark.parametrize("module", [adding, amounts, axes, copies, filters, lowering, operands, pictures])
 def test_examples(module):
     failed, attempted = doctest.testmod(module)
     assert attempted

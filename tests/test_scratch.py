@@ -9,6 +9,7 @@ from importlib import util
 import numpy as np
 import pytest
 
+import convkernels as ck
 from convkernels.config import Resources
 from convkernels.layout import Layout
 from convkernels.operation import OPERATIONS
@@ -17,7 +18,7 @@ from convkernels.testing.problems import INPUTS, Problem, run
 if not util.find_spec("numba"):
     pytest.skip("Numba is not installed", allow_module_level=True)
 
-from convkernels.kernels.compiled import scratch, thread_count
+from convkernels.kernels.compiled import needs, scratch, thread_count
 
 PROBLEMS = [
     "n2g1i24o40_in30x31_k3x3_s1x1_p1+1x1+1_d1x1_bias",
@@ -78,6 +79,19 @@ def test_no_more_is_taken_than_was_said(operation, strategy, text, limit, taken,
         assert taken[0] <= allowed
         if threads <= thread_count.usable(None, 2**40):
             assert taken[0] <= implementation.workspace(problem.spec, allowed)
+
+
+def test_copies_of_weights_with_gaps_are_within_what_was_said(taken, monkeypatch):
+    monkeypatch.setattr(needs, "usable", lambda threads, flops: 3)
+    monkeypatch.setattr(thread_count, "SERIAL", 0)
+    monkeypatch.setattr(thread_count, "LONELY", 0)
+    text = "n2g1i8o192_in25x48_k5x3_s2x1_p2+2x1+2_d1x1_float64"
+    spec, implementation = ck.parse_problem(text)[1], OPERATIONS["conv_input_grad"].find("direct")
+    dy = np.zeros((2, 104, 16, 192))[:, :49, :13].transpose(0, 3, 2, 1)
+    w = np.zeros((192, 9, 5, 7))[:, :8, :, :6:2]
+    allowed = max(2**18, implementation.workspace(spec, 2**18))
+    implementation.run(spec, dy, w, out=np.empty(spec.x_shape), resources=Resources(allowed, 1))
+    assert 0 < taken[0] <= allowed
 
 
 MARK, AROUND = 0xFF, 2**14

@@ -29,6 +29,7 @@
     direct.py       the strategy `direct`: convolution and its input gradient
     weights.py      and its weight gradient
     toom_cook.py    Winograd's algebra
+    pictures.py     the dense correlations that his algorithm takes one apart into
     transform.py    his transforms, emitted
     squares.py      the loops of his algorithm
     winograd.py     the strategy `winograd`: plans of convolutions and input gradients by squares

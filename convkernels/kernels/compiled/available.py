@@ -157,7 +157,8 @@ def squares_support(spec: ConvSpec, every: tuple[Axes, ...], reads: int, writes:
     if any(step > 1 and spread > 1 for step, spread in zip(steps[-2:], window.dilation[-2:], strict=True)):
         return f"takes strides or dilations along the last two axes, not both: {steps} and {window.dilation}"
     if not all(axes[0].taps for axes in every):
-        return f"takes taps for each remainder of a stride, not {kernel_size} in steps of {steps}"
+        apart = f"in steps of {steps}, dilated by {window.dilation}"
+        return f"takes taps for each remainder of a stride, not {kernel_size} {apart}"
     taps = {-(-len(axis.taps) // axis.step) for axes in every for axis in axes[1:]}
     if not taps <= {1, *PLACES} or taps == {1}:
         strided = f" in steps of {steps}" if math.prod(steps) > 1 else ""

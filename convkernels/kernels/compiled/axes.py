@@ -255,7 +255,7 @@ def cut_evenly(axes: Axes, most: int) -> Axes:
     d, h, w = axes
     if d != ONE or h != ONE or w.rests or not w.inside or w.outputs <= most:
         return axes
-    many = next((count for count in range(most, SHORTEST, -1) if w.outputs % count == 0), w.outputs)
+    many = next((count for count in range(most, SHORTEST - 1, -1) if w.outputs % count == 0), w.outputs)
     if many == w.outputs:
         return axes
     rows, step = w.outputs // many, many * w.step

@@ -60,8 +60,6 @@ page or so: few enough for a processor to guess the next line of all.
 GATHERED, GATHERED_PIXELS, CROWDED_PIXELS = 32, 48, 18
 """Rows of the result from which on copying a row of B that all read pays: one of weights, which come from far, or of
 pixels, which the first tile keeps; and the latter where rows of B fall into one set of the cache."""
-
-
 GAP = 2**15
 """Bytes between what threads write, if memory is ample: what is fetched ahead reaches that far, and would take it away
 from another thread. 3 to 32 channels at 100x100 took 102 us without, and 88 so."""
@@ -292,9 +290,9 @@ def part(
     if reading is Reading.LATE:
         panel = rounded(filters.panel)
         found, step, count = runs_of(memory.w, (tile.width, channels, *problem.taps), size)
-        late = (1, filters.from_panel, step, count)
-        sums, runs = sums._replace(w_group=filters.from_group, ahead_step=0), np.append(runs, found)
-        sums = sums._replace(**dict(zip(("late", "late_panel", "late_step", "late_count"), late, strict=True)))
+        runs = np.append(runs, found)
+        late = {"late_panel": filters.from_panel, "late_step": step, "late_count": count}
+        sums = sums._replace(w_group=filters.from_group, ahead_step=0, late=1, **late)
     rows = [slices(axis.outputs, count) for axis, count in zip(axes, amounts.rows, strict=False)]
     blocks_of: list[list[slice]] = [slices(batch, amounts.images), *rows]
     heights = [math.prod(place.stop - place.start for place in places) for places in product(*blocks_of)] * groups

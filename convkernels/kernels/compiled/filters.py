@@ -223,10 +223,10 @@ def packed(
 
 
 def runs_of(strides: Ints, counts: Ints, size: int) -> tuple[Array, int, int]:
-    """All lines of the cache that elements with such strides begin or end in, as runs of lines equally far apart.
+    """The lines of the cache that elements with such strides lie in, as runs of lines equally far apart.
 
     Returns where each run begins, the bytes from a line of it to the next, and how many these are. Of elements that
-    follow each other the line that the first begins in is left out, unless it ends there: those before have it, too.
+    follow each other the line that the first begins in is left out, if they go on: those before have it, too.
 
     Examples
     --------
@@ -243,9 +243,10 @@ def runs_of(strides: Ints, counts: Ints, size: int) -> tuple[Array, int, int]:
             axes[-1] = step, several * count
         else:
             axes.append((stride, count))
-    inner = -(-axes[0][1] * size // LINE) if axes[0][0] == size else 1
-    axes[0] = LINE, inner
+    following = axes[0][1]
+    axes[0] = LINE, -(-following * size // LINE)
     longest = max(axes, key=lambda axis: axis[1])
     others = [range(0, stride * count, stride) for stride, count in axes if (stride, count) != longest]
     lowest = sum(min(0, stride * (count - 1)) for stride, count in zip(strides, counts, strict=True))
-    return lowest + LINE - size + np.array([sum(each) for each in product(*others)], np.int64), *longest
+    first = lowest + (LINE - size if following > 1 else 0)
+    return first + np.array([sum(each) for each in product(*others)], np.int64), *longest

@@ -47,7 +47,7 @@ from .scattering import (
     scattered_rows,
     scatters,
 )
-from .scratch import LINE, arena
+from .scratch import LINE, arena, rounded
 from .weighted import BYTE, Weighted, copied, places_of
 
 WORDS = listed(6)
@@ -138,6 +138,7 @@ def scattered_plan(
     batch, _, channels, columns, taps, size = problem
     dense = without_gaps(problem, memory, backward=True)
     count, (column, channel, *along) = math.prod(taps), dense.w
+    limit -= rounded(channels * columns * count * size)  # for weights that are copied
     # Columns with their taps are one axis of the product, or taps with their columns.
     by_columns, by_taps = (
         nested((column, *along), (columns, *taps), size),

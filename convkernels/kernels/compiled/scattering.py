@@ -19,11 +19,13 @@ STEPPED, DENSE, DENSE_FAR = 5, 16, 8
 cache.
 """
 APART, APART_DOUBLES = 8, 16
-"""The same where results of a column are written apart from each other; and in float64, if not from pixels that stand
-apart to few columns.
+"""The same where pixels stand apart, and results of a column are written apart from each other; and in float64 to more
+than a few columns.
 """
 CACHE = 2**20
-"""Bytes of pixels that a second-level cache keeps beside the rest."""
+"""Bytes of pixels that a second-level cache keeps beside the rest; where results are written apart, products of twice
+as many are still slower than tiles.
+"""
 LEAST_CHANNELS, LEAST_WORK = 8, 2**18
 """The fewest channels of these, and the fewest multiply-adds where pixels do not stand apart."""
 RUN = 8

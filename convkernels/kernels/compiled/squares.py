@@ -57,8 +57,8 @@ def transform_panel(words: int, group: int, panel: int, chunk: int, w: int, pane
     """U of a chunk of a panel of a group's weights, copied first if its output channels do not lie innermost.
 
     The arguments are a table, strides of w between groups and panels, channels, strides of a panel between channels and
-    taps, that of w between chunks, whether panels are copied, where the first tap is, and two addresses, which are not
-    read here.
+    taps, that of w between chunks, whether panels are copied, where the first tap is, and two numbers that are not read
+    here: addresses, or of several sources how much further in w than the first one begins.
     """
     given = words_at(words, MAKING)
     numbers, from_group, from_panel = array_in(given, 0), given[2], given[3]
