@@ -16,6 +16,7 @@ import numpy as np
 
 import convkernels
 from convkernels.kernels.compiled import available
+from convkernels.kernels.compiled.scratch import LINE
 from convkernels.layout import Array
 
 from .cells import processors
@@ -26,8 +27,6 @@ from .timing import sample
 TRIES = 15
 DEPTH, TAPS = 128, 512
 """Of the tile that is run for the peak: its panels stay in the first-level cache."""
-LINE = 64
-"""Bytes of a line of the cache."""
 COPIED = 64 * 2**20
 """Bytes that are copied for the peak of the memory: more than caches hold."""
 
